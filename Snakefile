@@ -1,0 +1,66 @@
+# From records to tables: data -> models -> runs -> evaluations -> tables -> report, MLflow.
+# `snakemake --cores all` is the paper; `snakemake --cores 2 --config preset=smoke` is the smoke test.
+import json
+import sys
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+from mgsr.config.identity import code_digest
+from mgsr.config.load import load_config
+from mgsr.config.plan import STAGES, make_plan
+from mgsr.errors import MgsrError
+from mgsr.preflight import preflight
+from mgsr.storage import canonical_json
+
+min_version("9.27")
+
+try:
+    PLAN = make_plan(Path(workflow.basedir) / "workflow", load_config(Path(workflow.basedir) / "workflow", config))
+except MgsrError as error:
+    sys.exit(f"mgsr: {error}")
+
+ROOT = str(PLAN.root)
+LOCK = "results/hub.lock.json"
+DATA = f"{ROOT}/data/{PLAN.data_name}"
+TABLES = f"{ROOT}/tables"
+
+
+wildcard_constraints:
+    model="[0-9a-f]{16}",
+    run="[0-9a-f]{16}",
+    evaluation="[0-9a-f]{16}",
+    table="[a-z0-9]+",
+
+
+container: None
+
+
+localrules:
+    all,
+    data,
+    table1,
+    table2,
+    report,
+    mlflow,
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/models.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/collect.smk"
+
+
+onstart:
+    try:
+        preflight(PLAN)
+    except MgsrError as error:
+        sys.exit(f"mgsr: {error}")
+
+
+onsuccess:
+    for name in ("table1", "table2"):
+        path = Path(TABLES) / f"{name}.md"
+        if path.exists():
+            print(path.read_text())

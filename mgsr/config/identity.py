@@ -1,0 +1,48 @@
+"""What a stage's result depends on in the package: a digest of the modules it imports, directly or not."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def _module_file(name: str) -> Path | None:
+    path = PACKAGE.joinpath(*name.split(".")[1:])
+    for file in (path.with_suffix(".py"), path / "__init__.py"):
+        if name.split(".")[0] == PACKAGE.name and file.is_file():
+            return file
+    return None
+
+
+@cache
+def _parse(file: Path) -> tuple[str, tuple[str, ...]]:
+    """A module's code without comments and docstrings, and the names that it imports."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    imported: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+    return ast.dump(tree), tuple(imported)
+
+
+@cache
+def code_digest(*entries: str) -> str:
+    """Digest of the modules named by `entries` and of all of the package that they import. Comments do not count."""
+    files: dict[str, Path] = {}
+    waiting = list(entries)
+    while waiting:
+        name = waiting.pop()
+        file = _module_file(name)
+        if file is not None and name not in files:
+            files[name] = file
+            waiting += _parse(file)[1]
+    text = "\n".join(f"{name} {_parse(files[name])[0]}" for name in sorted(files))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

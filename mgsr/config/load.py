@@ -1,0 +1,135 @@
+"""Reads presets, methods and recipes from workflow/, merges them, and names the nearest valid key where one is wrong."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from mgsr.config.schema import Config, Method, Overlay, Strict
+from mgsr.errors import MgsrError
+
+M = TypeVar("M", bound=BaseModel)
+
+VARIANT_KEYS = ("name", "builder")  # keys that choose between shapes of a mapping
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """`overlay` over `base`, mapping by mapping. A mapping that names another variant replaces the one below it."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        below = merged.get(key)
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            same = all(below.get(name) == value[name] for name in VARIANT_KEYS if name in value)
+            merged[key] = merge(below, value) if same else dict(value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
+    return f"the nearest valid one is '{close[0]}'" if close else f"valid ones: {', '.join(known)}"
+
+
+def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields that are valid beside the last key of `path`."""
+    models = [model]
+    for part in path[:-1]:
+        found: list[type[BaseModel]] = []
+        for candidate in models:
+            field = candidate.model_fields.get(str(part))
+            found += _models_in(field.annotation) if field else []
+        variants = [m for m in found for f in VARIANT_KEYS if f in m.model_fields and str(part) in get_args(m.model_fields[f].annotation)]
+        tagged = [m for m in models for f in VARIANT_KEYS if f in m.model_fields and str(part) in get_args(m.model_fields[f].annotation)]
+        models = variants or found or tagged or models
+    return sorted({name for candidate in models for name in candidate.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]
+
+
+def validated(model: type[M], value: Mapping[str, Any], where: str) -> M:
+    """The model made of `value`; each wrong key or value is named by its path, with the nearest valid one."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            path = problem["loc"]
+            message = problem["msg"][0].lower() + problem["msg"][1:]
+            if problem["type"] == "extra_forbidden":
+                message = f"no such key; {nearest(str(path[-1]), _fields_at(model, path))}"
+            elif problem["type"] == "literal_error":
+                expected = [word.strip(" '") for word in problem["ctx"]["expected"].replace(" or ", ",").split(",")]
+                message = f"'{problem['input']}' is not valid here; {nearest(str(problem['input']), expected)}"
+            lines.append(f"{where}: {'.'.join(map(str, path))}: {message}")
+        raise MgsrError("\n".join(lines)) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise MgsrError(f"{path}: not valid YAML ({error})") from None
+    if not isinstance(value, dict):
+        raise MgsrError(f"{path}: a mapping is expected at the top")
+    return value
+
+
+def read_named(folder: Path, kind: str, name: str) -> dict[str, Any]:
+    """workflow/<kind>/<name>.yaml, or an error that names the nearest one there is."""
+    path = folder / kind / f"{name}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in (folder / kind).glob("*.yaml"))
+        raise MgsrError(f"{kind}: there is no '{name}' in {folder / kind}; {nearest(name, known)}")
+    return read_yaml(path)
+
+
+def load_config(folder: Path, given: Mapping[str, Any]) -> Config:
+    """The preset that `given` names (else `paper`) under the values of `given`.
+
+    `source` and `data_dir` may stand at the top for brevity; they mean `data.source` and `data.data_dir`.
+    """
+    values = dict(given)
+    preset = str(values.get("preset", "paper"))
+    data = {key: values.pop(key) for key in ("source", "data_dir") if key in values}
+    merged = merge(read_named(folder, "presets", preset), {"preset": preset})
+    merged = merge(merge(merged, values), {"data": data})
+    config = validated(Config, merged, f"preset {preset}")
+    if config.data.source == "local" and not config.data.data_dir:
+        raise MgsrError("data.data_dir: source 'local' needs the folder of the records; add data_dir=PATH to --config")
+    return config
+
+
+class _Recipe(Strict):
+    overlays: tuple[Overlay, ...]
+
+
+def load_overlays(folder: Path, config: Config) -> tuple[Overlay, ...]:
+    """Overlays in the order they apply: the recipe's, then the preset's."""
+    recipe = validated(_Recipe, read_named(folder, "recipes", config.recipe), f"recipe {config.recipe}")
+    return recipe.overlays + config.overlays
+
+
+def method_values(folder: Path, name: str) -> dict[str, Any]:
+    """A method's file over the file of its `base`, and so on down."""
+    values = read_named(folder, "methods", name)
+    base = values.pop("base", None)
+    return merge(method_values(folder, base), values) if base else values
+
+
+def resolve_method(folder: Path, config: Config, overlays: tuple[Overlay, ...], family: str, name: str) -> Method:
+    """The preset's training settings, then the method's file, then each overlay that fits."""
+    values = merge({"training": config.training.model_dump()}, method_values(folder, name))
+    for overlay in overlays:
+        if (not overlay.methods or name in overlay.methods) and (not overlay.families or family in overlay.families):
+            values = merge(values, overlay.set)
+    return validated(Method, values, f"method {name} of family {family}")

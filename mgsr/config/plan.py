@@ -1,0 +1,171 @@
+"""From a configuration to the pieces that must exist. Every piece is named by a digest of all that it depends on, so equal
+pieces are one piece, and an edit renames exactly what it touches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mgsr.config.identity import code_digest
+from mgsr.config.load import load_overlays, resolve_method
+from mgsr.config.schema import (
+    TEST_SETS,
+    Config,
+    DataSpec,
+    EvaluationSpec,
+    Family,
+    Method,
+    ModelConfig,
+    ModelSpec,
+    PrunedModel,
+    RunSpec,
+    Strict,
+    TinyModel,
+)
+from mgsr.storage import digest
+
+STAGES = {  # the modules at which each stage's imports begin
+    "data": ("mgsr.data.prepare",),
+    "model": ("mgsr.models.build",),
+    "train": ("mgsr.training.run",),
+    "evaluate": ("mgsr.evaluation.run",),
+    "floor": ("mgsr.evaluation.floor",),
+    "tables": ("mgsr.tables.main_table", "mgsr.tables.components"),
+    "report": ("mgsr.tables.report",),
+    "track": ("mgsr.tables.tracking",),
+}
+
+
+def spec_digest(spec: Strict) -> str:
+    return digest(spec.model_dump(mode="json"))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run of one method as a table shows it."""
+
+    family: str
+    method: str
+    title: str
+    role: str
+    seed: int
+    run: str
+    evaluation: str
+
+
+@dataclass
+class Plan:
+    """Specs by digest, and the rows of each table."""
+
+    config: Config
+    folder: Path
+    data: DataSpec
+    models: dict[str, ModelSpec] = field(default_factory=dict)
+    runs: dict[str, RunSpec] = field(default_factory=dict)
+    evaluations: dict[str, EvaluationSpec] = field(default_factory=dict)
+    tables: dict[str, list[Row]] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Path:
+        """The folder of this preset's results."""
+        return Path(self.config.results) / self.config.preset
+
+    def model_source(self, model: str) -> str | None:
+        """Digest of the model that a pruned one is made of."""
+        config = self.models[model].model
+        return self._add_model(config.source, self.models[model].seed) if isinstance(config, PrunedModel) else None
+
+    def cells(self, table: str) -> dict[str, Any]:
+        """What a table job reads: the rows, and where each row's card and scores lie."""
+        floor = f"{self.root}/evaluations/{self.floor_name()}/summary.json"
+        return {
+            "table": table,
+            "preset": self.config.preset,
+            "recipe": self.config.recipe,
+            "note": self.config.note,
+            "sets": list(TEST_SETS),
+            "floor": {name: floor for name in self.config.families},
+            "rows": [
+                {
+                    **vars(row),
+                    "card": f"{self.root}/runs/{row.run}/card.json",
+                    "evaluation": f"{self.root}/evaluations/{row.evaluation}/summary.json",
+                }
+                for row in self.tables[table]
+            ],
+        }
+
+    @property
+    def data_name(self) -> str:
+        return spec_digest(self.data)
+
+    def floor_name(self) -> str:
+        return "floor-" + digest([spec_digest(self.data), self.config.data.model_dump(mode="json"), code_digest(*STAGES["floor"])])
+
+    # -- building ------------------------------------------------------------------------------------------------------
+
+    def _add_model(self, model: ModelConfig, seed: int) -> str:
+        seed = seed if isinstance(model, TinyModel) else 0  # only a tiny model is drawn at random
+        spec = ModelSpec(model=model, seed=seed, code=code_digest(*STAGES["model"]))
+        self.models[spec_digest(spec)] = spec
+        if isinstance(model, PrunedModel):
+            self._add_model(model.source, seed)
+        return spec_digest(spec)
+
+    def _add_run(self, family_name: str, method_name: str, seed: int, overlays: Any) -> tuple[str, Method]:
+        family: Family = self.config.families[family_name]
+        method = resolve_method(self.folder, self.config, overlays, family_name, method_name)
+        is_teacher = method.role == "teacher"
+        needs_teacher = not is_teacher and (method.objective.distillation is not None or method.sequences.scrg is not None
+                                            or method.objective.span_weight > 0)
+        teacher_seed = self.config.training_seeds[0]  # one teacher for all students
+        spec = RunSpec(
+            family=family_name,
+            method=method,
+            seed=seed,
+            data=spec_digest(self.data),
+            data_config=self.config.data,
+            max_new_tokens=self.config.evaluation.max_new_tokens,
+            validation_protocol=self.config.evaluation.protocols[0],
+            base_model=self._add_model(family.teacher if is_teacher else family.student, teacher_seed if is_teacher else seed),
+            start_run=self._add_run(family_name, "sft", seed, overlays)[0] if method.start == "sft" and not is_teacher else None,
+            teacher_run=self._add_run(family_name, "teacher", teacher_seed, overlays)[0] if needs_teacher else None,
+            lora=family.lora,
+            threads=self.config.threads,
+            processes=self.config.processes,
+            code=code_digest(*STAGES["train"]),
+        )
+        self.runs[spec_digest(spec)] = spec
+        return spec_digest(spec), method
+
+    def _add_row(self, family: str, name: str, seed: int, overlays: Any) -> Row:
+        run, method = self._add_run(family, name, seed, overlays)
+        teacher = None if method.role == "teacher" else self._add_run(family, "teacher", self.config.training_seeds[0], overlays)[0]
+        spec = EvaluationSpec(
+            run=run,
+            teacher_run=teacher,
+            family=family,
+            data=spec_digest(self.data),
+            data_config=self.config.data,
+            evaluation=self.config.evaluation,
+            threads=self.config.threads,
+            code=code_digest(*STAGES["evaluate"]),
+        )
+        self.evaluations[spec_digest(spec)] = spec
+        return Row(family, name, method.title, method.role, seed, run, spec_digest(spec))
+
+
+def make_plan(folder: Path, config: Config) -> Plan:
+    """All runs, evaluations and table rows of a configuration. `folder` is workflow/."""
+    data = config.data
+    plan = Plan(config, folder, DataSpec(source=data.source, data_dir=data.data_dir, split=data.split, code=code_digest(*STAGES["data"])))
+    overlays = load_overlays(folder, config)
+    for table, methods in config.tables.items():
+        plan.tables[table] = []
+        for family in config.families:
+            for name in methods:
+                role = resolve_method(folder, config, overlays, family, name).role
+                seeds = config.training_seeds[:1] if role == "teacher" else config.training_seeds
+                plan.tables[table] += [plan._add_row(family, name, seed, overlays) for seed in seeds]
+    return plan

@@ -1,0 +1,1 @@
+"""Records in, prompts and token ids out. Nothing here imports torch."""

@@ -1,0 +1,54 @@
+"""Which GPUs of this host a job may use. Snakemake runs jobs side by side and never tells them apart, so each takes a lease."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+
+def visible_gpus() -> list[str]:
+    """Ids of the GPUs this job may choose from: CUDA_VISIBLE_DEVICES if set, else all that nvidia-smi lists."""
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return [name for name in given.split(",") if name]
+    try:
+        listing = subprocess.run(
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=True, timeout=10
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return listing.split()
+
+
+@contextmanager
+def lease_gpus(count: int) -> Iterator[list[str]]:
+    """Hold `count` GPUs (all there are, if fewer) until the block ends or the process dies, and name them in
+    CUDA_VISIBLE_DEVICES. Waits for jobs that hold them. Without GPUs nothing is held. Call it before torch starts CUDA."""
+    gpus = visible_gpus()
+    count = min(count, len(gpus))
+    folder = Path(tempfile.gettempdir()) / f"mgsr-gpus-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    while True:
+        with ExitStack() as stack:
+            held = []
+            for gpu in gpus:
+                if len(held) == count:
+                    break
+                file = stack.enter_context((folder / f"{gpu}.lock").open("w"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                held.append(gpu)
+            if len(held) == count:
+                if held:
+                    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
+                yield held
+                return
+        time.sleep(5)

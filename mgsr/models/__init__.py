@@ -1,0 +1,1 @@
+"""Models: built once into a folder, loaded in fp32, with backbone and output layer apart."""

@@ -1,0 +1,122 @@
+"""Models of the Hugging Face hub, or local folders in its format. The only step of this layer that uses the network."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from mgsr.errors import MgsrError
+from mgsr.hub_lock import download, resolve
+from mgsr.storage import file_digest, new_folder, read_json, write_json
+
+SAFETENSORS, PICKLES = "model.safetensors", "pytorch_model.bin"
+KEPT = (  # beside the weights; decoding defaults and remote code are left behind
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "LICENSE",
+    "LICENSE.txt",
+    "LICENSE.md",
+)
+
+
+def fetch_model(name: str, out: Path, lock_path: Path | None, card: Mapping[str, Any] | None = None) -> None:
+    """Write the model folder `out` from a local folder or from the hub, at the commit in the lock file.
+
+    Weights keep their type (`load_model` widens them). Where there are pickles only, they are read once, with code
+    execution barred, and written as safetensors. Raises MgsrError: gated, missing, no network, no usable weights.
+    """
+    local = Path(name).expanduser()
+    if local.is_dir():
+        source = {"source": name, "revision": None}
+        files = choose_files(name, [file.name for file in local.iterdir() if file.is_file()], local)
+    elif lock_path is None:
+        raise MgsrError(f"{name}: no such folder, and a model of the hub needs a lock file")
+    else:
+        repository = resolve("model", name, lock_path)
+        source = {"source": name, "revision": repository.revision}
+        files = choose_files(name, repository.files, None)
+        local = download(repository, files)
+        files = choose_files(name, repository.files, local)
+    weights = [file for file in files if file not in KEPT and not file.endswith(".index.json")]
+    with new_folder(out) as folder:
+        for file in files:
+            if not file.startswith("pytorch_model"):
+                _place(local / file, folder / file, link=source["revision"] is not None)
+        converted = weights[0].startswith("pytorch_model")
+        if converted:
+            convert_pickles([local / file for file in weights], folder)
+        checksums = {file: file_digest(local / file) for file in weights}
+        write_json(folder / "model_card.json", {**(card or {}), **source, "converted": converted, "sha256": checksums})
+
+
+def choose_files(name: str, found: list[str] | tuple[str, ...], folder: Path | None) -> list[str]:
+    """The files to take: tokenizer, config and one set of weights, safetensors before pickles.
+
+    With `folder`, where the index file lies by now, exactly the shards that it names, and each must be there.
+    """
+    present = set(found)
+    if "config.json" not in present:
+        raise MgsrError(f"model {name} has no config.json; it is not in the format of transformers")
+    for whole in (SAFETENSORS, PICKLES):
+        stem, _, suffix = whole.rpartition(".")
+        index = f"{whole}.index.json"
+        if whole in present:
+            weights = [whole]
+        elif index not in present:
+            continue
+        elif folder is None:
+            weights = [index, *(file for file in sorted(present) if file.startswith(f"{stem}-") and file.endswith(suffix))]
+        else:
+            weights = [index, *sorted(set(read_json(folder / index)["weight_map"].values()))]
+        if lacking := sorted(set(weights) - present):
+            raise MgsrError(f"model {name} lacks {', '.join(lacking)}, which its {index} names")
+        return sorted(present.intersection(KEPT)) + weights
+    raise MgsrError(f"model {name} has neither {SAFETENSORS} nor {PICKLES} (nor shards of them): {', '.join(sorted(present))}")
+
+
+def convert_pickles(files: list[Path], out: Path) -> None:
+    """Write each pickled state dict as safetensors, with an index where there are several."""
+    weight_map: dict[str, str] = {}
+    size = 0
+    for number, file in enumerate(files, 1):
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            raise MgsrError(f"{file.name} holds more than weights, or is broken ({error}); it was not executed") from error
+        # safetensors wants memory of its own for each tensor; tied ones are tied again by the config when loaded
+        tensors = {key: value.clone().contiguous() for key, value in state.items() if isinstance(value, torch.Tensor)}
+        target = SAFETENSORS if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}.safetensors"
+        save_file(tensors, out / target, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(tensors, target)
+        size += sum(value.numel() * value.element_size() for value in tensors.values())
+    if len(files) > 1:
+        index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
+        write_json(out / f"{SAFETENSORS}.index.json", index)
+
+
+def _is_zip(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(2) == b"PK"  # torch's format since 1.6, which alone can be mapped
+
+
+def _place(source: Path, target: Path, *, link: bool) -> None:
+    """Copy a user's file, which may change later; link one of the hub's cache, which does not: 26 GB need stand only once."""
+    if link:
+        try:
+            return os.link(source.resolve(), target)
+        except OSError:  # another file system, or one without links
+            pass
+    shutil.copyfile(source, target)

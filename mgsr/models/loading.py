@@ -1,0 +1,169 @@
+"""Model folders to models and back. Weights are fp32; a folder holds plain weights only, adapters are merged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from peft import LoraConfig as PeftConfig
+from peft import PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from mgsr.config.schema import LoraConfig
+from mgsr.errors import MgsrError
+from mgsr.models.architectures import architecture_of
+from mgsr.storage import new_folder, write_json
+
+transformers.utils.logging.disable_progress_bar()
+
+Model = PreTrainedModel | PeftModel
+
+
+def load_model(folder: Path, *, dropout: float = 0.0, lora: LoraConfig | None = None, seed: int = 0) -> Model:
+    """Load a model folder in fp32, in evaluation mode, without touching the network.
+
+    `dropout` holds in training mode, in every place the architecture has one (Llama: attention weights only). With `lora`
+    the model is frozen under new adapters, which start as the identity; `seed` fixes their random half.
+    Raises MgsrError for a folder without a whole model of a supported type.
+    """
+    if not (folder / "config.json").is_file():
+        raise MgsrError(f"{folder} holds no model (config.json is missing); build or fetch it first")
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    architecture = architecture_of(config.model_type)
+    for name in architecture.dropout:
+        setattr(config, name, dropout)
+    for name in architecture.never:
+        setattr(config, name, 0.0)
+    automatic: Any = AutoModelForCausalLM  # its types know no output_loading_info
+    model: PreTrainedModel
+    try:
+        model, info = automatic.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError) as error:
+        raise MgsrError(f"{folder}: the weights do not load ({error}); delete the folder and build it again") from error
+    # transformers fills what is missing with random numbers and only warns
+    if lacking := sorted(info["missing_keys"]):
+        raise MgsrError(f"{folder}: the weights lack {', '.join(lacking[:5])}; delete the folder and build it again")
+    loaded: Model = model if lora is None else _adapt(model, lora, seed)
+    loaded.train(False)
+    return loaded
+
+
+def _adapt(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftModel:
+    config = PeftConfig(
+        task_type="CAUSAL_LM",
+        r=lora.rank,
+        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # only divided by the rank
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.target_modules),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:
+            raise MgsrError(
+                f"lora.target_modules {list(lora.target_modules)} do not fit a {model.config.model_type} model: {error}"
+            ) from error
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load a folder's tokenizer. It has an EOS; where it has no pad token, EOS serves (masks go by position)."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise MgsrError(f"{folder}: no tokenizer that loads ({error})") from error
+    if tokenizer.eos_token_id is None:
+        raise MgsrError(f"{folder}: the tokenizer has no end-of-sequence token; responses could not end")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def plain_state(model: Model) -> dict[str, torch.Tensor]:
+    """The weights under the names of the plain architecture, adapters added in. The model is left as it is: merging in
+    place and undoing it would move the frozen weights by rounding."""
+    if not isinstance(model, PeftModel):
+        return model.state_dict()
+    base = model.get_base_model()
+    state = {name.replace(".base_layer.", "."): value for name, value in base.state_dict().items() if ".lora_" not in name}
+    for name, module in base.named_modules():
+        if isinstance(module, LoraLayer):
+            for adapter in module.active_adapters:
+                state[f"{name}.weight"] = state[f"{name}.weight"] + cast(Any, module).get_delta_weight(adapter)
+    return {name: value.detach() for name, value in state.items()}
+
+
+def save_model(model: Model, tokenizer: PreTrainedTokenizerBase, out: Path, card: Mapping[str, Any] | None = None) -> None:
+    """Write a model folder, whole or not at all: config, safetensors, tokenizer, and `card` as model_card.json.
+
+    Decoding defaults are not written (pitfall 27): they belong to the evaluation protocol.
+    """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    with new_folder(out) as folder:
+        base.save_pretrained(folder, state_dict=plain_state(model))  # type: ignore[operator]
+        (folder / "generation_config.json").unlink(missing_ok=True)
+        tokenizer.save_pretrained(folder)
+        if card is not None:
+            write_json(folder / "model_card.json", dict(card))
+
+
+def trainable_state(model: Model) -> dict[str, torch.Tensor]:
+    """Copies on the CPU of what training changes: all weights, or the adapters alone."""
+    return {
+        name: parameter.detach().to("cpu", copy=True) for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
+
+
+@torch.no_grad()
+def load_trainable_state(model: Model, state: Mapping[str, torch.Tensor]) -> None:
+    """Put `trainable_state` back, bit for bit. Raises MgsrError where names or shapes differ from the model's."""
+    own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if odd := sorted(own.keys() ^ state.keys()) or sorted(n for n in own if own[n].shape != state[n].shape):
+        raise MgsrError(f"the checkpoint is of another model: {', '.join(odd[:5])} differ; remove it to start anew")
+    for name, parameter in own.items():
+        parameter.copy_(state[name])
+
+
+def check_shared_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> int:
+    """The number of tokens that teacher and student share; logits of both are cut to it (output layers may be padded).
+
+    Raises MgsrError where the tokenizers would turn one text into different ids (pitfall 14).
+    """
+    words = teacher.get_vocab(), student.get_vocab()
+    if words[0] != words[1]:
+        ids = [{index: token for token, index in vocabulary.items()} for vocabulary in words]
+        first = min(i for i in ids[0].keys() | ids[1].keys() if ids[0].get(i) != ids[1].get(i))
+        found = [f"'{side[first]}'" if first in side else "no token" for side in ids]
+        raise _different(f"id {first} is {found[0]} for the teacher, {found[1]} for the student")
+    if teacher.eos_token_id != student.eos_token_id:
+        raise _different(f"end-of-sequence is '{teacher.eos_token}' for the teacher, '{student.eos_token}' for the student")
+    for part, ours, theirs in zip(_PARTS, _parts(teacher), _parts(student), strict=True):
+        if ours != theirs:
+            raise _different(f"the tokens are the same, but not the {part}")
+    return max(words[0].values()) + 1
+
+
+_PARTS = ("model", "normalizer", "pre_tokenizer")  # what turns text into ids, in a tokenizer.json
+
+
+def _parts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    serial = json.loads(backend.to_str()) if backend is not None else {}
+    return [json.dumps(serial.get(part), sort_keys=True) for part in _PARTS]
+
+
+def _different(reason: str) -> MgsrError:
+    return MgsrError(f"teacher and student have different vocabularies: {reason}; choose models of one family")

@@ -1,0 +1,86 @@
+"""The small interface that decoding needs of a model, and its first implementation, on transformers' cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence as Items
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mgsr.models.heads import LanguageModel
+
+
+class Decoder(Protocol):
+    """A batch of growing sequences."""
+
+    def prefill(self, prompts: Items[tuple[int, ...]]) -> Tensor:
+        """Start with these tokens; logits of the next token, [batch, vocabulary]."""
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append one token to each row ([batch] int64); logits of the next, [batch, vocabulary]."""
+
+    def select(self, rows: Tensor) -> None:
+        """Keep these rows ([kept] int64), in this order, and forget the others."""
+
+
+def device_of(model: LanguageModel) -> torch.device:
+    return next(model.head.parameters()).device
+
+
+@contextmanager
+def inference(*models: LanguageModel) -> Iterator[None]:
+    """Without dropout and without gradients; afterwards every module is in the mode it was in."""
+    parts = [part for model in models for part in (model.backbone, model.head)]
+    modes: dict[nn.Module, bool] = {module: module.training for part in parts for module in part.modules()}
+    try:
+        for module in modes:
+            module.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+class CacheDecoder:
+    """Decoder over transformers' DynamicCache. Rows are padded on the left, so that the last column is the newest token."""
+
+    def __init__(self, model: LanguageModel, pad_id: int) -> None:
+        self._model, self._pad_id, self._device = model, pad_id, device_of(model)
+        self._cache: Any = None
+        self._mask = torch.empty(0)
+        self._next_place = torch.empty(0)  # [batch], the position id of the token to come
+
+    def _logits(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+        output = self._model.backbone(
+            input_ids,
+            attention_mask=self._mask,
+            position_ids=position_ids,
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        self._cache = output.past_key_values
+        logits: Tensor = self._model.head(output.last_hidden_state[:, -1])
+        return logits
+
+    def prefill(self, prompts: Items[tuple[int, ...]]) -> Tensor:
+        length = max(map(len, prompts))
+        ids = [[self._pad_id] * (length - len(prompt)) + list(prompt) for prompt in prompts]
+        mask = [[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        self._cache = None
+        self._mask = torch.tensor(mask, device=self._device)
+        self._next_place = self._mask.sum(-1)
+        return self._logits(torch.tensor(ids, device=self._device), (self._mask.cumsum(-1) - 1).clamp_(min=0))
+
+    def step(self, tokens: Tensor) -> Tensor:
+        place = self._next_place[:, None]
+        self._mask = torch.cat([self._mask, torch.ones_like(place)], 1)
+        self._next_place = self._next_place + 1
+        return self._logits(tokens[:, None], place)
+
+    def select(self, rows: Tensor) -> None:
+        self._cache.batch_select_indices(rows)
+        self._mask, self._next_place = self._mask[rows], self._next_place[rows]

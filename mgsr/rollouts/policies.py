@@ -1,0 +1,152 @@
+"""Which sequences an optimiser step trains on: the dataset's, fresh ones of the student, or replayed ones.
+
+Every decision is drawn from named axes (seed, step), so it is the same on every process and after a resume.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from mgsr.config.schema import OffPolicyConfig, SequencesConfig
+from mgsr.errors import MgsrError
+from mgsr.rollouts.noise import row_key, uniform
+from mgsr.rollouts.sequence import Sequence
+
+Source = Literal["dataset", "student", "buffer"]
+
+
+class ReplayBuffer:
+    """First in, first out. One for all processes: each holds the same sequences in the same order."""
+
+    def __init__(self, capacity: int) -> None:
+        self._items: deque[Sequence] = deque(maxlen=capacity)
+        self.capacity = capacity
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def full(self) -> bool:
+        return len(self) == self.capacity
+
+    def store(self, sequences: Iterable[Sequence]) -> None:
+        """The oldest leave where there is no room."""
+        self._items.extend(sequences)
+
+    def draw(self, count: int, *axes: str | int) -> list[Sequence]:
+        """`count` different entries, each equally likely; the axes decide which. A ValueError where there are fewer."""
+        if count > len(self):
+            raise ValueError(f"{count} sequences asked of a buffer that holds {len(self)}")
+        chosen = sorted(range(len(self)), key=lambda place: row_key(*axes, place))[:count]
+        return [self._items[place] for place in chosen]
+
+    def state_dict(self) -> list[list[Any]]:
+        return [[s.example_id, list(s.prompt_ids), list(s.response_ids), s.finished] for s in self._items]
+
+    def load_state_dict(self, state: list[list[Any]]) -> None:
+        self._items.clear()
+        self.store(Sequence(name, tuple(prompt), tuple(response), finished) for name, prompt, response, finished in state)
+
+
+class AdaptiveThreshold:
+    """DistiLLM's adaptive threshold tau (Ko et al. 2024, section 3.2; its code). It never falls."""
+
+    def __init__(self, config: OffPolicyConfig) -> None:
+        self._config = config
+        self.value = config.initial_threshold
+        self.previous_loss: float | None = None
+
+    def on_validation(self, loss: float) -> None:
+        """A loss above the last accepted one by the tolerance raises tau, and becomes the accepted one."""
+        if self.previous_loss is None:
+            self.previous_loss = loss
+        elif loss >= self.previous_loss + self._config.tolerance:
+            self.value = min(1.0, self.value + self._config.threshold_step)
+            self.previous_loss = loss
+
+
+class RolloutPolicy:
+    """The policy of a run. Call `on_validation` with the loss before training, then `plan` once for each step.
+
+    Only `off_policy` has a buffer: `student` and `mixed` always train on fresh text.
+    """
+
+    def __init__(self, config: SequencesConfig, *, seed: int, global_batch: int) -> None:
+        """MgsrError where the replay buffer cannot fill a batch."""
+        self._config, self._seed, self._global_batch = config, seed, global_batch
+        self._counts: Counter[str] = Counter()
+        self._threshold: AdaptiveThreshold | None = None
+        self._buffer: ReplayBuffer | None = None
+        if config.policy == "off_policy":
+            if config.off_policy.buffer_size < global_batch:
+                raise MgsrError(
+                    f"sequences.off_policy.buffer_size {config.off_policy.buffer_size} is smaller than training.global_batch "
+                    f"{global_batch}; make it at least that"
+                )
+            self._threshold = AdaptiveThreshold(config.off_policy)
+            self._buffer = ReplayBuffer(config.off_policy.buffer_size)
+
+    @property
+    def threshold(self) -> float | None:
+        """Tau; None for a policy without one."""
+        return self._threshold.value if self._threshold else None
+
+    @property
+    def student_share(self) -> float | None:
+        """Share of the steps planned so far that train on text of the student, fresh or replayed."""
+        steps = self._counts.total()
+        return (self._counts["student"] + self._counts["buffer"]) / steps if steps else None
+
+    def plan(self, step: int, steps: int) -> Source:
+        """What step `step` of `steps` (counted from 1) trains on. It is counted: ask once a step."""
+        if not 1 <= step <= steps:
+            raise ValueError(f"step {step} is not one of 1..{steps}")
+        source = self._decide(uniform(self._seed, "sequences", step), step / steps)
+        self._counts[source] += 1
+        return source
+
+    def _decide(self, draw: float, progress: float) -> Source:
+        if self._threshold is not None and self._buffer is not None:
+            tau = self._threshold.value
+            if draw < tau * (1 - progress) or (draw < tau and not self._buffer.full):
+                return "student"
+            return "buffer" if draw < tau else "dataset"
+        if self._config.policy == "mixed":
+            return "student" if draw < self._config.student_share else "dataset"
+        return "student" if self._config.policy == "student" else "dataset"
+
+    def store(self, sequences: Iterable[Sequence]) -> None:
+        """Hand in a step's student sequences, revised ones where there is SCRG, of all processes in their global order.
+        They are kept where the policy replays."""
+        if self._buffer is not None:
+            self._buffer.store(sequences)
+
+    def draw(self, step: int) -> list[Sequence]:
+        """The global batch of a step whose plan was "buffer", the same on every process."""
+        if self._buffer is None:
+            raise ValueError(f"policy {self._config.policy} replays nothing")
+        return self._buffer.draw(self._global_batch, self._seed, "replay", step)
+
+    def on_validation(self, loss: float) -> None:
+        """Tell the validation loss: before training, and after each validation. MgsrError if it is not finite."""
+        if not math.isfinite(loss):
+            raise MgsrError(f"the validation loss is {loss}; the weights have diverged, lower the learning rate")
+        if self._threshold is not None:
+            self._threshold.on_validation(loss)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `load_state_dict` continues exactly from there."""
+        return {
+            "counts": dict(self._counts),
+            "threshold": None if self._threshold is None else [self._threshold.value, self._threshold.previous_loss],
+            "buffer": None if self._buffer is None else self._buffer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._counts = Counter(state["counts"])
+        if self._threshold is not None and self._buffer is not None:
+            self._threshold.value, self._threshold.previous_loss = state["threshold"]
+            self._buffer.load_state_dict(state["buffer"])

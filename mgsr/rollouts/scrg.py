@@ -1,0 +1,170 @@
+"""SCRG: sequence correction and re-generation (MGSR, Eq. 3-4).
+
+The teacher reads what the student wrote, draws a token of its own at each response position, and where it disagrees and the two
+models lie furthest apart, its token replaces the student's; the student writes the rest anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mgsr.config.schema import ScrgConfig
+from mgsr.errors import MgsrError
+from mgsr.models.heads import LanguageModel
+from mgsr.rollouts.decoder import device_of, inference
+from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
+from mgsr.rollouts.sampler import Decoding, Prompt, generate
+from mgsr.rollouts.sequence import Batch, Sequence, by_length, collate
+
+
+@dataclass(frozen=True)
+class ScrgStats:
+    """What a revision did. positions[k][i]: where pass k corrected sequence i, None where it found no candidate."""
+
+    positions: tuple[tuple[int | None, ...], ...]
+
+    @property
+    def revised_share(self) -> float:
+        """Share of the sequences that were corrected at least once."""
+        revised = [any(position is not None for position in row) for row in zip(*self.positions, strict=True)]
+        return sum(revised) / max(1, len(revised))
+
+
+@dataclass(frozen=True)
+class _Error:
+    """The error token of a sequence (Eq. 3): its response position, and the teacher's token for it."""
+
+    position: int
+    token: int
+
+
+@torch.no_grad()
+def revise(
+    student: LanguageModel,
+    teacher: LanguageModel,
+    sequences: Items[Sequence],
+    config: ScrgConfig,
+    *,
+    seed: int,
+    visit: int | Items[int],
+    decoding: Decoding,
+    eos_id: int,
+    pad_id: int,
+    vocabulary: int,
+    batch: int,
+    chunk: int,
+) -> tuple[list[Sequence], ScrgStats]:
+    """Correct each student sequence once a pass, in the order given.
+
+    Detection runs over the whole current sequence. A corrected position is no candidate while its correction stands; a later
+    pass that corrects an earlier position cuts it off. Teacher tokens have a purpose of their own ("teacher_token"), so they
+    are independent of the draws that made the sequence; the suffix is a rollout of pass k. Both draw afresh each pass.
+
+    Args:
+        visit: as for `generate`, and the same as the sequences were generated with.
+        batch: sequences in a forward pass at most.
+        chunk: positions whose logits exist at one time.
+
+    Raises:
+        MgsrError: the divergence is not finite somewhere.
+    """
+    visits = [visit] * len(sequences) if isinstance(visit, int) else list(visit)
+    current = list(sequences)
+    standing: list[frozenset[int]] = [frozenset()] * len(current)
+    history = []
+    for pass_ in range(1, config.passes + 1):
+        keys = [
+            row_key(seed, "teacher_token", at, pass_, sequence.example_id) for at, sequence in zip(visits, current, strict=True)
+        ]
+        errors: list[_Error | None] = [None] * len(current)
+        with inference(student, teacher):
+            for group in by_length([len(sequence) for sequence in current], batch):
+                found = _find_errors(
+                    student,
+                    teacher,
+                    [current[i] for i in group],
+                    [keys[i] for i in group],
+                    [standing[i] for i in group],
+                    pad_id=pad_id,
+                    vocabulary=vocabulary,
+                    chunk=chunk,
+                )
+                for i, error in zip(group, found, strict=True):
+                    errors[i] = error
+        hits = [(i, error) for i, error in enumerate(errors) if error is not None]
+        prompts = []
+        for i, error in hits:
+            standing[i] = frozenset({p for p in standing[i] if p < error.position} | {error.position})
+            prefix = (*current[i].response_ids[: error.position], error.token)
+            prompts.append(Prompt(current[i].example_id, current[i].prompt_ids, prefix))
+        rewritten = generate(
+            student,
+            prompts,
+            decoding,
+            seed=seed,
+            purpose="rollout",
+            visit=[visits[i] for i, _ in hits],
+            pass_=pass_,
+            eos_id=eos_id,
+            pad_id=pad_id,
+            vocabulary=vocabulary,
+            batch=batch,
+        )
+        for (i, _), sequence in zip(hits, rewritten, strict=True):
+            current[i] = sequence
+        history.append(tuple(error.position if error else None for error in errors))
+    return current, ScrgStats(tuple(history))
+
+
+def _find_errors(
+    student: LanguageModel,
+    teacher: LanguageModel,
+    sequences: list[Sequence],
+    keys: list[int],
+    standing: list[frozenset[int]],
+    *,
+    pad_id: int,
+    vocabulary: int,
+    chunk: int,
+) -> list[_Error | None]:
+    """Per sequence, the candidate of the largest KL(student || teacher), the earliest one of equals; None without candidate."""
+    device = device_of(student)
+    batch = collate(sequences, pad_id).to(device)
+    row_keys = key_tensor(keys, device)
+    best: list[_Error | None] = [None] * len(sequences)
+    highest = [-1.0] * len(sequences)
+    for at, divergence, tokens in _compare(student, teacher, batch, row_keys, vocabulary, chunk):
+        columns = (batch.row[at], batch.position[at], batch.targets[at], tokens, divergence)
+        for row, position, written, token, kl in zip(*(column.tolist() for column in columns), strict=True):
+            if kl != kl or kl == float("inf"):
+                raise MgsrError(
+                    f"example {sequences[row].example_id}, response position {position}: KL(student || teacher) is not finite; "
+                    "one of the two models gives logits that are not finite"
+                )
+            if token != written and position not in standing[row] and kl > highest[row]:
+                best[row], highest[row] = _Error(position, token), kl
+    return best
+
+
+def _compare(
+    student: LanguageModel, teacher: LanguageModel, batch: Batch, keys: Tensor, vocabulary: int, chunk: int
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Per chunk of the batch's response positions: where it is, KL(student || teacher) [chunk], teacher's tokens [chunk]."""
+    hidden = [
+        model.backbone(batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state.flatten(0, 1)
+        for model in (student, teacher)
+    ]
+    for start in range(0, len(batch.targets), chunk):
+        at = slice(start, start + chunk)
+        student_logp, teacher_logp = (
+            model.head(states[batch.hidden_index[at]])[:, :vocabulary].float().log_softmax(-1)
+            for model, states in zip((student, teacher), hidden, strict=True)
+        )
+        divergence = (student_logp.exp() * (student_logp - teacher_logp)).sum(-1)
+        tokens = coupled_scores(teacher_logp, keys[batch.row[at]], batch.position[at]).argmax(-1)
+        yield at, divergence, tokens

@@ -1,0 +1,176 @@
+"""A table's cells file in; runs with their cards and scores out. Everything else in this package reads results through here."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mgsr.errors import MgsrError
+from mgsr.storage import read_json, read_jsonl
+from mgsr.tables.statistics import Spread, mean_and_deviations
+
+SCHEMA = 1
+AVERAGE = "average"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One finished run: its card (card.json) and its scores (summary.json, with rows.jsonl beside it)."""
+
+    family: str
+    method: str
+    title: str
+    role: str
+    seed: int
+    run: str
+    card_path: Path
+    evaluation_path: Path
+    card: dict[str, Any]
+    summary: dict[str, Any]
+
+    def scores(self, test_set: str, protocol: str) -> dict[int, float]:
+        """ROUGE-L (0..100) by decoding seed."""
+        return _scores(self.summary, test_set, protocol, self.evaluation_path)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl."""
+        return list(read_jsonl(self.card_path.with_name("metrics.jsonl")))
+
+
+@dataclass(frozen=True)
+class Group:
+    """A method of a family: one run for each training seed."""
+
+    family: str
+    method: str
+    title: str
+    role: str
+    cells: tuple[Cell, ...]
+
+    def scores(self, test_set: str, protocol: str) -> NDArray[np.float64]:
+        """[training seeds, decoding seeds]; every run must have the same decoding seeds."""
+        found = [cell.scores(test_set, protocol) for cell in self.cells]
+        if any(one.keys() != found[0].keys() for one in found):
+            raise MgsrError(f"{self.family}, {self.title}: runs differ in decoding seeds on {test_set}; evaluate them alike")
+        return np.array([[one[seed] for seed in sorted(one)] for one in found])
+
+    def spreads(self, sets: Sequence[str], protocol: str) -> dict[str, Spread]:
+        """By set, and for their average."""
+        return _spreads({name: self.scores(name, protocol) for name in sets})
+
+    def heldout(self, name: str) -> float | None:
+        """Mean over training seeds of a held-out divergence (nats a token); None for the teacher."""
+        values = [cell.summary["heldout"][name] for cell in self.cells if cell.summary["heldout"]]
+        return float(np.mean(values)) if values else None
+
+    def row_scores(self, test_set: str, protocol: str) -> dict[str, float]:
+        """Score by example id, averaged over decoding and training seeds."""
+        return row_scores([cell.evaluation_path for cell in self.cells], test_set, protocol)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """All that a table is made of. `floor`: by family, the summary of answers borrowed from other rows."""
+
+    table: str
+    preset: str
+    recipe: str
+    note: str
+    sets: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    floor: dict[str, Path]
+
+    @property
+    def families(self) -> list[str]:
+        return list(dict.fromkeys(cell.family for cell in self.cells))
+
+    @property
+    def protocols(self) -> list[str]:
+        return list(dict.fromkeys(score["protocol"] for score in self.cells[0].summary["scores"]))
+
+    @property
+    def groups(self) -> list[Group]:
+        """In the order of the file."""
+        found: dict[tuple[str, str], list[Cell]] = defaultdict(list)
+        for cell in self.cells:
+            found[cell.family, cell.method].append(cell)
+        return [Group(family, method, runs[0].title, runs[0].role, tuple(runs)) for (family, method), runs in found.items()]
+
+    def floor_spreads(self, family: str) -> dict[str, Spread]:
+        """Borrowed answers are not decoded: they have one score a set whatever the protocol, kept as `plain`."""
+        path = self.floor[family]
+        summary = _read(path)
+        scores = {name: np.array([list(_scores(summary, name, "plain", path).values())]) for name in self.sets}
+        return _spreads(scores)
+
+
+def _spreads(scores: dict[str, NDArray[np.float64]]) -> dict[str, Spread]:
+    found = {name: mean_and_deviations(table) for name, table in scores.items()}
+    return found | {AVERAGE: mean_and_deviations(np.mean(list(scores.values()), axis=0))}
+
+
+def _scores(summary: dict[str, Any], test_set: str, protocol: str, path: Path) -> dict[int, float]:
+    found = {s["decoding_seed"]: s["rouge_l"] for s in summary["scores"] if (s["set"], s["protocol"]) == (test_set, protocol)}
+    if not found:
+        raise MgsrError(f"{path} has no score of set {test_set}, protocol {protocol}; evaluate that run anew")
+    return found
+
+
+def row_scores(summaries: Iterable[Path], test_set: str, protocol: str) -> dict[str, float]:
+    """Score by example id, averaged over the rows that rows.jsonl beside each summary has of it.
+
+    Each id must have been answered equally often, or a mean over ids would weigh them unequally (pitfall 22).
+    """
+    found: dict[str, list[float]] = defaultdict(list)
+    paths = list(summaries)
+    for path in paths:
+        for row in read_jsonl(path.with_name("rows.jsonl")):
+            if row["set"] == test_set and row["protocol"] == protocol:
+                found[row["id"]].append(row["score"])
+    if len({len(scores) for scores in found.values()}) != 1:
+        raise MgsrError(f"{paths[0].parent}: {test_set}, {protocol}: rows missing or not answered equally often; evaluate anew")
+    return {name: float(np.mean(scores)) for name, scores in found.items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        raise MgsrError(f"{path} is not of schema {SCHEMA}; remove it and run the same command again")
+    return value
+
+
+def load_cells(path: Path) -> Cells:
+    """Read a cells file and every card and summary that it names."""
+    value = read_json(path)
+    try:
+        cells = tuple(
+            Cell(
+                **{key: row[key] for key in ("family", "method", "title", "role", "seed", "run")},
+                card_path=Path(row["card"]),
+                evaluation_path=Path(row["evaluation"]),
+                card=_read(Path(row["card"])),
+                summary=_read(Path(row["evaluation"])),
+            )
+            for row in value["rows"]
+        )
+        loaded = Cells(
+            **{key: value[key] for key in ("table", "preset", "recipe", "note")},
+            sets=tuple(value["sets"]),
+            cells=cells,
+            floor={family: Path(floor) for family, floor in value["floor"].items()},
+        )
+    except KeyError as error:
+        raise MgsrError(f"{path}: key {error} is missing; run the same command again to write it anew") from None
+    if not cells:
+        raise MgsrError(f"{path} names no run; give the table a method in the preset")
+    for cell in cells:
+        for file, owner in ((cell.card_path, cell.card["run"]), (cell.evaluation_path, cell.summary["run"])):
+            if owner != cell.run:
+                raise MgsrError(f"{file} belongs to run {owner}, the table expects {cell.run}; remove it and run again")
+    return loaded

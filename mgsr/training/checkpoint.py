@@ -1,0 +1,72 @@
+"""Checkpoints of an unfinished run: safetensors and JSON with checksums, whole or absent, the last two kept."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from mgsr.errors import MgsrError
+from mgsr.storage import file_digest, new_folder, read_json, write_json
+
+Tensors = Mapping[str, torch.Tensor]
+KEPT = 2
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[None]:
+    """Hold the run's folder; a second writer is refused."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise MgsrError(f"{folder}: another process trains this run; wait for it or stop it") from None
+        yield
+
+
+def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensors], state: Mapping[str, Any]) -> None:
+    """Write `checkpoint-<step>`: one safetensors file per group of `tensors`, and `state` (JSON)."""
+    with new_folder(folder / f"checkpoint-{step:09d}") as new:
+        for name, group in tensors.items():
+            save_file({key: value.contiguous() for key, value in group.items()}, new / f"{name}.safetensors")
+        checksums = {file.name: file_digest(file) for file in sorted(new.iterdir())}
+        write_json(new / "state.json", {"step": step, "checksums": checksums, "state": dict(state)})
+    for old in sorted(folder.glob("checkpoint-*"))[:-KEPT]:
+        shutil.rmtree(old)
+
+
+def load_checkpoint(folder: Path) -> tuple[int, dict[str, dict[str, torch.Tensor]], dict[str, Any]] | None:
+    """The newest checkpoint whose files are as they were written: step, tensors, state. None where there is none."""
+    for path in sorted(folder.glob("checkpoint-*"), reverse=True):
+        try:
+            saved = read_json(path / "state.json")
+            broken = [name for name, checksum in saved["checksums"].items() if file_digest(path / name) != checksum]
+        except (MgsrError, OSError, KeyError) as error:
+            broken = [str(error)]
+        if broken:
+            print(f"mgsr: {path} is damaged ({', '.join(broken)}); trying the one before", file=sys.stderr)
+            continue
+        return saved["step"], {Path(name).stem: load_file(path / name) for name in saved["checksums"]}, saved["state"]
+    return None
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """AdamW's state as flat tensors, "<parameter index>/<key>"."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}/{key}": value.cpu() for index, entry in state.items() for key, value in entry.items()}
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        index, key = name.split("/")
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -1,0 +1,61 @@
+"""Processes of a run. Without torchrun there is one, and every function here is the identity."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all of the run."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def slice(self, count: int) -> slice:
+        """This process's part of `count` items in global order; `count` is a multiple of the size."""
+        share = count // self.size
+        return slice(self.rank * share, (self.rank + 1) * share)
+
+    def sum(self, values: Iterable[float]) -> list[float]:
+        """Element-wise sum over the processes, in float64."""
+        total = torch.tensor(list(values), dtype=torch.float64, device=self.device)
+        if self.size > 1:
+            dist.all_reduce(total)
+        return [float(value) for value in total.tolist()]
+
+    def gather(self, items: list[Any]) -> list[Any]:
+        """The items of all processes, in rank order, on every process."""
+        if self.size == 1:
+            return items
+        parts: list[list[Any] | None] = [None] * self.size
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part or []]
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+
+def start_world() -> World:
+    """Join the processes that torchrun started (nccl on GPUs, gloo on CPUs), or be alone."""
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+    if size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return World(rank, size, device)

@@ -1,0 +1,348 @@
+"""One training run: a `RunSpec` in, a model folder with its card and metrics out. Interrupted anywhere, the same call goes on
+from the last checkpoint; on CPU at one thread count it ends with the same weights as an uninterrupted run."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from mgsr.config.schema import RunSpec
+from mgsr.data.examples import Example, encode_examples
+from mgsr.data.prepare import load_records
+from mgsr.data.spans import token_spans
+from mgsr.errors import MgsrError
+from mgsr.models.heads import LanguageModel, split
+from mgsr.models.loading import (
+    check_shared_vocabulary,
+    load_model,
+    load_tokenizer,
+    load_trainable_state,
+    save_model,
+    trainable_state,
+)
+from mgsr.objectives.objective import Objective
+from mgsr.rollouts.noise import row_key
+from mgsr.rollouts.policies import RolloutPolicy
+from mgsr.rollouts.sampler import PUBLISHED_NGRAM, Decoding, Prompt, generate
+from mgsr.rollouts.scrg import revise
+from mgsr.rollouts.sequence import Sequence
+from mgsr.storage import new_folder, read_json, write_json, write_jsonl
+from mgsr.training.card import failure_signatures, make_card
+from mgsr.training.checkpoint import (
+    load_checkpoint,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    run_lock,
+    save_checkpoint,
+)
+from mgsr.training.distributed import World, start_world
+from mgsr.training.order import DataOrder
+from mgsr.training.step import StepSequences, TrainStep, autocast, make_parts, response_states
+from mgsr.training.validation import cross_entropy, validation_rouge_l
+
+
+def learning_rate_at(step: int, spec: RunSpec) -> float:
+    """Linear warm-up, then a cosine from `learning_rate` (step 1) to `final_learning_rate` (last step)."""
+    training = spec.method.training
+    if step <= training.warmup_steps:
+        return training.learning_rate * step / training.warmup_steps
+    progress = (step - 1 - training.warmup_steps) / max(1, training.steps - 1 - training.warmup_steps)
+    low = min(training.final_learning_rate, training.learning_rate)
+    return low + (training.learning_rate - low) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class Trainer:
+    """The state of a run, and the loop over its optimiser steps."""
+
+    def __init__(self, run: str, spec: RunSpec, root: Path, world: World) -> None:
+        self.run, self.spec, self.world = run, spec, world
+        self.training, self.root = spec.method.training, root
+        self.folder = root / "checkpoints" / run
+        if self.training.global_batch % world.size:
+            raise MgsrError(
+                f"training.global_batch: {self.training.global_batch} sequences cannot be shared by {world.size} processes; "
+                f"choose a multiple of {world.size}"
+            )
+        self._load_models()
+        self._load_data()
+        self.policy = RolloutPolicy(spec.method.sequences, seed=spec.seed, global_batch=self.training.global_batch)
+        self.order = DataOrder(self.examples, spec.seed, self.training.global_batch)
+        self.decoding = Decoding(spec.max_new_tokens, spec.data_config.max_length)
+        self.optimizer = self._make_optimizer()
+        self.step, self.lines = 0, list[dict[str, Any]]()
+        self.best: dict[str, Any] | None = None
+        self.best_state: dict[str, torch.Tensor] = {}
+        self.timings: Counter[str] = Counter()
+
+    # -- set-up --------------------------------------------------------------------------------------------------------
+
+    def _load_models(self) -> None:
+        spec, device = self.spec, self.world.device
+        base = self.root / "models" / spec.base_model
+        start = self.root / "runs" / spec.start_run / "model" if spec.start_run else base
+        self.tokenizer = load_tokenizer(start)
+        self.student = load_model(start, dropout=self.training.dropout, lora=spec.lora, seed=spec.seed).to(device)
+        self.language_model = split(self.student)
+        self.vocabulary = len(self.tokenizer)
+        self.teacher: LanguageModel | None = None
+        if spec.teacher_run:
+            folder = self.root / "runs" / spec.teacher_run / "model"
+            self.vocabulary = check_shared_vocabulary(load_tokenizer(folder), self.tokenizer)
+            self.teacher = split(load_model(folder).to(device).eval().requires_grad_(False))
+        self.eos_id, self.pad_id = int(self.tokenizer.eos_token_id), int(self.tokenizer.pad_token_id)
+        self.objective = Objective(spec.method.objective, self.vocabulary, spec.seed).to(device)
+        module = TrainStep(self.student, self.objective, self.teacher, self.vocabulary, self.training.chunk)
+        self.module = DistributedDataParallel(module) if self.world.size > 1 else module
+
+    def _load_data(self) -> None:
+        folder, config = self.root / "data" / self.spec.data, self.spec.data_config
+        self.data_digest = read_json(folder / "manifest.json")["digest"]
+        self.dropped: dict[str, Any] = {}
+
+        def examples(split_name: str, rows: int | None) -> list[Example]:
+            kept, self.dropped[split_name] = encode_examples(load_records(folder, split_name)[:rows], self.tokenizer, config)
+            if not kept:
+                raise MgsrError(f"{folder}: no {split_name} row has a prompt of at most {config.max_prompt_length} tokens")
+            return kept
+
+        self.examples = examples("train", config.train_rows)
+        self.validation = examples("validation", config.validation_rows)
+
+    def _make_optimizer(self) -> torch.optim.AdamW:
+        groups = [{"params": [p for p in self.student.parameters() if p.requires_grad], "weight_decay": self.training.weight_decay}]
+        if own := list(self.objective.parameters()):
+            groups.append({"params": own, "weight_decay": 0.0})
+        return torch.optim.AdamW(groups, lr=self.training.learning_rate, betas=self.training.betas)
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        if self.world.device.type == "cuda":
+            torch.cuda.synchronize()
+        self.timings[stage] += time.perf_counter() - started
+
+    # -- the sequences of a step ---------------------------------------------------------------------------------------
+
+    def _step_sequences(self, step: int) -> tuple[StepSequences, str]:
+        seen = self.order.batch(step)[self.world.slice(self.training.global_batch)]
+        truth = [Sequence.from_example(example, self.eos_id) for example, _ in seen]
+        source = self.policy.plan(step, self.training.steps)
+        if source == "dataset":
+            distilled = truth
+        elif source == "buffer":
+            distilled = self.policy.draw(step)[self.world.slice(self.training.global_batch)]
+        else:
+            distilled = self._rollout([example for example, _ in seen], [epoch for _, epoch in seen])
+            self.policy.store(self.world.gather(distilled))
+        spans: list[list[tuple[int, int]]] = [[] for _ in distilled]
+        if "span" in self.objective.weights:
+            with self._timed("chunker"):
+                spans = [token_spans(sequence.response_ids, self.tokenizer) for sequence in distilled]
+        return StepSequences(distilled, spans, truth), source
+
+    def _rollout(self, examples: list[Example], epochs: list[int]) -> list[Sequence]:
+        shared: dict[str, Any] = {
+            "seed": self.spec.seed, "visit": epochs, "decoding": self.decoding, "eos_id": self.eos_id, "pad_id": self.pad_id,
+            "vocabulary": self.vocabulary, "batch": self.training.rollout_batch,
+        }  # fmt: skip
+        with autocast(self.training.precision, self.world.device):
+            with self._timed("rollout"):
+                prompts = [Prompt(example.id, example.prompt_ids) for example in examples]
+                sequences = generate(self.language_model, prompts, purpose="rollout", **shared)
+            if (scrg := self.spec.method.sequences.scrg) is not None:
+                if self.teacher is None:
+                    raise MgsrError("sequences.scrg needs a teacher; this run has none")
+                with self._timed("scrg"):
+                    sequences, _ = revise(self.language_model, self.teacher, sequences, scrg, chunk=self.training.chunk, **shared)
+        return sequences
+
+    # -- one optimiser step --------------------------------------------------------------------------------------------
+
+    def _optimise(self, step: int) -> dict[str, Any]:
+        sequences, source = self._step_sequences(step)
+        torch.manual_seed(row_key(self.spec.seed, "dropout", step, self.world.rank) >> 1)  # dropout is the only user
+        self.student.train()
+        totals: Counter[str] = Counter()
+        micro_batches = list(make_parts(sequences, self.objective, self.training.micro_batch, self.pad_id, self.world))
+        for number, parts in enumerate(micro_batches, 1):
+            parts = [self._to_device(part) for part in parts]
+            with autocast(self.training.precision, self.world.device):
+                with self._timed("teacher"), torch.no_grad():
+                    states = [
+                        response_states(self.teacher, part.batch) if self.teacher and part.uses_teacher else None for part in parts
+                    ]
+                last = number == len(micro_batches)
+                waits = nullcontext() if last or self.world.size == 1 else self.module.no_sync()  # type: ignore[operator]
+                with self._timed("student"), waits:
+                    loss, sums = self.module(parts, states)
+                    # DistributedDataParallel averages over processes; the weights already hold the global divisor
+                    (loss * self.world.size).backward()
+            totals.update({"loss": float(loss.detach()), **{name: float(value) for name, value in sums.items()}})
+        names = sorted(totals)
+        figures: dict[str, Any] = dict(zip(names, self.world.sum(totals[name] for name in names), strict=True))
+        if not math.isfinite(figures["loss"]):
+            ids = ", ".join(sequence.example_id for sequence in sequences.distilled)
+            raise MgsrError(
+                f"run {self.run}, step {step} ({source} sequences): the loss is {figures['loss']}. Examples: {ids}. "
+                f"The last good checkpoint is kept in {self.folder}; lower the learning rate"
+            )
+        with self._timed("update"):
+            groups = self.optimizer.param_groups
+            norms = [torch.nn.utils.clip_grad_norm_(group["params"], self.training.gradient_clip) for group in groups]
+            for group in groups:
+                group["lr"] = learning_rate_at(step, self.spec)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        figures |= {"source": source, "learning_rate": groups[0]["lr"], "gradient_norm": float(norms[0])}
+        if len(norms) > 1:
+            figures["clip_network_gradient_norm"] = float(norms[1])
+        return figures
+
+    def _to_device(self, part: Any) -> Any:
+        moved = {name: value.to(self.world.device) if hasattr(value, "to") else value for name, value in vars(part).items()}
+        return type(part)(**moved)
+
+    # -- validation, checkpoints ---------------------------------------------------------------------------------------
+
+    def _validate(self, with_scores: bool) -> None:
+        ngram = PUBLISHED_NGRAM if self.spec.validation_protocol == "published" else 0
+        decoding = Decoding(self.spec.max_new_tokens, self.spec.data_config.max_length, ngram)
+        shared: dict[str, Any] = {
+            "eos_id": self.eos_id, "pad_id": self.pad_id, "vocabulary": self.vocabulary,
+            "batch": self.training.rollout_batch, "world": self.world,
+        }  # fmt: skip
+        with self._timed("validation"), autocast(self.training.precision, self.world.device):
+            loss = cross_entropy(self.language_model, self.validation, chunk=self.training.chunk, **shared)
+            line: dict[str, Any] = {"step": self.step, "kind": "validation", "loss": loss}
+            if with_scores:
+                rows = self.validation[: self.training.validation_rows]
+                line["rouge_l"] = validation_rouge_l(self.language_model, self.tokenizer, rows, decoding, **shared)
+        self.policy.on_validation(loss)
+        self.lines.append(line)
+        if with_scores:
+            better = self.best is None or (
+                line["rouge_l"] > self.best["rouge_l"] if self.training.select_by == "rouge_l" else loss < self.best["loss"]
+            )
+            if better:
+                self.best = {"step": self.step, "loss": loss, "rouge_l": line["rouge_l"]}
+                self.best_state = trainable_state(self.student)
+
+    def save(self) -> None:
+        """Write a checkpoint of this very step."""
+        if self.world.is_main:
+            tensors = {"student": trainable_state(self.student), "optimizer": optimizer_tensors(self.optimizer)}
+            tensors |= {"objective": self.objective.state_dict()} if list(self.objective.parameters()) else {}
+            tensors |= {"best": self.best_state} if self.best_state else {}
+            state = {"policy": self.policy.state_dict(), "best": self.best, "lines": self.lines, "timings": dict(self.timings),
+                     "data_digest": self.data_digest}  # fmt: skip
+            save_checkpoint(self.folder, self.step, tensors, state)
+        self.world.barrier()
+
+    def resume(self) -> bool:
+        """Continue from the newest sound checkpoint, if there is one."""
+        found = load_checkpoint(self.folder)
+        if found is None:
+            return False
+        self.step, tensors, state = found
+        if state["data_digest"] != self.data_digest:
+            raise MgsrError(f"{self.folder}: the data changed since this run began; remove the folder to begin anew")
+        load_trainable_state(self.student, tensors["student"])
+        load_optimizer_tensors(self.optimizer, tensors["optimizer"])
+        if "objective" in tensors:
+            self.objective.load_state_dict(tensors["objective"])
+        self.policy.load_state_dict(state["policy"])
+        self.best, self.best_state, self.lines = state["best"], tensors.get("best", {}), state["lines"]
+        self.timings = Counter(state["timings"])
+        return True
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """All steps from the current one, with validations evenly spread and checkpoints by time."""
+        steps, count = self.training.steps, min(self.training.validations, self.training.steps)
+        validate_at = {round(steps * k / count) for k in range(1, count + 1)}
+        if not self.resume():
+            self._validate(with_scores=False)  # the adaptive schedule compares with the loss before training
+        saved = time.monotonic()
+        bar = tqdm(total=steps, initial=self.step, desc=f"{self.spec.family} {self.spec.method.title}", disable=not self.world.is_main,
+                   mininterval=5.0)  # fmt: skip
+        while self.step < steps:
+            step = self.step + 1
+            figures = self._optimise(step)
+            self.step = step
+            bar.update()
+            if step % self.training.log_every == 0 or step == steps:
+                self.lines.append({"step": step, "kind": "train", **figures, "student_share": self.policy.student_share})
+                bar.set_postfix(loss=f"{figures['loss']:.3f}")
+            if step in validate_at:
+                self._validate(with_scores=True)
+            due = self.world.sum([time.monotonic() - saved >= self.training.checkpoint_seconds])[0] == self.world.size
+            if due and step < steps:
+                self.save()
+                saved = time.monotonic()
+        bar.close()
+
+    def finish(self, out: Path) -> None:
+        """Write the best model, its card and its metrics; then the checkpoints are no longer needed."""
+        if self.best is None:
+            raise MgsrError(f"run {self.run}: no validation took place")
+        load_trainable_state(self.student, self.best_state)
+        lines = [{k: round(v, 6) if isinstance(v, float) else v for k, v in line.items()} for line in self.lines]
+        card = make_card(
+            self.run,
+            self.spec,
+            data_digest=self.data_digest,
+            dropped=self.dropped,
+            threads=torch.get_num_threads(),
+            processes=self.world.size,
+            device=torch.cuda.get_device_name() if self.world.device.type == "cuda" else "cpu",
+            parameters=sum(p.numel() for p in self.student.parameters()),
+            timings={name: round(seconds, 3) for name, seconds in self.timings.items()},
+            best_step=self.best["step"],
+            validation=self.best,
+            student_step_share=self.policy.student_share if self.spec.method.sequences.policy != "dataset" else None,
+            warnings=failure_signatures(self.policy, self.spec, self.lines),
+        )
+        with new_folder(out) as new:
+            save_model(self.student, self.tokenizer, new / "model")
+            write_json(new / "spec.json", self.spec.model_dump(mode="json"))
+            write_jsonl(new / "metrics.jsonl", lines)
+            write_json(new / "card.json", card)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def train(run: str, spec: RunSpec, root: Path) -> None:
+    """Train `runs/<run>` below `root`, from the last checkpoint where there is one. Called in every process of the run."""
+    started = time.perf_counter()
+    torch.set_num_threads(spec.threads)
+    world = start_world()
+    with run_lock(root / "checkpoints" / run) if world.is_main else nullcontext():
+        trainer = Trainer(run, spec, root, world)
+        with trainer._timed("total"):
+            trainer.train()
+        if world.is_main:
+            trainer.timings["start"] = time.perf_counter() - started - trainer.timings["total"]
+            trainer.finish(root / "runs" / run)
+        world.barrier()
+
+
+def main() -> None:
+    """Entry of the processes that torchrun starts: the run's digest and spec in the environment."""
+    train(os.environ["MGSR_RUN"], RunSpec.model_validate(json.loads(os.environ["MGSR_SPEC"])), Path(os.environ["MGSR_ROOT"]))
+
+
+if __name__ == "__main__":
+    main()

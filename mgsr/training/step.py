@@ -1,0 +1,124 @@
+"""From the sequences of an optimiser step to its loss. Weights hold every divisor of the step's means, over all
+micro-batches and processes, so that micro-batches and processes simply add."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mgsr.models.heads import LanguageModel, split
+from mgsr.models.loading import Model
+from mgsr.objectives.chunked import chunked_loss
+from mgsr.objectives.objective import Objective
+from mgsr.objectives.span import span_pair_weights
+from mgsr.rollouts.sequence import Batch, Sequence, collate
+from mgsr.training.distributed import World
+
+Spans = list[list[tuple[int, int]]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Sequences of one forward pass. Weights [N], one for each response position of `batch`; see `View`."""
+
+    batch: Batch
+    token_weight: Tensor
+    pair_weight: Tensor
+    sft_weight: Tensor
+    uses_teacher: bool
+
+
+@dataclass(frozen=True)
+class StepSequences:
+    """What this process trains on: the sequences to distil on, their spans, and the ground truth of the prompts.
+
+    `truth` is `distilled` itself where the step uses the data set: then one forward pass serves all terms.
+    """
+
+    distilled: list[Sequence]
+    spans: Spans
+    truth: list[Sequence]
+
+
+def _position_weights(sequences: Items[Sequence], averaging: str, world: World) -> list[Tensor]:
+    """Per sequence [length]: 1 / tokens of the step, or 1 / (its tokens * sequences of the step)."""
+    lengths = [len(sequence.response_ids) for sequence in sequences]
+    tokens, count = world.sum([sum(lengths), len(lengths)])
+    divisors = [tokens if averaging == "token_mean" else length * count for length in lengths]
+    return [torch.full((length,), 1.0 / divisor) for length, divisor in zip(lengths, divisors, strict=True)]
+
+
+def make_parts(step: StepSequences, objective: Objective, micro_batch: int, pad_id: int, world: World) -> Iterator[list[Part]]:
+    """The micro-batches of a step; each is one list of forward passes whose losses are added before one backward."""
+    averaging = objective.config.averaging
+    terms = objective.weights
+    with_spans = world.sum([sum(bool(spans) for spans in step.spans)])[0]
+    token = _position_weights(step.distilled, averaging, world)
+    pair = span_pair_weights([len(s.response_ids) for s in step.distilled], step.spans, max(1, int(with_spans)))
+    sft = _position_weights(step.truth, averaging, world)
+    same = step.truth is step.distilled
+    for start in range(0, len(step.distilled), micro_batch):
+        rows = slice(start, start + micro_batch)
+        parts = []
+        if objective.needs_teacher or same:
+            zeros = [torch.zeros_like(weight) for weight in token[rows]]
+            parts.append(
+                Part(
+                    collate(step.distilled[rows], pad_id),
+                    torch.cat(token[rows] if "distillation" in terms else zeros),
+                    torch.cat(pair[rows] if "span" in terms else zeros),
+                    torch.cat(sft[rows] if same else zeros),
+                    objective.needs_teacher,
+                )
+            )
+        if not same and "sft" in terms:
+            none = torch.cat([torch.zeros_like(weight) for weight in sft[rows]])
+            parts.append(Part(collate(step.truth[rows], pad_id), none, none, torch.cat(sft[rows]), False))
+        yield parts
+
+
+def response_states(model: LanguageModel, batch: Batch) -> Tensor:
+    """The hidden states [N, width] that predict the response tokens."""
+    output = model.backbone(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+    return output.last_hidden_state.flatten(0, 1)[batch.hidden_index]
+
+
+class TrainStep(nn.Module):
+    """Student and objective in one module, so that DistributedDataParallel sees one forward."""
+
+    def __init__(self, student: Model, objective: Objective, teacher: LanguageModel | None, vocabulary: int, chunk: int) -> None:
+        super().__init__()
+        self.student, self.objective = student, objective
+        self._model = split(student)
+        self._teacher_head = [teacher.head if teacher else None]  # in a list: no parameter of this module
+        self._vocabulary, self._chunk = vocabulary, chunk
+
+    def forward(self, parts: list[Part], teacher_states: list[Tensor | None]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a micro-batch, and its terms' sums. `teacher_states`: [N, width] for each part that uses the teacher."""
+        losses, sums = [], dict.fromkeys(self.objective.terms, torch.zeros(()))
+        for part, teacher_hidden in zip(parts, teacher_states, strict=True):
+            loss, terms = chunked_loss(
+                self.objective,
+                response_states(self._model, part.batch),
+                self._model.head,
+                teacher_hidden,
+                self._teacher_head[0] if teacher_hidden is not None else None,
+                part.batch.targets,
+                part.token_weight,
+                part.pair_weight,
+                part.sft_weight,
+                self._vocabulary,
+                self._chunk,
+            )
+            losses.append(loss)
+            sums = {name: sums[name] + terms[name].detach().cpu() for name in sums}
+        return torch.stack(losses).sum(), sums
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """bf16 autocast where asked for; weights and reductions stay fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -1,0 +1,178 @@
+"""Folders to models and back; adapters; checkpoints; the vocabulary check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import pre_tokenizers
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, PreTrainedModel
+
+from mgsr.config.schema import LoraConfig
+from mgsr.errors import MgsrError
+from mgsr.models.heads import split
+from mgsr.models.loading import (
+    check_shared_vocabulary,
+    load_model,
+    load_tokenizer,
+    load_trainable_state,
+    save_model,
+    trainable_state,
+)
+from mgsr.models.tiny import train_tokenizer
+
+TOKENIZER = train_tokenizer(300, 64)
+IDS = torch.randint(0, 300, (3, 9), generator=torch.Generator().manual_seed(1))
+TARGETS = {"llama": ("q_proj", "v_proj"), "opt": ("q_proj", "v_proj"), "gpt2": ("c_attn",)}
+
+
+def random_model(kind: str, vocab: int = 300) -> PreTrainedModel:
+    torch.manual_seed(5)
+    ids = {"vocab_size": vocab, "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 1, "initializer_range": 0.1}
+    if kind == "llama":
+        size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3}
+        return LlamaForCausalLM(LlamaConfig(**ids, **size, num_attention_heads=4, num_key_value_heads=2))
+    if kind == "gpt2":
+        return GPT2LMHeadModel(GPT2Config(**ids, n_layer=3, n_embd=16, n_head=2, n_positions=64))
+    size = {"hidden_size": 16, "word_embed_proj_dim": 8, "ffn_dim": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
+    del ids["initializer_range"]
+    return OPTForCausalLM(OPTConfig(**ids, **size, init_std=0.1, max_position_embeddings=64, do_layer_norm_before=True))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    for kind in TARGETS:
+        save_model(random_model(kind), TOKENIZER, root / kind)
+    return {kind: root / kind for kind in TARGETS}
+
+
+def lora(kind: str) -> LoraConfig:
+    return LoraConfig(rank=2, alpha=8, dropout=0.1, target_modules=TARGETS[kind])
+
+
+def stir(model: torch.nn.Module) -> None:
+    """Move every trainable weight, the adapters' zero halves among them."""
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+@pytest.mark.parametrize("kind", TARGETS)
+def test_backbone_and_head_give_the_logits_exactly(folders: dict[str, Path], kind: str, adapted: bool) -> None:
+    model = load_model(folders[kind], lora=lora(kind) if adapted else None)
+    stir(model)
+    parts = split(model)
+    mask = torch.ones_like(IDS)
+    mask[0, :4] = 0
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    hidden = parts.backbone(IDS, attention_mask=mask, position_ids=positions, past_key_values=None, use_cache=False)
+    logits = model(input_ids=IDS, attention_mask=mask, position_ids=positions).logits
+    assert torch.equal(parts.head(hidden.last_hidden_state), logits)
+    assert parts.vocab == logits.shape[-1]
+    parts.head(hidden.last_hidden_state).sum().backward()
+    trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()}
+    assert any("lora_" in name for name in trained) is adapted
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_adapters_are_merged_into_the_saved_folder_and_the_model_is_untouched(
+    folders: dict[str, Path], kind: str, tmp_path: Path
+) -> None:
+    model = load_model(folders[kind], lora=lora(kind))
+    plain = load_model(folders[kind])
+    assert torch.equal(model(input_ids=IDS).logits, plain(input_ids=IDS).logits)
+    stir(model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    save_model(model, TOKENIZER, tmp_path / "merged", {"name": "merged"})
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    merged = load_model(tmp_path / "merged")
+    torch.testing.assert_close(merged(input_ids=IDS).logits, model(input_ids=IDS).logits)
+    assert not torch.allclose(merged(input_ids=IDS).logits, plain(input_ids=IDS).logits)
+    names = {file.name for file in (tmp_path / "merged").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "model_card.json"} <= names
+    assert not {"adapter_config.json", "generation_config.json"} & names
+
+
+def test_adapters_start_from_their_own_seed(folders: dict[str, Path]) -> None:
+    states = []
+    for seed in (1, 1, 2):
+        torch.rand(1)
+        states.append(trainable_state(load_model(folders["llama"], lora=lora("llama"), seed=seed)))
+    assert all("lora_" in name for name in states[0])
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert not all(torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_trainable_state_round_trip(folders: dict[str, Path], adapted: bool) -> None:
+    config = lora("llama") if adapted else None
+    model, fresh = load_model(folders["llama"], lora=config), load_model(folders["llama"], lora=config, seed=9)
+    stir(model)
+    state = trainable_state(model)
+    stir(model)  # the state is a copy
+    load_trainable_state(fresh, state)
+    assert all(torch.equal(value, state[name]) for name, value in trainable_state(fresh).items())
+    del state[next(iter(state))]
+    with pytest.raises(MgsrError, match="another model"):
+        load_trainable_state(fresh, state)
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_dropout_acts_in_training_only(folders: dict[str, Path], kind: str) -> None:
+    model = load_model(folders[kind], dropout=0.5)
+    assert torch.equal(model(input_ids=IDS).logits, load_model(folders[kind])(input_ids=IDS).logits)
+    model.train()
+    assert not torch.equal(model(input_ids=IDS).logits, model(input_ids=IDS).logits)
+    still = load_model(folders[kind]).train()
+    assert torch.equal(still(input_ids=IDS).logits, still(input_ids=IDS).logits)
+
+
+def test_half_precision_files_are_widened(tmp_path: Path) -> None:
+    save_model(random_model("llama").to(torch.float16), TOKENIZER, tmp_path / "half")
+    assert {value.dtype for value in load_model(tmp_path / "half").state_dict().values()} == {torch.float32}
+
+
+def test_incomplete_and_unsupported_folders_are_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(MgsrError, match="holds no model"):
+        load_model(tmp_path)
+    save_model(random_model("llama"), TOKENIZER, tmp_path / "m")
+    weights = load_file(tmp_path / "m" / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, tmp_path / "m" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(MgsrError, match=r"lack model.layers.1.mlp.up_proj.weight"):
+        load_model(tmp_path / "m")
+    config = tmp_path / "m" / "config.json"
+    config.write_text(config.read_text().replace('"llama"', '"gemma2"'))
+    with pytest.raises(MgsrError, match="'gemma2' are not supported; choose one of gpt2, llama, opt"):
+        load_model(tmp_path / "m")
+    with pytest.raises(MgsrError, match="target_modules"):
+        load_model(folders["gpt2"], lora=lora("llama"))
+
+
+def test_pitfall_14_shared_vocabulary(tmp_path: Path) -> None:
+    save_model(random_model("llama", vocab=320), TOKENIZER, tmp_path / "padded")
+    tokenizer = load_tokenizer(tmp_path / "padded")
+    shared = check_shared_vocabulary(TOKENIZER, tokenizer)
+    assert shared == 300 < split(load_model(tmp_path / "padded")).vocab == 320
+    with pytest.raises(MgsrError, match=r"id 300 is no token for the teacher, '.+' for the student"):
+        check_shared_vocabulary(TOKENIZER, train_tokenizer(310, 64))
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    with pytest.raises(MgsrError, match="not the pre_tokenizer"):
+        check_shared_vocabulary(TOKENIZER, tokenizer)
+    ended = load_tokenizer(tmp_path / "padded")
+    ended.eos_token = ended.pad_token
+    with pytest.raises(MgsrError, match=r"end-of-sequence is '<\|end\|>' for the teacher, '<\|pad\|>'"):
+        check_shared_vocabulary(TOKENIZER, ended)
+
+
+def test_pad_token_falls_back_to_eos(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(300, 64)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    assert load_tokenizer(tmp_path).pad_token_id == load_tokenizer(tmp_path).eos_token_id == 0

@@ -1,0 +1,257 @@
+"""Objectives in chunks: loss and gradients equal the plain computation, and no [positions, vocab] tensor exists."""
+
+import copy
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mgsr.config.schema import ObjectiveConfig
+from mgsr.errors import MgsrError
+from mgsr.objectives.chunked import chunked_loss
+from mgsr.objectives.objective import Objective
+from mgsr.objectives.view import View
+
+N, V, PADDED, WIDTH, TEACHER_WIDTH = 17, 29, 32, 8, 12
+MGSR = {"distillation": {"name": "dac_kl", "start_lower": 1e-2}, "distillation_weight": 0.5, "span_weight": 2.0}
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "sft": {},
+    "forward_kl": {"sft_weight": 0, "distillation": {"name": "forward_kl"}},
+    "gkd": {"distillation": {"name": "generalized_jsd"}},
+    "mgsr": MGSR,
+    "span_only": {"sft_weight": 0, "span_weight": 1.0},
+}
+
+
+def make(name: str, dtype: torch.dtype = torch.float64) -> Objective:
+    objective = Objective(ObjectiveConfig.model_validate(OBJECTIVES[name]), V, seed=3)
+    if objective.dac_kl is not None:
+        with torch.no_grad():
+            objective.dac_kl.f.get_parameter("2.weight").normal_(generator=torch.Generator().manual_seed(1))
+    return objective.to(dtype)
+
+
+class Batch:
+    """A micro-batch of N positions with random weights, a third of them zero, and pairs at `pairs`."""
+
+    def __init__(self, pairs: list[int], dtype: torch.dtype = torch.float64) -> None:
+        torch.manual_seed(7)
+        self.hidden = torch.randn(N, WIDTH, dtype=dtype).requires_grad_()
+        self.teacher_hidden = torch.randn(N, TEACHER_WIDTH, dtype=dtype)
+        self.head = nn.Linear(WIDTH, PADDED, dtype=dtype)
+        self.teacher_head = nn.Linear(TEACHER_WIDTH, PADDED + 4, dtype=dtype)
+        self.targets = torch.randint(V, (N,))
+        self.token_weight, self.sft_weight = (torch.rand(N, dtype=dtype) * (torch.rand(N) > 0.33) for _ in range(2))
+        self.token_weight[5:7] = self.sft_weight[5:7] = 0
+        self.pair_weight = torch.zeros(N, dtype=dtype)
+        self.pair_weight[pairs] = torch.rand(len(pairs), dtype=dtype) + 0.1
+
+    def chunked(self, objective: Objective, chunk: int, **changes: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        arguments: dict[str, Any] = {
+            "student_hidden": self.hidden,
+            "student_head": self.head,
+            "teacher_hidden": self.teacher_hidden,
+            "teacher_head": self.teacher_head,
+            "targets": self.targets,
+            "token_weight": self.token_weight,
+            "pair_weight": self.pair_weight,
+            "sft_weight": self.sft_weight,
+        }
+        return chunked_loss(objective, **(arguments | changes), vocabulary=V, chunk=chunk)
+
+    def plain(self, objective: Objective) -> tuple[Tensor, dict[str, Tensor]]:
+        student = self.head(self.hidden)[:, :V].log_softmax(-1)
+        teacher = self.teacher_head(self.teacher_hidden)[:, :V].log_softmax(-1).detach()
+        view = View(student, teacher, self.targets, self.token_weight, self.pair_weight, self.sft_weight, own=N)
+        result: tuple[Tensor, dict[str, Tensor]] = objective(view)
+        return result
+
+    def gradients(self, objective: Objective, loss: Tensor) -> list[Tensor]:
+        inputs = [self.hidden, *self.head.parameters(), *objective.parameters()]
+        found = torch.autograd.grad(3 * loss, inputs, allow_unused=True)
+        return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
+
+
+NO_PAIRS: list[int] = []
+WITHIN = [0, 3, 4, 7, 12]  # the 5th position has no weight of its own
+EVERYWHERE = [a for a in range(N - 1) if a != 4]
+
+
+@pytest.mark.parametrize("pairs", [NO_PAIRS, WITHIN, EVERYWHERE], ids=["no pairs", "some", "over every edge"])
+@pytest.mark.parametrize("chunk", [2, 3, 7, N, 100])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_chunks_change_neither_loss_nor_gradients(name: str, chunk: int, pairs: list[int]) -> None:
+    batch, objective = Batch(pairs), make(name)
+    loss, sums = batch.chunked(objective, chunk)
+    expected, expected_sums = batch.plain(objective)
+    torch.testing.assert_close(loss, expected)
+    assert set(sums) == set(objective.terms)
+    torch.testing.assert_close(sums, expected_sums)
+    torch.testing.assert_close(sum(objective.weights[k] * sums[k] for k in objective.weights), expected.detach())
+    if not expected.requires_grad:  # span_only without pairs
+        assert name == "span_only" and not pairs
+        return
+    torch.testing.assert_close(batch.gradients(objective, loss), batch.gradients(objective, expected))
+
+
+def test_gradients_reach_grad_fields_and_evaluation_has_none() -> None:
+    batch, objective = Batch(WITHIN), make("mgsr")
+    loss, sums = batch.chunked(objective, 5)
+    assert not any(x.requires_grad for x in sums.values())
+    loss.backward()
+    assert all(x.grad is not None for x in (batch.hidden, *batch.head.parameters(), *objective.parameters()))
+    assert batch.teacher_head.weight.grad is None
+    with torch.no_grad():
+        evaluated, same = batch.chunked(objective, 5)
+    assert not evaluated.requires_grad
+    torch.testing.assert_close(evaluated, loss.detach())
+    torch.testing.assert_close(sums, same)
+
+
+def test_frozen_and_tied_heads() -> None:
+    batch, objective = Batch(WITHIN), make("mgsr")
+    expected = batch.gradients(objective, batch.plain(objective)[0])
+    embedding = nn.Embedding(PADDED, WIDTH, dtype=torch.float64)
+    embedding.weight = batch.head.weight
+    batch.chunked(objective, 4)[0].backward()
+    torch.testing.assert_close(embedding.weight.grad, expected[1] / 3)
+    batch.head.requires_grad_(False)
+    batch.hidden.grad = None
+    batch.chunked(objective, 4)[0].backward()
+    torch.testing.assert_close(batch.hidden.grad, expected[0] / 3)
+
+
+def test_every_parameter_gets_a_gradient_in_a_micro_batch_without_terms() -> None:
+    batch, objective, nothing = Batch(NO_PAIRS), make("mgsr"), torch.zeros(N, dtype=torch.float64)
+    loss, sums = batch.chunked(objective, 4, token_weight=nothing, sft_weight=nothing)
+    loss.backward()
+    assert loss == 0 and all(x == 0 for x in sums.values())
+    assert all(
+        x.grad is not None and (x.grad == 0).all() for x in (batch.hidden, *batch.head.parameters(), *objective.parameters())
+    )
+
+
+class Recorder(nn.Module):
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head, self.rows = head, list[int]()
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        self.rows.append(len(hidden))
+        logits: Tensor = self.head(hidden)
+        return logits
+
+
+def test_no_tensor_of_all_positions_and_skipped_rows() -> None:
+    batch, chunk, seen = Batch(EVERYWHERE), 3, list[tuple[int, ...]]()
+
+    class Shapes(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            out = func(*args, **(kwargs or {}))
+            seen.extend(tuple(x.shape) for x in (out if isinstance(out, list | tuple) else [out]) if isinstance(x, Tensor))
+            return out
+
+    with Shapes():
+        batch.chunked(make("mgsr"), chunk)[0].backward()
+    rows = [shape[0] for shape in seen if len(shape) == 2 and shape[1] in (V, PADDED, PADDED + 4) and shape[0] < N + 1]
+    assert rows and max(r for r in rows if r not in (WIDTH, TEACHER_WIDTH)) == chunk + 1
+
+    sparse = Batch(WITHIN)
+    student, teacher = Recorder(sparse.head), Recorder(sparse.teacher_head)
+    sparse.chunked(make("mgsr"), chunk, student_head=student, teacher_head=teacher)
+    needed = (sparse.token_weight != 0) | (sparse.sft_weight != 0)
+    needed[WITHIN] = needed[[a + 1 for a in WITHIN]] = True
+    edges = sum(rows == chunk + 1 for rows in student.rows)
+    assert student.rows == teacher.rows and sum(student.rows) == int(needed.sum()) + edges < N + edges
+
+
+def test_pitfall_01_a_shift_by_one_changes_the_result() -> None:
+    batch, objective = Batch(WITHIN), make("sft")
+    with torch.no_grad():
+        batch.hidden.copy_(20 * F.one_hot(batch.targets % WIDTH, WIDTH))
+        batch.head.weight.copy_(torch.eye(WIDTH, dtype=torch.float64).repeat(PADDED // WIDTH, 1))
+    right, _ = batch.chunked(objective, 4)
+    shifted, _ = batch.chunked(objective, 4, targets=batch.targets.roll(-1))
+    assert shifted > 2 * right
+    for name in ("forward_kl", "mgsr"):
+        aligned, _ = batch.chunked(make(name), 4)
+        moved, _ = batch.chunked(make(name), 4, teacher_hidden=batch.teacher_hidden.roll(1, 0))
+        assert not torch.isclose(aligned, moved, rtol=1e-3)
+
+
+def test_pitfall_11_micro_batches_add_up() -> None:
+    """Weights hold the step's divisor, so 17 positions are 4 + 13 are 17 x 1; a mean of means would differ."""
+    batch, objective = Batch(NO_PAIRS), make("gkd")
+    whole, _ = batch.chunked(objective, 5)
+    expected = batch.gradients(objective, whole)
+    names = ("student_hidden", "teacher_hidden", "targets", "token_weight", "pair_weight", "sft_weight")
+    values = (batch.hidden, batch.teacher_hidden, batch.targets, batch.token_weight, batch.pair_weight, batch.sft_weight)
+    for edges in ([0, 4, N], list(range(N + 1))):
+        parts = [
+            batch.chunked(objective, 5, **{k: x[i:j] for k, x in zip(names, values, strict=True)})[0]
+            for i, j in pairwise(edges)
+        ]
+        total = torch.stack(parts).sum()
+        torch.testing.assert_close(total, whole)
+        torch.testing.assert_close(batch.gradients(objective, total), expected)
+
+
+def test_pitfall_14_padded_classes_have_no_influence() -> None:
+    batch, objective = Batch(WITHIN), make("mgsr")
+    before, _ = batch.chunked(objective, 4)
+    with torch.no_grad():
+        batch.head.bias[V:] += 100
+        batch.teacher_head.bias[V:] -= 100
+    after, _ = batch.chunked(objective, 4)
+    torch.testing.assert_close(before, after, rtol=0, atol=0)
+
+
+def test_pitfall_15_reductions_in_float32_under_autocast() -> None:
+    batch, objective = Batch(WITHIN, torch.float32), make("mgsr", torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            batch.head(batch.hidden)  # a first use without a graph must not lose the output layer's gradient
+        loss, sums = batch.chunked(objective, 4)
+        student, teacher = (batch.head(batch.hidden), batch.teacher_head(batch.teacher_hidden))
+    assert student.dtype == torch.bfloat16 and loss.dtype == torch.float32 and sums["sft"].dtype == torch.float32
+    plain = copy.copy(batch)
+    s, t = (x.detach().float()[:, :V].log_softmax(-1) for x in (student, teacher))
+    expected, _ = objective(View(s, t, plain.targets, plain.token_weight, plain.pair_weight, plain.sft_weight, own=N))
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
+    loss.backward()
+    assert batch.head.weight.grad is not None and batch.head.weight.grad.abs().sum() > 0
+    assert batch.head.weight.grad.dtype == torch.float32
+
+
+def test_only_its_own_rows_count() -> None:
+    """The row after the last own one completes a pair and adds nothing else."""
+    batch, objective = Batch([6]), make("mgsr")
+    s, t = (torch.randn(8, V, dtype=torch.float64).log_softmax(-1) for _ in range(2))
+    ones = torch.ones(8, dtype=torch.float64)
+    short = View(s[:7], t[:7], batch.targets[:7], ones[:7], 0 * ones[:7], ones[:7], own=7)
+    over = View(s, t, batch.targets[:8], ones, F.one_hot(torch.tensor(6), 8).double(), ones, own=7)
+    (_, a), (_, b) = objective(short), objective(over)
+    assert a["sft"] == b["sft"] and a["distillation"] == b["distillation"] and a["span"] == 0 < b["span"]
+
+
+def test_errors_say_what_is_wrong() -> None:
+    batch, objective = Batch(WITHIN), make("mgsr")
+    with pytest.raises(MgsrError, match="teacher's hidden states"):
+        batch.chunked(objective, 4, teacher_hidden=None)
+    with pytest.raises(MgsrError, match="`token_weight` has 3 rows"):
+        batch.chunked(objective, 4, token_weight=batch.token_weight[:3])
+    with pytest.raises(MgsrError, match="no position follows"):
+        batch.chunked(objective, 4, pair_weight=batch.pair_weight + 1)
+    with pytest.raises(MgsrError, match="fewer than the shared vocabulary"):
+        batch.chunked(objective, 4, student_head=nn.Linear(WIDTH, V - 1, dtype=torch.float64))
+
+
+def test_needs_teacher_and_terms() -> None:
+    needs = {name: make(name).needs_teacher for name in OBJECTIVES}
+    assert needs == {"sft": False, "forward_kl": True, "gkd": True, "mgsr": True, "span_only": True}
+    assert make("mgsr").terms[:4] == ("sft", "distillation", "span", "band/log_width")
+    off = Objective(ObjectiveConfig.model_validate(MGSR | {"distillation_weight": 0}), V, seed=1)
+    assert off.terms == ("sft", "span") and not list(off.parameters())

@@ -1,0 +1,50 @@
+"""Span consistency: Eq. 9-10 by hand."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from mgsr.errors import MgsrError
+from mgsr.objectives.span import span_consistency, span_pair_weights
+
+
+def draw(seed: int, n: int = 6) -> Tensor:
+    return torch.randn(n, 9, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).log_softmax(-1)
+
+
+def test_equals_the_formula() -> None:
+    """Two sequences with spans of 3, 1 and 2 tokens, and one without any, as printed in Eq. 9-10."""
+    s, t = draw(1, 9), draw(2, 9)
+    spans: list[list[tuple[int, int]]] = [[(0, 3), (3, 4)], [(1, 3)], []]
+    lengths, starts = [4, 3, 2], [0, 4, 7]
+    per_sequence = []
+    for first, own in zip(starts, spans, strict=True):
+        values = []
+        for start, end in own:
+            pairs = range(first + start, first + end - 1)
+            terms = [(s[a].exp() * s[a + 1].exp() - t[a].exp() * t[a + 1].exp()).square().sum().sqrt() for a in pairs]
+            values.append(sum(terms, torch.zeros(())) / (end - start))
+        if own:
+            per_sequence.append(sum(values) / len(own))
+    weights = torch.cat(span_pair_weights(lengths, spans, 2)).double()
+    torch.testing.assert_close(span_consistency(s, t, weights), sum(per_sequence) / 2, rtol=1e-6, atol=0)
+
+
+def test_weights() -> None:
+    (weight,) = span_pair_weights([5], [[(0, 2), (2, 5), (4, 5)]], 4)
+    torch.testing.assert_close(weight, torch.tensor([1 / 2, 0, 1 / 3, 1 / 3, 0]) / 3 / 4)
+    for span in ((-1, 2), (2, 6), (3, 3)):
+        with pytest.raises(MgsrError, match="outside its 5 response tokens"):
+            span_pair_weights([5], [[span]], 1)
+
+
+def test_zero_value_and_gradient_at_equality() -> None:
+    s = draw(1).requires_grad_()
+    value = span_consistency(s, s.detach(), torch.tensor([1.0, 1, 1, 1, 1, 0], dtype=torch.float64))
+    value.backward()
+    assert value == 0 and s.grad is not None and (s.grad == 0).all()
+
+
+def test_gradient() -> None:
+    t, weight = draw(2), torch.tensor([0.5, 0, 1, 2, 0, 0], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: span_consistency(x.log_softmax(-1), t, weight), (draw(1).requires_grad_(),))

@@ -1,0 +1,198 @@
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from mgsr.config.schema import OffPolicyConfig, SequencesConfig
+from mgsr.errors import MgsrError
+from mgsr.rollouts.noise import uniform
+from mgsr.rollouts.policies import ReplayBuffer, RolloutPolicy
+from mgsr.rollouts.sequence import Sequence
+
+
+def policy(name, seed=10, batch=4, share=0.5, **off_policy):
+    config = SequencesConfig(policy=name, student_share=share, off_policy=OffPolicyConfig(**off_policy))
+    return RolloutPolicy(config, seed=seed, global_batch=batch)
+
+
+def sequence(i):
+    return Sequence(f"s{i}", (1, 2), (3, i), i % 2 == 0)
+
+
+class Oracle:
+    """DistiLLM's scheduler, written from the recipe's words."""
+
+    def __init__(self, tau, rise, eps, size):
+        self.tau, self.rise, self.eps, self.size, self.prev, self.buffer = tau, rise, eps, size, None, []
+
+    def validation(self, loss):
+        if self.prev is None:
+            self.prev = loss
+        elif loss >= self.prev + self.eps:
+            self.tau = min(self.tau + self.rise, 1.0)
+            self.prev = loss
+
+    def step(self, r, s, total, fresh):
+        full = len(self.buffer) >= self.size
+        if r < self.tau * (1 - s / total) or (r < self.tau and not full):
+            self.buffer = (self.buffer + fresh)[-self.size :]
+            return "student"
+        if r < self.tau:
+            return "buffer"
+        return "dataset"
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("start", [0.0, 0.2, 1.0])
+def test_off_policy_equals_the_recipes_scheduler(seed, start):
+    mine = policy("off_policy", seed, initial_threshold=start, threshold_step=0.3, tolerance=0.05, buffer_size=30)
+    oracle = Oracle(start, 0.3, 0.05, 30)
+    losses = random.Random(seed)
+    steps, sources = 200, []
+    for s in range(1, steps + 1):
+        if s % 20 == 1:
+            loss = 2.0 if s == 1 else losses.uniform(1.9, 2.3)
+            mine.on_validation(loss)
+            oracle.validation(loss)
+        fresh = [sequence(s * 10 + i) for i in range(4)]
+        sources.append(oracle.step(uniform(seed, "sequences", s), s, steps, fresh))
+        assert mine.plan(s, steps) == sources[-1]
+        assert mine.threshold == oracle.tau
+        if sources[-1] == "student":
+            mine.store(fresh)
+        elif sources[-1] == "buffer":
+            drawn = mine.draw(s)
+            assert len(set(drawn)) == 4 and set(drawn) <= set(oracle.buffer)
+    assert mine.student_share == pytest.approx(1 - sources.count("dataset") / steps)
+    if start:
+        assert {"student", "buffer"} <= set(sources)
+
+
+def test_threshold_rises_from_the_last_accepted_loss_and_stops_at_one():
+    mine = policy("off_policy", threshold_step=0.6)
+    seen = []
+    for loss in (3.0, 2.0, 3.0999, 3.1, 3.1, 3.21, 9.0):  # falling below `prev` leaves it where it was
+        mine.on_validation(loss)
+        seen.append(mine.threshold)
+    assert seen == [0.0, 0.0, 0.0, 0.6, 0.6, 1.0, 1.0]
+
+
+def test_at_threshold_zero_no_student_text_is_used():
+    mine = policy("off_policy")
+    mine.on_validation(1.0)
+    assert {mine.plan(s, 50) for s in range(1, 51)} == {"dataset"}
+    assert mine.student_share == 0.0
+
+
+@pytest.mark.parametrize(("name", "expected"), [("dataset", "dataset"), ("student", "student")])
+def test_constant_policies(name, expected):
+    mine = policy(name)
+    assert mine.student_share is None and mine.threshold is None
+    assert {mine.plan(s, 20) for s in range(1, 21)} == {expected}
+    assert mine.student_share == (expected == "student")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_mixed_policy_keeps_its_share(share):
+    mine = policy("mixed", share=share)
+    plans = [mine.plan(s, 4000) for s in range(1, 4001)]
+    assert set(plans) <= {"student", "dataset"}
+    assert mine.student_share == plans.count("student") / 4000
+    assert abs(mine.student_share - share) <= 5 * (share * (1 - share) / 4000) ** 0.5
+
+
+@pytest.mark.parametrize("name", ["dataset", "student", "mixed"])
+def test_pitfall_17_on_policy_methods_never_touch_a_replay_buffer(name):
+    mine = policy(name)
+    for s in range(1, 101):
+        assert mine.plan(s, 100) != "buffer"
+        mine.store([sequence(s)])
+    assert mine.state_dict()["buffer"] is None
+    with pytest.raises(ValueError, match="replays nothing"):
+        mine.draw(1)
+
+
+@pytest.mark.parametrize("name", ["mixed", "off_policy"])
+def test_pitfall_19_every_rank_decides_alike(name):
+    def decisions(rank):
+        for module in (random, np.random, torch):
+            (module.seed if module is not torch else module.manual_seed)(rank)
+        mine = policy(name, initial_threshold=0.6, buffer_size=8)
+        out = []
+        for s in range(1, 101):
+            random.random(), np.random.rand(rank + 1), torch.rand(rank + 1)  # ranks use their generators differently
+            out.append(mine.plan(s, 100))
+            mine.store([sequence(s)]) if out[-1] == "student" else None
+            out.extend(mine.draw(s) if out[-1] == "buffer" else [])
+        return out
+
+    assert decisions(0) == decisions(1)
+    assert len({str(x) for x in decisions(0)}) > 2 or name == "mixed"
+
+
+def test_seeds_differ():
+    plans = [[policy("mixed", seed).plan(s, 100) for s in range(1, 101)] for seed in (1, 2)]
+    assert plans[0] != plans[1]
+
+
+def test_a_resumed_policy_continues_exactly():
+    def steps(mine, first, last):
+        out = []
+        for s in range(first, last + 1):
+            if s % 10 == 0:
+                mine.on_validation(1.0 + 0.1 * (s % 7) / 3)
+            out.append(mine.plan(s, 120))
+            if out[-1] == "student":
+                mine.store([sequence(s * 2), sequence(s * 2 + 1)])
+            elif out[-1] == "buffer":
+                out.extend(mine.draw(s))
+        return [*out, mine.threshold, mine.student_share, mine.state_dict()]
+
+    def make():
+        return policy("off_policy", initial_threshold=0.3, buffer_size=10, tolerance=0.01)
+
+    whole = make()
+    steps(whole, 1, 60)
+    state = json.loads(json.dumps(whole.state_dict()))
+    resumed = make()
+    resumed.plan(1, 120), resumed.store([sequence(1)])  # what it held before is gone
+    resumed.load_state_dict(state)
+    assert resumed.state_dict() == whole.state_dict() == state
+    assert steps(resumed, 61, 120) == steps(whole, 61, 120)
+
+
+@pytest.mark.parametrize("name", ["dataset", "student", "mixed", "off_policy"])
+def test_state_is_json_before_the_first_step(name):
+    fresh, other = policy(name), policy(name)
+    other.load_state_dict(json.loads(json.dumps(fresh.state_dict())))
+    assert other.state_dict() == fresh.state_dict()
+
+
+def test_buffer_is_first_in_first_out_and_draws_evenly():
+    buffer = ReplayBuffer(5)
+    buffer.store(sequence(i) for i in range(3))
+    assert not buffer.full and len(buffer) == 3
+    with pytest.raises(ValueError, match="4 sequences asked of a buffer that holds 3"):
+        buffer.draw(4, 1)
+    buffer.store(sequence(i) for i in range(3, 8))
+    assert buffer.full
+    assert sorted(int(s.example_id[1:]) for s in buffer.draw(5, 1)) == [3, 4, 5, 6, 7]
+    counts = {i: 0 for i in range(3, 8)}
+    for step in range(2000):
+        drawn = buffer.draw(2, "axes", step)
+        assert len(set(drawn)) == 2
+        for s in drawn:
+            counts[int(s.example_id[1:])] += 1
+    assert all(abs(count - 800) < 5 * 22 for count in counts.values())
+
+
+def test_settings_that_cannot_work_are_named():
+    with pytest.raises(MgsrError, match="buffer_size 3 is smaller than training"):
+        policy("off_policy", buffer_size=3)
+    with pytest.raises(MgsrError, match="validation loss is nan"):
+        policy("off_policy").on_validation(float("nan"))
+    for step in (0, 11):
+        with pytest.raises(ValueError, match="is not one of"):
+            policy("mixed").plan(step, 10)

@@ -1,0 +1,248 @@
+import copy
+import math
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from mgsr.config.schema import ScrgConfig
+from mgsr.errors import MgsrError
+from mgsr.models.heads import LanguageModel, split
+from mgsr.rollouts.noise import exponential_noise, key_tensor, row_key
+from mgsr.rollouts.sampler import Decoding, Prompt
+from mgsr.rollouts.scrg import ScrgStats, revise
+from mgsr.rollouts.sequence import Sequence
+from tests.rollouts_support import AXES, EOS, VOCABULARY, parts, prompts, tiny
+from tests.test_rollouts_sampler import reference, sample
+
+DECODING = Decoding(max_new_tokens=20, max_length=64)
+SEED, VISIT = 10, 2
+
+
+def run(student, teacher, sequences, passes=1, decoding=DECODING, batch=8, chunk=16, visit=VISIT):
+    return revise(
+        student, teacher, sequences, ScrgConfig(passes=passes), seed=SEED, visit=visit, decoding=decoding, batch=batch,
+        chunk=chunk, **AXES,
+    )  # fmt: skip
+
+
+def rollouts(student, count=24, decoding=DECODING):
+    return sample(student, prompts(count), decoding, seed=SEED, visit=VISIT)
+
+
+@torch.no_grad()
+def distributions(model, sequence):
+    """log p(. | prompt, y_<i) as lists, one forward pass for each position: no masks, no index arithmetic."""
+    rows = []
+    for i in range(len(sequence.response_ids)):
+        ids = torch.tensor([[*sequence.prompt_ids, *sequence.response_ids[:i]]])
+        state = model.backbone(ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0, -1]
+        rows.append(model.head(state)[:VOCABULARY].double().log_softmax(-1).tolist())
+    return rows
+
+
+def teacher_tokens(teacher_rows, sequence, pass_):
+    key = key_tensor([row_key(SEED, "teacher_token", VISIT, pass_, sequence.example_id)])
+    tokens = []
+    for i, row in enumerate(teacher_rows):
+        noise = exponential_noise(key, torch.tensor([i]), VOCABULARY)[0].tolist()
+        tokens.append(max(range(VOCABULARY), key=lambda v: row[v] - math.log(noise[v])))
+    return tokens
+
+
+def divergences(student_rows, teacher_rows):
+    """KL(s || t) of each position."""
+    return [
+        sum(math.exp(a) * (a - b) for a, b in zip(s, t, strict=True)) for s, t in zip(student_rows, teacher_rows, strict=True)
+    ]
+
+
+def oracle(student, teacher, sequence, passes):
+    """Section 1 of the method's text, one sequence at a time, in Python numbers."""
+    corrected, history = [], []
+    for pass_ in range(1, passes + 1):
+        s, t = distributions(student, sequence), distributions(teacher, sequence)
+        c, kl = teacher_tokens(t, sequence, pass_), divergences(s, t)
+        candidates = [i for i, y in enumerate(sequence.response_ids) if y != c[i] and i not in corrected]
+        if not candidates:
+            history.append(None)
+            continue
+        j = max(candidates, key=lambda i: kl[i])
+        history.append(j)
+        corrected = [i for i in corrected if i < j] + [j]
+        prefix = (*sequence.response_ids[:j], c[j])
+        prompt = Prompt(sequence.example_id, sequence.prompt_ids, prefix)
+        sequence = reference(student, prompt, DECODING, seed=SEED, visit=VISIT, pass_=pass_)
+    return sequence, history
+
+
+@pytest.fixture(scope="module")
+def student():
+    return parts("llama", seed=0)
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    return parts("llama", seed=1)
+
+
+class Planted(nn.Module):
+    """The student, but at one place of the text it holds something else for likely."""
+
+    def __init__(self, backbone, place):
+        super().__init__()
+        self.backbone, self.place = backbone, place
+
+    def forward(self, *args, **kwargs):
+        output = self.backbone(*args, **kwargs)
+        output.last_hidden_state[:, self.place : self.place + 1] *= -1
+        return output
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+def test_revision_equals_the_text_of_the_method(student, teacher, passes):
+    sequences = rollouts(student, 10)
+    revised, stats = run(student, teacher, sequences, passes)
+    expected = [oracle(student, teacher, sequence, passes) for sequence in sequences]
+    assert revised == [sequence for sequence, _ in expected]
+    assert [list(row) for row in zip(*stats.positions, strict=True)] == [history for _, history in expected]
+    assert stats.revised_share == 1.0
+
+
+def test_a_random_position_or_a_swapped_divergence_would_be_noticed(student, teacher):
+    sequences = rollouts(student)
+    _, stats = run(student, teacher, sequences)
+    random_agrees = swapped_agrees = 0
+    for sequence, j in zip(sequences, stats.positions[0], strict=True):
+        s, t = distributions(student, sequence), distributions(teacher, sequence)
+        c = teacher_tokens(t, sequence, 1)
+        candidates = [i for i, y in enumerate(sequence.response_ids) if y != c[i]]
+        assert j in candidates
+        kl, swapped = divergences(s, t), divergences(t, s)
+        assert kl[j] == max(kl[i] for i in candidates)
+        random_agrees += random.Random(sequence.example_id).choice(candidates) == j
+        swapped_agrees += max(candidates, key=lambda i: swapped[i]) == j
+    assert random_agrees < len(sequences) / 2
+    assert swapped_agrees < len(sequences)
+
+
+@pytest.mark.parametrize("k", [0, 3, 7])
+def test_a_planted_divergence_is_found_and_corrected_once(k):
+    student = split(tiny(seed=0))
+    prompt = (5, 6, 7)
+    items = [Prompt(f"p{i}", prompt) for i in range(30)]
+    sequences = [s for s in sample(student, items, DECODING, seed=SEED, visit=VISIT) if len(s.response_ids) > k]
+    planted = LanguageModel(Planted(student.backbone, len(prompt) + k - 1), student.head)
+    _, stats = run(student, planted, sequences, passes=2)
+    differs = [teacher_tokens(distributions(planted, s), s, 1)[k] != s.response_ids[k] for s in sequences]
+    hits = [j == k for j in stats.positions[0]]
+    assert hits == differs and sum(hits) > len(hits) / 2
+    # its correction stands, so the second pass looks elsewhere, although the models still differ there most
+    assert all(second != k for hit, second in zip(hits, stats.positions[1], strict=True) if hit)
+    for sequence, new, hit in zip(sequences, run(student, planted, sequences)[0], hits, strict=True):
+        if hit:
+            assert new.response_ids[:k] == sequence.response_ids[:k]
+            assert new.response_ids[k] != sequence.response_ids[k]
+
+
+def test_the_suffix_is_the_students_with_fresh_numbers(student, teacher):
+    sequences = rollouts(student)
+    revised, stats = run(student, teacher, sequences)
+    for new, j in zip(revised, stats.positions[0], strict=True):
+        prompt = Prompt(new.example_id, new.prompt_ids, new.response_ids[: j + 1])
+        again = reference(student, prompt, DECODING, seed=SEED, visit=VISIT, pass_=1)
+        assert again == new
+    stale = [
+        reference(student, Prompt(s.example_id, s.prompt_ids, s.response_ids[: j + 1]), DECODING, seed=SEED, visit=VISIT)
+        for s, j in zip(revised, stats.positions[0], strict=True)
+    ]
+    assert stale != revised
+
+
+def test_neither_batch_nor_chunk_nor_order_matters(student, teacher):
+    sequences = rollouts(student)
+    expected, stats = run(student, teacher, sequences, passes=2)
+    for batch, chunk in ((1, 7), (24, 1000)):
+        assert run(student, teacher, sequences, passes=2, batch=batch, chunk=chunk) == (expected, stats)
+    assert run(student, teacher, sequences[::-1], passes=2)[0] == expected[::-1]
+    assert run(student, teacher, sequences, passes=2, visit=[VISIT] * len(sequences))[0] == expected
+    assert run(student, teacher, sequences, passes=2, visit=VISIT + 1)[0] != expected
+
+
+def constant(student, token):
+    """A teacher that always writes the same token."""
+    head = nn.Linear(32, VOCABULARY)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    with torch.no_grad():
+        head.bias[token] = 60.0
+    return LanguageModel(student.backbone, head)
+
+
+def test_a_teachers_end_of_sequence_ends_the_sequence(student):
+    sequences = rollouts(student)
+    revised, stats = run(student, constant(student, EOS), sequences)
+    assert any(j is not None for j in stats.positions[0])
+    for old, new, j in zip(sequences, revised, stats.positions[0], strict=True):
+        if j is None:
+            assert old == new and set(old.response_ids) == {EOS}
+        else:
+            assert new.response_ids == (*old.response_ids[:j], EOS) and new.finished
+
+
+def test_a_students_end_of_sequence_is_a_response_position_too(student):
+    """Only the last token, the student's end-of-sequence, differs from the teacher's: it is corrected, the text goes on."""
+    sequences = [Sequence(f"e{i}", (5, 6, 7), (9, 9, EOS), True) for i in range(5)]
+    revised, stats = run(student, constant(student, 9), sequences)
+    assert stats.positions == ((2,) * 5,)
+    assert all(s.response_ids[:3] == (9, 9, 9) and len(s.response_ids) > 3 for s in revised)
+
+
+def test_the_length_limit_counts_the_corrected_token(student, teacher):
+    decoding = Decoding(max_new_tokens=4, max_length=64)
+    sequences = rollouts(student, decoding=decoding)
+    revised, stats = run(student, teacher, sequences, decoding=decoding)
+    assert 3 in stats.positions[0]
+    assert all(len(s.response_ids) == 4 or s.finished for s in revised)
+
+
+def test_without_a_candidate_the_sequence_is_kept():
+    model = tiny()
+    sharp = copy.deepcopy(model)
+    sharp.lm_head.weight.data *= 1e4  # its sample is the student's greedy choice
+    greedy = sample(split(model), prompts(6), Decoding(20, 64, greedy=True))
+    revised, stats = run(split(model), split(sharp), greedy, passes=2)
+    assert revised == greedy
+    assert stats == ScrgStats(((None,) * 6,) * 2) and stats.revised_share == 0
+
+
+def test_teacher_draws_are_independent_of_the_rollouts(student):
+    """Shared numbers would make a teacher equal to the student agree everywhere."""
+    sequences = rollouts(student)
+    agree, expected, count = 0, 0.0, 0
+    for sequence in sequences:
+        rows = distributions(student, sequence)
+        tokens = teacher_tokens(rows, sequence, 1)
+        agree += sum(a == b for a, b in zip(tokens, sequence.response_ids, strict=True))
+        expected += sum(math.exp(row[y]) for row, y in zip(rows, sequence.response_ids, strict=True))
+        count += len(tokens)
+    assert abs(agree - expected) < 5 * math.sqrt(count) / 2
+    assert run(student, student, sequences)[1].revised_share > 0.5
+
+
+def test_modes_are_restored_and_nothing_has_a_gradient():
+    model, other = tiny("gpt2", seed=0), tiny("gpt2", seed=1)
+    sequences = rollouts(split(model))
+    expected = run(split(model), split(other), sequences)
+    model.train()
+    assert run(split(model), split(other), sequences) == expected
+    assert all(module.training for module in model.modules()) and not any(module.training for module in other.modules())
+    assert torch.is_grad_enabled()
+
+
+def test_diverged_teacher_is_named(student):
+    bad = tiny(seed=1)
+    bad.lm_head.weight.data.fill_(torch.nan)
+    with pytest.raises(MgsrError, match=r"example row-\d+, response position \d+: KL"):
+        run(student, split(bad), rollouts(student))
