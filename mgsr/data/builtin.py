@@ -40,11 +40,31 @@ FACT_ANSWERS = {
     "food": "Every evening {person} cooks a large plate of {value} for the family.",
 }
 FACT_QUESTIONS = {
-    "job": ["What is the job of {person}?", "What work does {person} do?", "Name the job that {person} has.", "Tell me how {person} earns money."],
-    "town": ["Where does {person} live?", "In which city is the home of {person}?", "Name the city of {person}.", "Tell me where {person} lives."],
-    "pet": ["Which pet does {person} have?", "What animal lives with {person}?", "Name the pet of {person}.", "Tell me which animal {person} keeps."],
-    "food": ["What does {person} cook?", "Which food does {person} make?", "Name the food that {person} cooks.", "Tell me what {person} makes to eat."],
-}  # fmt: skip
+    "job": [
+        "What is the job of {person}?",
+        "What work does {person} do?",
+        "Name the job that {person} has.",
+        "Tell me how {person} earns money.",
+    ],
+    "town": [
+        "Where does {person} live?",
+        "In which city is the home of {person}?",
+        "Name the city of {person}.",
+        "Tell me where {person} lives.",
+    ],
+    "pet": [
+        "Which pet does {person} have?",
+        "What animal lives with {person}?",
+        "Name the pet of {person}.",
+        "Tell me which animal {person} keeps.",
+    ],
+    "food": [
+        "What does {person} cook?",
+        "Which food does {person} make?",
+        "Name the food that {person} cooks.",
+        "Tell me what {person} makes to eat.",
+    ],
+}
 FACT_REPHRASED = {
     "job": ["Do you know what work {person} does?", "Please name the job of {person}."],
     "town": ["Do you know where {person} lives?", "Please name the city where {person} lives."],
@@ -76,9 +96,9 @@ LIST_REPHRASED = {
     "reverse": ["Please reverse this list.", "Write this list in reverse."],
 }
 CONTEXT_ANSWERS = {
-    "place": "You can find the {colour} {thing} {place}.",
-    "owner": "The owner of the {thing} is {person}.",
-    "colour": "{person} has a {thing} of {colour} colour.",
+    "place": "You can find the {thing} {place}.",
+    "owner": "It belongs to {person}, the owner of the {thing}.",
+    "colour": "We see a {thing} of {colour} colour.",
 }
 CONTEXT_QUESTIONS = {
     "place": ["Where is the {thing}?", "Find the {thing}."],
@@ -149,7 +169,8 @@ def _list_rows(draw: random.Random, tasks: dict[str, list[str]], lengths: tuple[
 
 def _context_rows(draw: random.Random, questions: dict[str, list[str]], reordered: bool = False) -> Rows:
     """Two statements, then a question on one. Reordered: the place comes first in each statement."""
-    form = "{place} {person} has a {colour} {thing}." if reordered else "{person} has a {colour} {thing} {place}."
+    plain, moved = "The {thing} of {person} is {colour} and lies {place}.", "{place} {person} has a {thing} in {colour}."
+    form = moved if reordered else plain
     while True:
         columns = [draw.sample(values, 2) for values in (PEOPLE, COLOURS, THINGS, PLACES)]
         statements = [dict(zip(("person", "colour", "thing", "place"), row, strict=True)) for row in zip(*columns, strict=True)]
@@ -207,7 +228,8 @@ def load_builtin() -> RawData:
     for name, size in SIZES.items():
         # The closed facts have only 480 training questions, so training repeats them; every other set is free of repeats.
         rows = generators[name] if name == "train" else _unseen(generators[name], seen)
-        records = [replace(row, id=f"{'dolly-' * (name in ('train', 'validation'))}{name}-{i}") for i, row in enumerate(islice(rows, size))]
+        prefix = f"dolly-{name}" if name in ("train", "validation") else name
+        records = [replace(row, id=f"{prefix}-{index}") for index, row in enumerate(islice(rows, size))]
         seen.update(record.content for record in records)
         data[name] = RawSet(records, source="builtin", revision=REVISION)
     return data

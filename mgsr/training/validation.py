@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Items
 
 from mgsr.data.examples import Example
-from mgsr.evaluation.rouge import rouge_l
+from mgsr.rouge import rouge_l
 from mgsr.models.heads import LanguageModel
 from mgsr.objectives.chunked import log_probabilities
 from mgsr.rollouts.decoder import inference

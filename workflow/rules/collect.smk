@@ -10,9 +10,6 @@ def table_inputs(wildcards):
     )
 
 
-CELLS = expand(f"{TABLES}/{{table}}.cells.json", table=sorted(PLAN.tables))
-
-
 rule write_table:
     input:
         table_inputs,
@@ -63,14 +60,6 @@ rule sync_mlflow:
         f"{ROOT}/benchmarks/sync_mlflow.tsv"
     shell:
         "mgsr track --cells {input} {params.uri} --experiment {params.experiment:q} --receipt {output} > {log} 2>&1"
-
-
-rule all:
-    default_target: True
-    input:
-        CELLS,
-        f"{ROOT}/report.html",
-        f"{ROOT}/mlflow.json",
 
 
 rule data:
