@@ -60,7 +60,7 @@ def test_text_equals_the_definition_whatever_the_batch(kind):
     model = parts(kind)
     items = prompts(14)
     expected = [reference(model, item, PLAIN) for item in items]
-    assert len({len(s.response_ids) for s in expected}) > 2  # rows leave the batch at different times
+    assert len({len(s.response_ids) for s in expected}) > 1  # rows leave the batch at different times
     assert {s.finished for s in expected} == {True, False}
     for batch in (1, 3, 14):
         assert sample(model, items, batch=batch) == expected

@@ -58,7 +58,7 @@ def divergences(student_rows, teacher_rows):
     ]
 
 
-def oracle(student, teacher, sequence, passes):
+def oracle(student, teacher, sequence, passes, decoding=DECODING):
     """Section 1 of the method's text, one sequence at a time, in Python numbers."""
     corrected, history = [], []
     for pass_ in range(1, passes + 1):
@@ -73,7 +73,7 @@ def oracle(student, teacher, sequence, passes):
         corrected = [i for i in corrected if i < j] + [j]
         prefix = (*sequence.response_ids[:j], c[j])
         prompt = Prompt(sequence.example_id, sequence.prompt_ids, prefix)
-        sequence = reference(student, prompt, DECODING, seed=SEED, visit=VISIT, pass_=pass_)
+        sequence = reference(student, prompt, decoding, seed=SEED, visit=VISIT, pass_=pass_)
     return sequence, history
 
 
@@ -108,6 +108,16 @@ def test_revision_equals_the_text_of_the_method(student, teacher, passes):
     assert revised == [sequence for sequence, _ in expected]
     assert [list(row) for row in zip(*stats.positions, strict=True)] == [history for _, history in expected]
     assert stats.revised_share == 1.0
+
+
+def test_a_correction_that_was_cut_off_no_longer_stands(student, teacher):
+    decoding = Decoding(max_new_tokens=4, max_length=64)  # short, so that positions come up again
+    sequences = rollouts(student, decoding=decoding)
+    revised, _ = run(student, teacher, sequences, 5, decoding)
+    expected = [oracle(student, teacher, sequence, 5, decoding) for sequence in sequences]
+    assert revised == [sequence for sequence, _ in expected]
+    histories = [[j for j in history if j is not None] for _, history in expected]
+    assert any(len(set(history)) < len(history) for history in histories)
 
 
 def test_a_random_position_or_a_swapped_divergence_would_be_noticed(student, teacher):

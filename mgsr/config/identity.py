@@ -1,4 +1,4 @@
-"""What a stage's result depends on in the package: a digest of the modules it imports, directly or not."""
+"""What a stage's result depends on in the package: a digest of the modules it imports, directly or not, and of data files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _module_file(name: str) -> Path | None:
 
 @cache
 def _parse(file: Path) -> tuple[str, tuple[str, ...]]:
-    """A module's code without comments and docstrings, and the names that it imports."""
+    """A module's code without comments, docstrings and fields' descriptions, and the names that it imports."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     imported: list[str] = []
     for node in ast.walk(tree):
@@ -30,19 +30,24 @@ def _parse(file: Path) -> tuple[str, tuple[str, ...]]:
             imported += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Field":
+            node.keywords = [keyword for keyword in node.keywords if keyword.arg != "description"]
     return ast.dump(tree), tuple(imported)
 
 
 @cache
 def code_digest(*entries: str) -> str:
-    """Digest of the modules named by `entries` and of all of the package that they import. Comments do not count."""
+    """Digest of the modules named by `entries` and of all of the package that they import; an entry may also be a folder of CSV
+    files. Comments and documentation do not count."""
     files: dict[str, Path] = {}
     waiting = list(entries)
+    tables = [file for name in entries for file in sorted(PACKAGE.joinpath(*name.split(".")[1:]).glob("*.csv"))]
     while waiting:
         name = waiting.pop()
         file = _module_file(name)
         if file is not None and name not in files:
             files[name] = file
             waiting += _parse(file)[1]
-    text = "\n".join(f"{name} {_parse(files[name])[0]}" for name in sorted(files))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    parts = [f"{name} {_parse(files[name])[0]}" for name in sorted(files)]
+    parts += [f"{file.name} {file.read_text(encoding='utf-8')}" for file in tables]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

@@ -56,22 +56,45 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for argument in get_args(annotation) for model in _models_in(argument)]
 
 
+def _spelt(path: tuple[int | str, ...], value: Any) -> str:
+    """The path as the user wrote it: without the names of variants and the marks that pydantic puts in between."""
+    parts = []
+    for place, part in enumerate(path):
+        if isinstance(value, Mapping) and part in value:
+            value = value[part]
+        elif isinstance(value, list | tuple) and isinstance(part, int) and part < len(value):
+            value = value[part]
+        elif place < len(path) - 1 or part == "[key]":
+            continue  # a key that is missing is the last of its path
+        parts.append(str(part))
+    return ".".join(parts)
+
+
+def _message(problem: Any, model: type[BaseModel]) -> str:
+    context, given = problem.get("ctx", {}), problem["input"]
+    if problem["type"] == "extra_forbidden":
+        return f"no such key; {nearest(str(problem['loc'][-1]), _fields_at(model, problem['loc']))}"
+    if problem["type"] in ("literal_error", "union_tag_invalid"):
+        key = "expected" if problem["type"] == "literal_error" else "expected_tags"
+        given = given if key == "expected" else context["tag"]
+        expected = [word.strip(" '") for word in context[key].replace(" or ", ",").split(",")]
+        return f"'{given}' is not valid here; {nearest(str(given), expected)}"
+    if problem["type"] == "union_tag_not_found":
+        return f"the key {context['discriminator']} is missing"
+    if problem["type"] == "model_type":
+        return f"a mapping is expected, not '{given}'"
+    message = problem["msg"].removeprefix("Value error, ")
+    message = message[0].lower() + message[1:]
+    return message if isinstance(given, Mapping) else f"{message}, not '{given}'"
+
+
 def validated(model: type[M], value: Mapping[str, Any], where: str) -> M:
     """The model made of `value`; each wrong key or value is named by its path, with the nearest valid one."""
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        lines = []
-        for problem in error.errors():
-            path = problem["loc"]
-            message = problem["msg"][0].lower() + problem["msg"][1:]
-            if problem["type"] == "extra_forbidden":
-                message = f"no such key; {nearest(str(path[-1]), _fields_at(model, path))}"
-            elif problem["type"] == "literal_error":
-                expected = [word.strip(" '") for word in problem["ctx"]["expected"].replace(" or ", ",").split(",")]
-                message = f"'{problem['input']}' is not valid here; {nearest(str(problem['input']), expected)}"
-            lines.append(f"{where}: {'.'.join(map(str, path))}: {message}")
-        raise MgsrError("\n".join(lines)) from None
+        found = [(_spelt(problem["loc"], value), _message(problem, model)) for problem in error.errors()]
+        raise MgsrError("\n".join(": ".join(filter(None, (where, path, message))) for path, message in found)) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -101,8 +124,9 @@ def load_config(folder: Path, given: Mapping[str, Any]) -> Config:
     values = dict(given)
     preset = str(values.get("preset", "paper"))
     data = {key: values.pop(key) for key in ("source", "data_dir") if key in values}
-    merged = merge(read_named(folder, "presets", preset), {"preset": preset})
-    merged = merge(merge(merged, values), {"data": data})
+    merged = merge(merge(read_named(folder, "presets", preset), {"preset": preset}), values)
+    if data and isinstance(merged.get("data"), Mapping):  # anything else is an error below
+        merged = merge(merged, {"data": data})
     config = validated(Config, merged, f"preset {preset}")
     if config.data.source == "local" and not config.data.data_dir:
         raise MgsrError("data.data_dir: source 'local' needs the folder of the records; add data_dir=PATH to --config")
@@ -114,16 +138,32 @@ class _Recipe(Strict):
 
 
 def load_overlays(folder: Path, config: Config) -> tuple[Overlay, ...]:
-    """Overlays in the order they apply: the recipe's, then the preset's."""
+    """Overlays in the order they apply: the recipe's, then the preset's. Names that no method or family has are errors, and
+    so are wrong keys, also where no table shows the method. A recipe may name the families of any preset."""
     recipe = validated(_Recipe, read_named(folder, "recipes", config.recipe), f"recipe {config.recipe}")
-    return recipe.overlays + config.overlays
+    anywhere = {name for path in (folder / "presets").glob("*.yaml") for name in read_yaml(path).get("families", {})}
+    known = sorted(path.stem for path in (folder / "methods").glob("*.yaml"))
+    parts = [(f"recipe {config.recipe}", recipe.overlays, sorted(anywhere | set(config.families)))]
+    parts.append((f"preset {config.preset}", config.overlays, sorted(config.families)))
+    for where, overlays, families in parts:
+        for number, overlay in enumerate(overlays):
+            for key, names, valid in (("methods", overlay.methods, known), ("families", overlay.families, families)):
+                for name in names:
+                    if name not in valid:
+                        raise MgsrError(f"{where}: overlays.{number}.{key}: there is no '{name}'; {nearest(name, valid)}")
+    every = recipe.overlays + config.overlays
+    for method, family in sorted({(m, f) for o in every for m in o.methods or known for f in o.families or tuple(config.families)}):
+        resolve_method(folder, config, every, family, method)
+    return every
 
 
-def method_values(folder: Path, name: str) -> dict[str, Any]:
+def method_values(folder: Path, name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """A method's file over the file of its `base`, and so on down."""
+    if name in above:
+        raise MgsrError(f"methods: {' -> '.join((*above, name))} go round in a circle; end the chain of `base`")
     values = read_named(folder, "methods", name)
     base = values.pop("base", None)
-    return merge(method_values(folder, base), values) if base else values
+    return merge(method_values(folder, str(base), (*above, name)), values) if base else values
 
 
 def resolve_method(folder: Path, config: Config, overlays: tuple[Overlay, ...], family: str, name: str) -> Method:

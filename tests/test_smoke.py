@@ -1,0 +1,101 @@
+"""The main job on its embedded default, through the real command: records in, tables out, and nothing left to do."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+METHODS = [
+    "Teacher",
+    "SFT",
+    "KD",
+    "GKD",
+    "DistiLLM",
+    "MGSR",
+    "MGSR as printed",
+    "MGSR without SCRG",
+    "MGSR without DAC-KL",
+    "MGSR without span",
+]
+SECONDS = 240  # promised for two idle cores
+
+
+def snakemake(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    command = ["snakemake", "--cores", "2", "--nolock", *arguments]
+    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
+    results = tmp_path_factory.mktemp("results")
+    started = time.monotonic()
+    finished = snakemake("--config", "preset=smoke", f"results={results}")
+    assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-8000:]
+    return results, finished.stdout, time.monotonic() - started
+
+
+def summaries(results: Path) -> dict[str, dict[str, Any]]:
+    """Evaluation summaries by method title."""
+    titles = {path.parent.name: json.loads(path.read_text())["title"] for path in results.glob("smoke/runs/*/card.json")}
+    found = [json.loads(path.read_text()) for path in results.glob("smoke/evaluations/*/summary.json")]
+    return {titles.get(summary["run"], summary["run"]): summary for summary in found}
+
+
+def test_it_prints_table_1_within_the_promised_time(smoke: tuple[Path, str, float]) -> None:
+    _, printed, seconds = smoke
+    assert "ranks no methods" in printed
+    for method in METHODS:
+        assert method in printed
+    assert seconds < SECONDS, f"{seconds:.0f} s"
+
+
+def test_table_1_has_every_method_on_every_set(smoke: tuple[Path, str, float]) -> None:
+    frame = pd.read_csv(smoke[0] / "smoke/tables/table1.csv")
+    for method in METHODS:
+        rows = frame[(frame["method"] == method) & (frame["protocol"] == "plain")]
+        assert len(rows) == 1, method
+        assert rows[["dolly", "self_instruct", "vicuna", "sni", "unni"]].notna().all(axis=None), method
+
+
+def test_teacher_stands_above_the_student_and_the_floor(smoke: tuple[Path, str, float]) -> None:
+    found = summaries(smoke[0])
+
+    def in_domain(name: str) -> float:
+        scores = [s["rouge_l"] for s in found[name]["scores"] if s["set"] == "dolly" and s["protocol"] == "plain"]
+        return sum(scores) / len(scores)
+
+    assert in_domain("Teacher") >= 85
+    assert in_domain("Teacher") >= in_domain("SFT") + 15
+    assert in_domain("Teacher") >= in_domain("floor") + 15
+
+
+def test_kd_lowers_the_heldout_kl(smoke: tuple[Path, str, float]) -> None:
+    found = summaries(smoke[0])
+    assert found["KD"]["heldout"]["forward_kl"] < found["SFT"]["heldout"]["forward_kl"]
+
+
+def test_mlflow_lists_every_run(smoke: tuple[Path, str, float]) -> None:
+    cards = [json.loads(path.read_text()) for path in smoke[0].glob("smoke/runs/*/card.json")]
+    with sqlite3.connect(smoke[0] / "smoke/mlflow.db") as store:
+        listed = {value for (value,) in store.execute("SELECT value FROM tags")}
+    assert {card["run"] for card in cards if card["title"] in METHODS} <= listed
+
+
+def test_the_report_needs_no_network(smoke: tuple[Path, str, float]) -> None:
+    page = (smoke[0] / "smoke/report.html").read_text()
+    assert "MGSR as printed" in page
+    assert 'src="http' not in page and 'href="http' not in page
+
+
+def test_a_second_call_has_nothing_to_do(smoke: tuple[Path, str, float]) -> None:
+    again = snakemake("--config", "preset=smoke", f"results={smoke[0]}")
+    assert again.returncode == 0, again.stderr[-4000:]
+    assert "Nothing to be done" in again.stdout + again.stderr
