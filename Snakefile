@@ -34,7 +34,8 @@ wildcard_constraints:
     table="[a-z0-9]+",
 
 
-container: None
+# Read with `--software-deployment-method apptainer` only; made by `apptainer build mgsr.sif workflow/container.def`.
+container: "mgsr.sif"
 
 
 localrules:
@@ -53,6 +54,7 @@ rule all:
         f"{ROOT}/mlflow.json",
 
 
+include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/train.smk"
@@ -68,7 +70,6 @@ onstart:
 
 
 onsuccess:
-    for name in ("table1", "table2"):
-        path = Path(TABLES) / f"{name}.md"
-        if path.exists():
-            print(path.read_text())
+    asked = {job.wildcards.table for job in workflow.dag.jobs if job.rule.name == "write_table"}
+    for name in sorted(asked):
+        print(Path(TABLES, f"{name}.md").read_text(encoding="utf-8"))

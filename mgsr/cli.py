@@ -95,7 +95,9 @@ def lock(arguments: argparse.Namespace) -> None:
 
 
 def schema(arguments: argparse.Namespace) -> None:
-    print(json.dumps(Config.model_json_schema(), indent=2, sort_keys=True))
+    from mgsr.config.document import markdown
+
+    print(markdown() if arguments.markdown else json.dumps(Config.model_json_schema(), indent=2, sort_keys=True))
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -105,6 +107,9 @@ def make_parser() -> argparse.ArgumentParser:
     def command(function: Any, name: str, text: str, /, **options: Any) -> None:
         sub = commands.add_parser(name, help=text, description=text)
         for option, kind in options.items():
+            if kind is bool:
+                sub.add_argument(f"--{option}", action="store_true")
+                continue
             required = option not in ("base", "uri")
             sub.add_argument(f"--{option}", type=kind, required=required, nargs="+" if option == "cells" and kind is Path else None)
         sub.set_defaults(function=function)
@@ -118,7 +123,7 @@ def make_parser() -> argparse.ArgumentParser:
     command(report, "report", "Write the HTML report.", cells=Path, out=Path)
     command(track, "track", "Sync runs, scores and tables to MLflow.", cells=Path, uri=str, experiment=str, receipt=Path)
     command(lock, "lock", "Resolve a preset's hub names to commit ids in the lock file.", preset=str, workflow=Path, lock=Path)
-    command(schema, "schema", "Print the JSON schema of the configuration.")
+    command(schema, "schema", "Print the JSON schema of the configuration, or its reference page.", markdown=bool)
     return parser
 
 

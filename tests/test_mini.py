@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_smoke import snakemake
+from tests.test_smoke import cells, snakemake
 
 RECORDS = Path(__file__).parents[2] / "shared" / "data"
 TINY_SHARE = [
@@ -34,7 +34,8 @@ def test_real_weights_and_records_give_a_table(tmp_path: Path) -> None:
     logs = "".join(path.read_text()[-2000:] for path in tmp_path.glob("mini/logs/*.log"))
     assert finished.returncode == 0, finished.stderr[-4000:] + logs[-8000:]
     assert "SmolLM2" in (tmp_path / "mini/tables/table1.md").read_text()
-    cards = {c["title"]: c for c in (json.loads(p.read_text()) for p in tmp_path.glob("mini/runs/*/card.json"))}
+    rows = cells(tmp_path, "mini")["rows"]
+    cards = {row["title"]: json.loads(Path(row["card"]).read_text()) for row in rows}
     assert cards["MGSR"]["student_step_share"] == 1.0
     assert cards["MGSR"]["timings"]["scrg"] > 0
     assert 100e6 < cards["MGSR"]["parameters"] < cards["Teacher"]["parameters"]

@@ -15,6 +15,7 @@ from mgsr.errors import MgsrError
 
 M = TypeVar("M", bound=BaseModel)
 
+SHORTCUTS = ("source", "data_dir")  # keys of `data` that may stand at the top
 VARIANT_KEYS = ("name", "builder")  # keys that choose between shapes of a mapping
 
 
@@ -47,7 +48,8 @@ def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]
         variants = [m for m in found for f in VARIANT_KEYS if f in m.model_fields and str(part) in get_args(m.model_fields[f].annotation)]
         tagged = [m for m in models for f in VARIANT_KEYS if f in m.model_fields and str(part) in get_args(m.model_fields[f].annotation)]
         models = variants or found or tagged or models
-    return sorted({name for candidate in models for name in candidate.model_fields})
+    short = SHORTCUTS if models == [Config] else ()
+    return sorted({*short, *(name for candidate in models for name in candidate.model_fields)})
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -56,16 +58,17 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for argument in get_args(annotation) for model in _models_in(argument)]
 
 
-def _spelt(path: tuple[int | str, ...], value: Any) -> str:
-    """The path as the user wrote it: without the names of variants and the marks that pydantic puts in between."""
+def _spelt(path: tuple[int | str, ...], value: Any, missing: bool) -> str:
+    """The path as the user wrote it: without the names of variants and the marks that pydantic adds. `missing`: the last key
+    is."""
     parts = []
     for place, part in enumerate(path):
         if isinstance(value, Mapping) and part in value:
             value = value[part]
         elif isinstance(value, list | tuple) and isinstance(part, int) and part < len(value):
             value = value[part]
-        elif place < len(path) - 1 or part == "[key]":
-            continue  # a key that is missing is the last of its path
+        elif not missing or place < len(path) - 1:
+            continue
         parts.append(str(part))
     return ".".join(parts)
 
@@ -93,7 +96,7 @@ def validated(model: type[M], value: Mapping[str, Any], where: str) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        found = [(_spelt(problem["loc"], value), _message(problem, model)) for problem in error.errors()]
+        found = [(_spelt(problem["loc"], value, problem["type"] == "missing"), _message(problem, model)) for problem in error.errors()]
         raise MgsrError("\n".join(": ".join(filter(None, (where, path, message))) for path, message in found)) from None
 
 
@@ -123,13 +126,15 @@ def load_config(folder: Path, given: Mapping[str, Any]) -> Config:
     """
     values = dict(given)
     preset = str(values.get("preset", "paper"))
-    data = {key: values.pop(key) for key in ("source", "data_dir") if key in values}
+    data = {key: values.pop(key) for key in SHORTCUTS if key in values}
     merged = merge(merge(read_named(folder, "presets", preset), {"preset": preset}), values)
     if data and isinstance(merged.get("data"), Mapping):  # anything else is an error below
         merged = merge(merged, {"data": data})
     config = validated(Config, merged, f"preset {preset}")
     if config.data.source == "local" and not config.data.data_dir:
         raise MgsrError("data.data_dir: source 'local' needs the folder of the records; add data_dir=PATH to --config")
+    if config.data.data_dir and config.data.source != "local":
+        raise MgsrError(f"data.data_dir: source '{config.data.source}' reads no folder; add source=local to --config")
     return config
 
 

@@ -48,11 +48,10 @@ def describe(method: Method) -> str:
     sequences, objective = method.sequences, method.objective
     share = f" {sequences.student_share:g}" if sequences.policy == "mixed" else ""
     revised = f" with {sequences.scrg.passes} x SCRG" if sequences.scrg else ""
-    terms = [name for name, weight in (("SFT", objective.sft_weight), ("span", objective.span_weight)) if weight]
-    if objective.distillation is not None and objective.distillation_weight:
-        terms.insert(min(1, len(terms)), objective.distillation.name)
+    distillation = objective.distillation.name if objective.distillation is not None and objective.distillation_weight else ""
+    terms = ["SFT" if objective.sft_weight else "", distillation, "span" if objective.span_weight else ""]
     start = "" if method.role == "teacher" else f", from {method.start}"
-    return f"{method.role}: {sequences.policy}{share}{revised}, {' + '.join(terms)}{start}"
+    return f"{method.role}: {sequences.policy}{share}{revised}, {' + '.join(filter(None, terms))}{start}"
 
 
 def check_batches(method: Method, processes: int, where: str) -> None:

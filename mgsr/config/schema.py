@@ -32,7 +32,7 @@ class DataConfig(Strict):
     max_prompt_length: int = Field(256, ge=1, description="longer prompts are dropped, and counted")
     train_rows: int | None = Field(None, ge=1, description="use the first rows only; null uses all")
     validation_rows: int | None = Field(None, ge=1, description="use the first rows only; null uses all")
-    test_rows: dict[Literal[TEST_SETS], int] = Field(  # type: ignore[valid-type]
+    test_rows: dict[Literal[TEST_SETS], Annotated[int, Field(ge=1)]] = Field(  # type: ignore[valid-type]
         default_factory=dict, description="per test set, use the first rows only; absent uses all"
     )
 

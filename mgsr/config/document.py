@@ -1,0 +1,89 @@
+"""The configuration's reference page, written from the model itself, so that the two cannot differ."""
+
+from __future__ import annotations
+
+import json
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from mgsr.config.schema import Config, Method, Overlay
+
+HEAD = """# Configuration
+
+Written by `mgsr schema --markdown`; a test keeps it equal to the model in `mgsr/config/schema.py`. The same model as JSON schema:
+`workflow/config.schema.json`.
+
+A preset (`workflow/presets`) fills `Config`. A method (`workflow/methods`) fills `Method`, or names another one as its `base` and
+states what differs. `snakemake --config key=value` goes over the preset, mapping by mapping; nested values are YAML:
+`'training={steps: 40}'`. A mapping that names another `builder` or `name` replaces the one below it. Order, last one wins: the preset's
+`training`, the method's base, its own file, the recipe's overlays, the preset's overlays in the order they stand.
+"""
+
+
+def _link(model: type[BaseModel]) -> str:
+    return f"[{model.__name__}](#{model.__name__.lower()})"
+
+
+def _kind(annotation: Any) -> str:
+    origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(inside[0])
+    if origin in (Union, UnionType):
+        return " or ".join(_kind(one) for one in inside)
+    if origin is Literal:
+        return " or ".join(f"`{json.dumps(one)[1:-1]}`" if isinstance(one, str) else f"`{one}`" for one in inside)
+    if origin is tuple:
+        return f"list of {_kind(inside[0])}" if inside[1] is Ellipsis else f"{len(inside)} times {_kind(inside[0])}"
+    if origin is dict:
+        return f"mapping from {_kind(inside[0])} to {_kind(inside[1])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return _link(annotation)
+    words = {NoneType: "null", str: "text", int: "whole number", float: "number", bool: "true or false", Any: "any value"}
+    return words[annotation]
+
+
+def _limits(field: FieldInfo) -> str:
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "at least"}
+    found = [f"{sign} {getattr(rule, name)}" for rule in field.metadata for name, sign in signs.items() if hasattr(rule, name)]
+    return f" ({', '.join(found)})" if found else ""
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if isinstance(value, BaseModel):
+        return "its defaults"
+    return f"`{json.dumps(value)}`"
+
+
+def _models(model: type[BaseModel], found: list[type[BaseModel]]) -> list[type[BaseModel]]:
+    """`model` and all that its fields hold, each once, in order of appearance."""
+    if model not in found:
+        found.append(model)
+        waiting = [field.annotation for field in model.model_fields.values()]
+        while waiting:
+            annotation = waiting.pop(0)
+            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+                _models(annotation, found)
+            waiting = [*get_args(annotation), *waiting]
+    return found
+
+
+def markdown() -> str:
+    """Every key: what it takes, its default, what it means."""
+    models: list[type[BaseModel]] = []
+    for root in (Config, Method, Overlay):
+        _models(root, models)
+    parts = [HEAD]
+    for model in models:
+        lines = [f"## {model.__name__}", "", " ".join((model.__doc__ or "").split()), ""]
+        lines += ["| key | takes | default | meaning |", "| --- | --- | --- | --- |"]
+        for name, field in model.model_fields.items():
+            kind = _kind(field.annotation) + _limits(field)
+            lines.append(f"| `{name}` | {kind} | {_default(field)} | {field.description or 'chooses this form'} |")
+        parts.append("\n".join(lines) + "\n")
+    return "\n".join(parts).rstrip("\n")

@@ -1,0 +1,222 @@
+"""Configuration: merging, messages, presets, schema and reference page in step."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mgsr.config.document import markdown
+from mgsr.config.load import load_config, load_overlays, merge, method_values, resolve_method
+from mgsr.config.plan import make_plan
+from mgsr.config.schema import Config, DacKlConfig
+from mgsr.errors import MgsrError
+
+ROOT = Path(__file__).parents[1]
+WORKFLOW = ROOT / "workflow"
+PRESETS = ("smoke", "mini", "paper")
+RECIPES = ("controlled", "paper")
+
+
+def message(given: Mapping[str, Any], folder: Path = WORKFLOW) -> str:
+    with pytest.raises(MgsrError) as caught:
+        make_plan(folder, load_config(folder, {"preset": "smoke", **given}))
+    return str(caught.value)
+
+
+@pytest.fixture
+def workflow(tmp_path: Path) -> Path:
+    for kind in ("presets", "methods", "recipes"):
+        shutil.copytree(WORKFLOW / kind, tmp_path / kind)
+    return tmp_path
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_preset_resolves_under_every_recipe(preset: str, recipe: str) -> None:
+    plan = make_plan(WORKFLOW, load_config(WORKFLOW, {"preset": preset, "recipe": recipe}))
+    assert set(plan.tables) == {"table1", "table2"} and all(plan.tables.values())
+    assert {row.family for row in plan.tables["table1"]} == set(plan.config.families)
+
+
+def test_without_a_preset_it_is_the_paper_with_the_papers_recipe() -> None:
+    config = load_config(WORKFLOW, {})
+    assert (config.preset, config.recipe) == ("paper", "paper")
+    assert set(config.families) == {"GPT2", "OPT", "OpenLLaMA2", "LLaMA2"}
+    assert config.evaluation.decoding_seeds == (10, 20, 30, 40, 50)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"preset": "smok"}, "presets: there is no 'smok'"),
+        ({"recipe": "controled"}, "the nearest valid one is 'controlled'"),
+        ({"sorce": "local"}, "preset smoke: sorce: no such key; the nearest valid one is 'source'"),
+        ({"source": "lokal"}, "preset smoke: data.source: 'lokal' is not valid here; the nearest valid one is 'local'"),
+        ({"training": {"stepz": 3}}, "preset smoke: training.stepz: no such key; the nearest valid one is 'steps'"),
+        ({"training": {"steps": "x"}}, "preset smoke: training.steps: input should be a valid integer"),
+        ({"training": {"steps": 0}}, "preset smoke: training.steps: input should be greater than or equal to 1, not '0'"),
+        ({"training": 20}, "preset smoke: training: a mapping is expected, not '20'"),
+        ({"data": "x", "source": "local"}, "preset smoke: data: a mapping is expected, not 'x'"),
+        ({"source": "local"}, "add data_dir=PATH to --config"),
+        ({"data_dir": "x"}, "add source=local to --config"),
+        (
+            {"families": {"tiny": {"teacher": {"layer": 1}}}},
+            "preset smoke: families.tiny.teacher.layer: no such key; the nearest valid one is 'layers'",
+        ),
+        ({"families": {"tiny": {"teacher": {"width": 65}}}}, "families.tiny.teacher: width 65 is not a multiple of heads 4"),
+        ({"families": {"tiny": {"teacher": {"builder": "tinny"}}}}, "families.tiny.teacher: 'tinny' is not valid here; the nearest"),
+        ({"families": {"big": {"teacher": {"layers": 1}}}}, "families.big.teacher: the key 'builder' is missing"),
+        ({"families": {"big": {}}}, "preset smoke: families.big.student: field required"),
+        ({"tables": {"table11": ["sft"]}}, "preset smoke: tables.table11: 'table11' is not valid here; the nearest valid one is"),
+        ({"tables": {"table1": ["sft", "kdd"]}}, "methods: there is no 'kdd'"),
+        ({"tables": {"table1": ["sft", "sft"]}}, "tables.table1 must name at least one method, and each once"),
+        ({"training_seeds": []}, "preset smoke: training_seeds"),
+        ({"overlays": [{"methods": ["gdk"], "set": {}}]}, "overlays.0.methods: there is no 'gdk'; the nearest valid one is 'gkd'"),
+        ({"overlays": [{"families": ["tyny"], "set": {}}]}, "overlays.0.families: there is no 'tyny'; the nearest valid one is 'tiny'"),
+        ({"overlays": [{"method": ["kd"], "set": {}}]}, "overlays.0.method: no such key; the nearest valid one is 'methods'"),
+        (
+            {"overlays": [{"methods": ["gkd"], "set": {"objective": {"distillation": {"bta": 1}}}}]},
+            "method gkd of family tiny: objective.distillation.bta: no such key; the nearest valid one is 'beta'",
+        ),
+        ({"overlays": [{"methods": ["kd"], "set": {"sequences": {"scrg": {}}}}]}, "policy 'dataset' has none"),
+        ({"overlays": [{"methods": ["sft"], "set": {"objective": {"sft_weight": 0}}}]}, "every term has weight 0"),
+        ({"processes": 3}, "training.global_batch 32 is not a multiple of 3 processes"),
+        ({"overlays": [{"methods": ["distillm"], "set": {"sequences": {"off_policy": {"buffer_size": 4}}}}]}, "buffer_size 4 is smaller"),
+        ({"data": {"max_length": 512}}, "160 positions cannot hold data.max_length 512"),
+        ({"data": {"max_prompt_length": 160}}, "leaves no room"),
+        ({"data": {"test_rows": {"dolly": 0}}}, "data.test_rows.dolly"),
+        ({"data": {"test_rows": {"doly": 5}}}, "data.test_rows.doly: 'doly' is not valid here; the nearest valid one is 'dolly'"),
+    ],
+)  # fmt: skip
+def test_a_wrong_key_or_value_is_named_by_its_path(given: Mapping[str, Any], expected: str) -> None:
+    assert expected in message(given)
+
+
+def test_every_fault_is_told_at_once() -> None:
+    assert len(message({"training": {"stepz": 3, "dropout": 2}, "threads": 0}).splitlines()) == 3
+
+
+def test_an_overlay_of_a_method_that_no_table_shows_is_checked_too(workflow: Path) -> None:
+    (workflow / "methods" / "own.yaml").write_text("base: kd\ntitle: own\n")
+    assert "method own of family tiny: starts: no such key" in message(
+        {"overlays": [{"methods": ["own"], "set": {"starts": "sft"}}]}, workflow
+    )
+
+
+def test_a_recipe_may_name_families_of_another_preset_but_no_unknown_one(workflow: Path) -> None:
+    make_plan(workflow, load_config(workflow, {"preset": "smoke", "recipe": "paper"}))
+    (workflow / "recipes" / "own.yaml").write_text("overlays: [{families: [GPT3], set: {}}]\n")
+    assert "recipe own: overlays.0.families: there is no 'GPT3'; the nearest valid one is 'GPT2'" in message({"recipe": "own"}, workflow)
+
+
+def test_broken_files_are_named(workflow: Path) -> None:
+    kd = workflow / "methods" / "kd.yaml"
+    kd.write_text("title: [")
+    assert f"{kd}: not valid YAML" in message({}, workflow)
+    kd.write_text("- a list")
+    assert f"{kd}: a mapping is expected at the top" in message({}, workflow)
+    kd.write_text("")
+    assert "method kd of family tiny: title: field required" in message({}, workflow)
+    kd.write_text("base: gkd\n")
+    (workflow / "methods" / "gkd.yaml").write_text("base: kd\n")
+    assert "go round in a circle" in message({}, workflow)
+    kd.write_text("base: gdk\n")
+    assert "there is no 'gdk'" in message({}, workflow)
+
+
+def test_numbers_may_be_given_as_text() -> None:
+    config = load_config(WORKFLOW, {"preset": "smoke", "training": {"steps": "20", "learning_rate": "1e-3"}, "threads": "2"})
+    assert (config.training.steps, config.training.learning_rate, config.threads) == (20, 1e-3, 2)
+
+
+def test_a_mapping_of_another_variant_replaces_the_one_below() -> None:
+    below = {"distillation": {"name": "dac_kl", "content": "mask"}, "span_weight": 1.0}
+    assert merge(below, {"distillation": {"name": "forward_kl"}}) == {"distillation": {"name": "forward_kl"}, "span_weight": 1.0}
+    assert merge(below, {"distillation": {"content": "x"}})["distillation"] == {"name": "dac_kl", "content": "x"}
+    assert merge(below, {"distillation": None})["distillation"] is None
+    assert below["distillation"] == {"name": "dac_kl", "content": "mask"}
+
+
+def test_ablations_are_mgsr_but_for_one_part() -> None:
+    config = load_config(WORKFLOW, {"preset": "smoke"})
+    overlays = load_overlays(WORKFLOW, config)
+    full = resolve_method(WORKFLOW, config, overlays, "tiny", "mgsr").model_dump(exclude={"title"})
+    for name, part in {"scrg": "sequences", "dac_kl": "objective", "span": "objective"}.items():
+        other = resolve_method(WORKFLOW, config, overlays, "tiny", f"mgsr_without_{name}").model_dump(exclude={"title"})
+        assert {key for key in full if full[key] != other[key]} == {part}
+    printed = resolve_method(WORKFLOW, config, overlays, "tiny", "mgsr_as_printed").objective.distillation
+    assert isinstance(printed, DacKlConfig)
+    assert (printed.content, printed.target, printed.normalisation, printed.mask_space) == ("mask", "twice", "none", "probability")
+    assert (printed.softness, printed.trained_by, printed.start_upper, printed.start_lower) == (1e-7, "same", 0.5, 0.5)
+    assert set(method_values(WORKFLOW, "mgsr_without_span")) <= {"title", "sequences", "objective"}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_pitfall_18_the_controlled_recipe_treats_all_methods_alike(preset: str) -> None:
+    plan = make_plan(WORKFLOW, load_config(WORKFLOW, {"preset": preset, "recipe": "controlled"}))
+    methods = [
+        (run.family, run.start_run, run.method)
+        for run in plan.runs.values()
+        if run.method.role == "student" and run.method.objective.distillation is not None
+    ]
+    for family in plan.config.families:
+        alike = {(start, m.start, m.objective.sft_weight, m.training) for name, start, m in methods if name == family}
+        assert len(alike) == 1, f"{preset}, {family}: starts, SFT weights or training settings differ"
+
+
+def test_pitfall_26_the_global_batch_is_stated_and_does_not_follow_the_processes() -> None:
+    one, two = (make_plan(WORKFLOW, load_config(WORKFLOW, {"preset": "smoke", "processes": n})) for n in (1, 2))
+    assert [r.method.training.global_batch for r in one.runs.values()] == [r.method.training.global_batch for r in two.runs.values()]
+
+
+def test_pitfall_27_the_published_protocol_is_named_and_beside_it_the_plain_one() -> None:
+    assert load_config(WORKFLOW, {}).evaluation.protocols == ("published", "plain")
+
+
+def test_pitfall_20_options_are_exact_words() -> None:
+    wrong = {"overlays": [{"methods": ["kd"], "set": {"objective": {"distillation": {"name": "kl"}}}}]}
+    assert "objective.distillation: 'kl' is not valid here; the nearest valid one is" in message(wrong)
+
+
+def test_the_schema_file_is_the_models() -> None:
+    assert json.loads((WORKFLOW / "config.schema.json").read_text()) == Config.model_json_schema(), (
+        "run `mgsr schema > workflow/config.schema.json`"
+    )
+
+
+def test_the_reference_page_is_the_models() -> None:
+    assert (ROOT / "docs" / "configuration.md").read_text() == markdown() + "\n", (
+        "run `mgsr schema --markdown > docs/configuration.md`"
+    )
+
+
+def test_every_field_of_the_configuration_has_a_description() -> None:
+    rows = [line for line in markdown().splitlines() if line.startswith("| `")]
+    undescribed = [row for row in rows if row.endswith("| chooses this form |") and not row.startswith(("| `name`", "| `builder`"))]
+    assert len(rows) > 80 and not undescribed
+
+
+def test_keys_of_presets_stand_in_the_schema() -> None:
+    known = set(json.loads((WORKFLOW / "config.schema.json").read_text())["properties"])
+    for preset in PRESETS:
+        assert set(yaml.safe_load((WORKFLOW / "presets" / f"{preset}.yaml").read_text())) <= known
+
+
+def test_the_command_prints_schema_and_page() -> None:
+    for flags, start in (((), "{"), (("--markdown",), "# Configuration")):
+        command = [sys.executable, "-c", "from mgsr.cli import main; main()", "schema", *flags]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith(start)
+
+
+def test_an_error_of_a_job_is_one_line_and_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from mgsr.cli import main; main()", "report", "--cells", str(tmp_path / "no.json"), "--out", "x"]
+    failed = subprocess.run(command, capture_output=True, text=True)
+    assert failed.returncode == 1 and failed.stderr == f"mgsr: {tmp_path / 'no.json'} does not exist\n"
