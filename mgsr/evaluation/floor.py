@@ -16,8 +16,8 @@ from mgsr.config.schema import TEST_SETS
 from mgsr.data.prepare import load_records
 from mgsr.data.records import Record
 from mgsr.errors import MgsrError
-from mgsr.rouge import rouge_l
 from mgsr.evaluation.rows import AnswerRow, build_summary, write_rows
+from mgsr.rouge import rouge_l
 from mgsr.storage import digest, new_folder, write_json
 
 RUN = "floor"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import Counter
+from collections import defaultdict
 from itertools import product
 from pathlib import Path
 
@@ -16,7 +16,6 @@ import torch
 from mgsr.config.schema import TEST_SETS, EvaluationSpec, RunSpec
 from mgsr.data.examples import Example, encode_examples
 from mgsr.data.prepare import load_records
-from mgsr.rouge import rouge_l_many
 from mgsr.evaluation.rows import AnswerRow, build_summary, read_rows, write_rows
 from mgsr.models.heads import LanguageModel, split
 from mgsr.models.loading import check_shared_vocabulary, load_model, load_tokenizer
@@ -24,7 +23,8 @@ from mgsr.objectives.chunked import log_probabilities
 from mgsr.objectives.divergences import forward_kl, reverse_kl
 from mgsr.rollouts.decoder import inference
 from mgsr.rollouts.sampler import PUBLISHED_NGRAM, Decoding, Prompt, generate
-from mgsr.rollouts.sequence import Sequence, by_length, collate
+from mgsr.rollouts.sequence import Sequence, by_length, collate, decode_texts
+from mgsr.rouge import rouge_l_many
 from mgsr.storage import new_folder, read_json, write_json
 from mgsr.training.step import autocast, response_states
 
@@ -42,7 +42,7 @@ class Evaluator:
         self.tokenizer = load_tokenizer(folder / "model")
         self.vocabulary = len(self.tokenizer)
         self.eos_id, self.pad_id = int(self.tokenizer.eos_token_id), int(self.tokenizer.pad_token_id)
-        self.model = split(load_model(folder / "model").to(self.device).eval())
+        self.model = split(load_model(folder / "model", device=self.device))
 
     def examples(self, test_set: str) -> tuple[list[Example], int]:
         """A test set's rows that fit, and how many were dropped."""
@@ -69,7 +69,7 @@ class Evaluator:
                 vocabulary=self.vocabulary,
                 batch=evaluation.batch,
             )
-        texts = [self.tokenizer.decode(sequence.response_ids, skip_special_tokens=True) for sequence in written]
+        texts = decode_texts(self.tokenizer, written)
         scores = rouge_l_many(texts, [example.references for example in examples])
         return [
             AnswerRow(
@@ -92,13 +92,13 @@ class Evaluator:
             return None
         folder = self.root / "runs" / self.spec.teacher_run / "model"
         vocabulary = check_shared_vocabulary(load_tokenizer(folder), self.tokenizer)
-        teacher: LanguageModel = split(load_model(folder).to(self.device).eval())
+        teacher: LanguageModel = split(load_model(folder, device=self.device))
         sequences = [Sequence.from_example(example, self.eos_id) for example in examples]
-        totals: Counter[str] = Counter()
+        totals: defaultdict[str, float] = defaultdict(float)
         with inference(self.model, teacher), autocast(self.precision, self.device):
             for rows in by_length([len(sequence) for sequence in sequences], self.spec.evaluation.batch):
                 batch = collate([sequences[i] for i in rows], self.pad_id).to(self.device)
-                hidden = [response_states(model, batch).split(CHUNK) for model in (self.model, teacher)]
+                hidden = [torch.split(response_states(model, batch), CHUNK) for model in (self.model, teacher)]
                 for s, t in zip(*hidden, strict=True):
                     student_logp = log_probabilities(self.model.head, s, vocabulary)
                     teacher_logp = log_probabilities(teacher.head, t, vocabulary)
@@ -106,7 +106,7 @@ class Evaluator:
                     totals["reverse_kl"] += float(reverse_kl(student_logp, teacher_logp).double().sum())
                 totals["tokens"] += len(batch.targets)
         means = {name: totals[name] / totals["tokens"] for name in ("forward_kl", "reverse_kl")}
-        return {**means, "tokens": totals["tokens"], "rows": len(sequences)}
+        return {**means, "tokens": int(totals["tokens"]), "rows": len(sequences)}
 
 
 def evaluate(name: str, spec: EvaluationSpec, root: Path) -> None:
@@ -137,4 +137,3 @@ def evaluate(name: str, spec: EvaluationSpec, root: Path) -> None:
         write_json(out / "spec.json", spec.model_dump(mode="json"))
         write_json(out / "summary.json", build_summary(rows, sets=sets, timings=timings, heldout=heldout))
     shutil.rmtree(cells)
-

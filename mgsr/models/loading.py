@@ -24,7 +24,9 @@ transformers.utils.logging.disable_progress_bar()
 Model = PreTrainedModel | PeftModel
 
 
-def load_model(folder: Path, *, dropout: float = 0.0, lora: LoraConfig | None = None, seed: int = 0) -> Model:
+def load_model(
+    folder: Path, *, device: torch.device | str = "cpu", dropout: float = 0.0, lora: LoraConfig | None = None, seed: int = 0
+) -> Model:
     """Load a model folder in fp32, in evaluation mode, without touching the network.
 
     `dropout` holds in training mode, in every place the architecture has one (Llama: attention weights only). With `lora`
@@ -58,6 +60,7 @@ def load_model(folder: Path, *, dropout: float = 0.0, lora: LoraConfig | None = 
         raise MgsrError(f"{folder}: the weights lack {', '.join(lacking[:5])}; delete the folder and build it again")
     loaded: Model = model if lora is None else _adapt(model, lora, seed)
     loaded.train(False)
+    loaded.to(device)  # type: ignore[arg-type]  # its signature is lost behind a decorator
     return loaded
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -74,6 +74,11 @@ def collate(sequences: Items[Sequence], pad_id: int) -> Batch:
         row=torch.tensor([row for row, _ in places], dtype=torch.int64),
         position=torch.tensor([i for _, i in places], dtype=torch.int64),
     )
+
+
+def decode_texts(tokenizer: Any, sequences: Items[Sequence]) -> list[str]:
+    """The responses as text, without special tokens."""
+    return [str(tokenizer.decode(list(sequence.response_ids), skip_special_tokens=True)) for sequence in sequences]
 
 
 def by_length(lengths: Items[int], size: int) -> Iterator[list[int]]:

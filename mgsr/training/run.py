@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -84,7 +84,7 @@ class Trainer:
         self.step, self.lines = 0, list[dict[str, Any]]()
         self.best: dict[str, Any] | None = None
         self.best_state: dict[str, torch.Tensor] = {}
-        self.timings: Counter[str] = Counter()
+        self.timings: defaultdict[str, float] = defaultdict(float)
 
     # -- set-up --------------------------------------------------------------------------------------------------------
 
@@ -93,14 +93,14 @@ class Trainer:
         base = self.root / "models" / spec.base_model
         start = self.root / "runs" / spec.start_run / "model" if spec.start_run else base
         self.tokenizer = load_tokenizer(start)
-        self.student = load_model(start, dropout=self.training.dropout, lora=spec.lora, seed=spec.seed).to(device)
+        self.student = load_model(start, device=device, dropout=self.training.dropout, lora=spec.lora, seed=spec.seed)
         self.language_model = split(self.student)
         self.vocabulary = len(self.tokenizer)
         self.teacher: LanguageModel | None = None
         if spec.teacher_run:
             folder = self.root / "runs" / spec.teacher_run / "model"
             self.vocabulary = check_shared_vocabulary(load_tokenizer(folder), self.tokenizer)
-            self.teacher = split(load_model(folder).to(device).eval().requires_grad_(False))
+            self.teacher = split(load_model(folder, device=device).requires_grad_(False))
         self.eos_id, self.pad_id = int(self.tokenizer.eos_token_id), int(self.tokenizer.pad_token_id)
         self.objective = Objective(spec.method.objective, self.vocabulary, spec.seed).to(device)
         module = TrainStep(self.student, self.objective, self.teacher, self.vocabulary, self.training.chunk)
@@ -121,7 +121,8 @@ class Trainer:
         self.validation = examples("validation", config.validation_rows)
 
     def _make_optimizer(self) -> torch.optim.AdamW:
-        groups = [{"params": [p for p in self.student.parameters() if p.requires_grad], "weight_decay": self.training.weight_decay}]
+        trained = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
+        groups = [{"params": trained, "weight_decay": self.training.weight_decay}]
         if own := list(self.objective.parameters()):
             groups.append({"params": own, "weight_decay": 0.0})
         return torch.optim.AdamW(groups, lr=self.training.learning_rate, betas=self.training.betas)
@@ -166,7 +167,8 @@ class Trainer:
                 if self.teacher is None:
                     raise MgsrError("sequences.scrg needs a teacher; this run has none")
                 with self._timed("scrg"):
-                    sequences, _ = revise(self.language_model, self.teacher, sequences, scrg, chunk=self.training.chunk, **shared)
+                    shared["chunk"] = self.training.chunk
+                    sequences, _ = revise(self.language_model, self.teacher, sequences, scrg, **shared)
         return sequences
 
     # -- one optimiser step --------------------------------------------------------------------------------------------
@@ -175,22 +177,23 @@ class Trainer:
         sequences, source = self._step_sequences(step)
         torch.manual_seed(row_key(self.spec.seed, "dropout", step, self.world.rank) >> 1)  # dropout is the only user
         self.student.train()
-        totals: Counter[str] = Counter()
+        totals: defaultdict[str, float] = defaultdict(float)
         micro_batches = list(make_parts(sequences, self.objective, self.training.micro_batch, self.pad_id, self.world))
         for number, parts in enumerate(micro_batches, 1):
             parts = [self._to_device(part) for part in parts]
             with autocast(self.training.precision, self.world.device):
                 with self._timed("teacher"), torch.no_grad():
-                    states = [
-                        response_states(self.teacher, part.batch) if self.teacher and part.uses_teacher else None for part in parts
-                    ]
+                    teacher = self.teacher
+                    states = [response_states(teacher, part.batch) if teacher and part.uses_teacher else None for part in parts]
                 last = number == len(micro_batches)
                 waits = nullcontext() if last or self.world.size == 1 else self.module.no_sync()  # type: ignore[operator]
                 with self._timed("student"), waits:
                     loss, sums = self.module(parts, states)
                     # DistributedDataParallel averages over processes; the weights already hold the global divisor
                     (loss * self.world.size).backward()
-            totals.update({"loss": float(loss.detach()), **{name: float(value) for name, value in sums.items()}})
+            totals["loss"] += float(loss.detach())
+            for name, value in sums.items():
+                totals[name] += float(value)
         names = sorted(totals)
         figures: dict[str, Any] = dict(zip(names, self.world.sum(totals[name] for name in names), strict=True))
         if not math.isfinite(figures["loss"]):
@@ -265,7 +268,7 @@ class Trainer:
             self.objective.load_state_dict(tensors["objective"])
         self.policy.load_state_dict(state["policy"])
         self.best, self.best_state, self.lines = state["best"], tensors.get("best", {}), state["lines"]
-        self.timings = Counter(state["timings"])
+        self.timings.update(state["timings"])
         return True
 
     # -- the loop ------------------------------------------------------------------------------------------------------
@@ -275,22 +278,25 @@ class Trainer:
         steps, count = self.training.steps, min(self.training.validations, self.training.steps)
         validate_at = {round(steps * k / count) for k in range(1, count + 1)}
         if not self.resume():
-            self._validate(with_scores=False)  # the adaptive schedule compares with the loss before training
+            with self._timed("total"):
+                self._validate(with_scores=False)  # the adaptive schedule compares with the loss before training
         saved = time.monotonic()
-        bar = tqdm(total=steps, initial=self.step, desc=f"{self.spec.family} {self.spec.method.title}", disable=not self.world.is_main,
-                   mininterval=5.0)  # fmt: skip
+        name = f"{self.spec.family} {self.spec.method.title}"
+        bar = tqdm(total=steps, initial=self.step, desc=name, disable=not self.world.is_main, mininterval=5.0)
         while self.step < steps:
-            step = self.step + 1
-            figures = self._optimise(step)
-            self.step = step
+            with self._timed("total"):
+                figures = self._optimise(self.step + 1)
+                self.step += 1
+                if self.step % self.training.log_every == 0 or self.step == steps:
+                    self.lines.append(
+                        {"step": self.step, "kind": "train", **figures, "student_share": self.policy.student_share}
+                    )
+                    bar.set_postfix(loss=f"{figures['loss']:.3f}")
+                if self.step in validate_at:
+                    self._validate(with_scores=True)
             bar.update()
-            if step % self.training.log_every == 0 or step == steps:
-                self.lines.append({"step": step, "kind": "train", **figures, "student_share": self.policy.student_share})
-                bar.set_postfix(loss=f"{figures['loss']:.3f}")
-            if step in validate_at:
-                self._validate(with_scores=True)
             due = self.world.sum([time.monotonic() - saved >= self.training.checkpoint_seconds])[0] == self.world.size
-            if due and step < steps:
+            if due and self.step < steps:
                 self.save()
                 saved = time.monotonic()
         bar.close()
@@ -331,10 +337,9 @@ def train(run: str, spec: RunSpec, root: Path) -> None:
     world = start_world()
     with run_lock(root / "checkpoints" / run) if world.is_main else nullcontext():
         trainer = Trainer(run, spec, root, world)
-        with trainer._timed("total"):
-            trainer.train()
+        trainer.timings["start"] = time.perf_counter() - started
+        trainer.train()
         if world.is_main:
-            trainer.timings["start"] = time.perf_counter() - started - trainer.timings["total"]
             trainer.finish(root / "runs" / run)
         world.barrier()
 

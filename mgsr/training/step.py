@@ -84,13 +84,16 @@ def make_parts(step: StepSequences, objective: Objective, micro_batch: int, pad_
 def response_states(model: LanguageModel, batch: Batch) -> Tensor:
     """The hidden states [N, width] that predict the response tokens."""
     output = model.backbone(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-    return output.last_hidden_state.flatten(0, 1)[batch.hidden_index]
+    states: Tensor = output.last_hidden_state
+    return states.flatten(0, 1)[batch.hidden_index]
 
 
 class TrainStep(nn.Module):
     """Student and objective in one module, so that DistributedDataParallel sees one forward."""
 
-    def __init__(self, student: Model, objective: Objective, teacher: LanguageModel | None, vocabulary: int, chunk: int) -> None:
+    def __init__(
+        self, student: Model, objective: Objective, teacher: LanguageModel | None, vocabulary: int, chunk: int
+    ) -> None:
         super().__init__()
         self.student, self.objective = student, objective
         self._model = split(student)

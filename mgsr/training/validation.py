@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Items
 
+import torch
+
 from mgsr.data.examples import Example
-from mgsr.rouge import rouge_l
 from mgsr.models.heads import LanguageModel
 from mgsr.objectives.chunked import log_probabilities
 from mgsr.rollouts.decoder import inference
 from mgsr.rollouts.sampler import Decoding, Prompt, generate
-from mgsr.rollouts.sequence import Sequence, by_length, collate
+from mgsr.rollouts.sequence import Sequence, by_length, collate, decode_texts
+from mgsr.rouge import rouge_l_many
 from mgsr.training.distributed import World
 from mgsr.training.step import response_states
 
@@ -18,7 +20,15 @@ VALIDATION_SEED = 10  # of the decoding; the same at each validation, so that cu
 
 
 def cross_entropy(
-    model: LanguageModel, examples: Items[Example], *, eos_id: int, pad_id: int, vocabulary: int, batch: int, chunk: int, world: World
+    model: LanguageModel,
+    examples: Items[Example],
+    *,
+    eos_id: int,
+    pad_id: int,
+    vocabulary: int,
+    batch: int,
+    chunk: int,
+    world: World,
 ) -> float:
     """Mean negative log-likelihood of a response token, over all examples."""
     own = [Sequence.from_example(example, eos_id) for example in examples[world.rank :: world.size]]
@@ -26,7 +36,9 @@ def cross_entropy(
     with inference(model):
         for rows in by_length([len(sequence) for sequence in own], batch):
             part = collate([own[i] for i in rows], pad_id).to(world.device)
-            for hidden, targets in zip(response_states(model, part).split(chunk), part.targets.split(chunk), strict=True):
+            for hidden, targets in zip(
+                torch.split(response_states(model, part), chunk), torch.split(part.targets, chunk), strict=True
+            ):
                 logp = log_probabilities(model.head, hidden, vocabulary)
                 total -= float(logp.gather(-1, targets[:, None]).double().sum())
                 tokens += len(targets)
@@ -35,17 +47,31 @@ def cross_entropy(
 
 
 def validation_rouge_l(
-    model: LanguageModel, tokenizer: object, examples: Items[Example], decoding: Decoding, *, eos_id: int, pad_id: int,
-    vocabulary: int, batch: int, world: World,
+    model: LanguageModel,
+    tokenizer: object,
+    examples: Items[Example],
+    decoding: Decoding,
+    *,
+    eos_id: int,
+    pad_id: int,
+    vocabulary: int,
+    batch: int,
+    world: World,
 ) -> float:
     """Mean ROUGE-L (0 to 100) of one sampled response to each example."""
     own = examples[world.rank :: world.size]
     written = generate(
-        model, [Prompt(e.id, e.prompt_ids) for e in own], decoding, seed=VALIDATION_SEED, purpose="evaluation", visit=0,
-        eos_id=eos_id, pad_id=pad_id, vocabulary=vocabulary, batch=batch,
+        model,
+        [Prompt(e.id, e.prompt_ids) for e in own],
+        decoding,
+        seed=VALIDATION_SEED,
+        purpose="evaluation",
+        visit=0,
+        eos_id=eos_id,
+        pad_id=pad_id,
+        vocabulary=vocabulary,
+        batch=batch,
     )
-    texts = [tokenizer.decode(s.response_ids, skip_special_tokens=True) for s in written]  # type: ignore[attr-defined]
-    scores = [rouge_l(text, example.references) for text, example in zip(texts, own, strict=True)]
+    scores = rouge_l_many(decode_texts(tokenizer, written), [example.references for example in own])
     total, count = world.sum([sum(scores), len(scores)])
     return total / count
-

@@ -1,0 +1,203 @@
+"""The plan: what is the same piece, and what an edit renames."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mgsr.config.load import load_config
+from mgsr.config.plan import STAGES, Plan, make_plan
+
+ROOT = Path(__file__).parents[1]
+WORKFLOW = ROOT / "workflow"
+
+
+def plan_of(given: Mapping[str, Any] | None = None, folder: Path = WORKFLOW) -> Plan:
+    return make_plan(folder, load_config(folder, {"preset": "smoke", **(given or {})}))
+
+
+def run_of(plan: Plan, method: str, table: str = "table1") -> str:
+    return next(row.run for row in plan.tables[table] if row.method == method)
+
+
+@pytest.fixture
+def workflow(tmp_path: Path) -> Path:
+    for kind in ("presets", "methods", "recipes"):
+        shutil.copytree(WORKFLOW / kind, tmp_path / kind)
+    return tmp_path
+
+
+def test_equal_runs_are_one() -> None:
+    plan = plan_of()
+    rows = [row for rows in plan.tables.values() for row in rows]
+    assert run_of(plan, "mgsr") == run_of(plan, "mgsr", "table2")
+    assert run_of(plan, "mgsr_without_span") == run_of(plan, "mgsr_without_span", "table2")
+    assert len(plan.runs) == len(plan.evaluations) == len({row.method for row in rows}) == len(rows) - 2
+
+
+def test_rows_of_equal_settings_share_a_run_whatever_their_title(workflow: Path) -> None:
+    (workflow / "methods" / "again.yaml").write_text("base: mgsr\ntitle: one pass\nsequences: {scrg: {passes: 1}}\n")
+    plan = plan_of({"tables": {"table2": ["mgsr", "again"]}}, workflow)
+    assert run_of(plan, "again", "table2") == run_of(plan, "mgsr")
+    assert plan.run_label(run_of(plan, "mgsr")) == "tiny, MGSR / one pass, seed 10"
+    assert plan.runs[run_of(plan, "mgsr")].method.title == "student: mixed 0.5 with 1 x SCRG, SFT + dac_kl + span, from sft"
+    assert [row["title"] for row in plan.cells("table2")["rows"]] == ["MGSR", "one pass"]
+
+
+def test_the_plan_is_the_same_in_every_process() -> None:
+    code = (
+        "from pathlib import Path; from mgsr.config.load import load_config; from mgsr.config.plan import make_plan; "
+        f"w = Path({str(WORKFLOW)!r}); p = make_plan(w, load_config(w, {{'preset': 'smoke'}})); "
+        "print(*sorted([*p.runs, *p.evaluations, *p.models, p.data_name, p.floor_name()]))"
+    )
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={"PYTHONHASHSEED": seed}, cwd=ROOT, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    plan = plan_of()
+    here = sorted([*plan.runs, *plan.evaluations, *plan.models, plan.data_name, plan.floor_name()])
+    assert seen == {(" ".join(here) + "\n").encode()}
+
+
+def test_the_order_of_keys_is_no_part_of_identity() -> None:
+    one, two = {"steps": 7, "global_batch": 8}, {"global_batch": 8, "steps": 7}
+    assert plan_of({"training": one}).runs.keys() == plan_of({"training": two}).runs.keys()
+
+
+@pytest.mark.parametrize(
+    ("given", "runs", "evaluations", "data"),
+    [
+        ({"evaluation": {"decoding_seeds": [30, 40]}}, True, False, True),
+        ({"data": {"test_rows": {"dolly": 5}}}, True, False, True),
+        ({"note": "other", "tracking": {"experiment": "other"}}, True, True, True),
+        ({"threads": 2}, False, False, True),
+        ({"training": {"learning_rate": 0.5}}, False, False, True),
+        ({"training_seeds": [20]}, False, False, True),
+        ({"data": {"train_rows": 50}}, False, False, True),
+        ({"source": "local", "data_dir": "x"}, False, False, False),
+    ],
+)
+def test_what_keeps_its_name(given: Mapping[str, Any], runs: bool, evaluations: bool, data: bool) -> None:
+    base, other = plan_of(), plan_of(given)
+    kept = (
+        base.runs.keys() == other.runs.keys(),
+        base.evaluations.keys() == other.evaluations.keys(),
+        base.data_name == other.data_name,
+    )
+    assert kept == (runs, evaluations, data)
+
+
+def test_an_edited_overlay_renames_its_run_and_what_hangs_on_it(workflow: Path) -> None:
+    base = plan_of(folder=workflow)
+    (workflow / "methods" / "gkd.yaml").write_text(
+        (WORKFLOW / "methods" / "gkd.yaml").read_text().replace("beta: 0.1", "beta: 0.2")
+    )
+    other = plan_of(folder=workflow)
+    assert base.runs.keys() - other.runs.keys() == {run_of(base, "gkd")}
+    assert base.cells("table2") == other.cells("table2") and base.cells("table1") != other.cells("table1")
+    (workflow / "methods" / "sft.yaml").write_text("title: SFT\nstart: base\ntraining: {steps: 7}\n")
+    last = plan_of(folder=workflow)  # all students start there; the teacher does not
+    assert other.runs.keys() & last.runs.keys() == {run_of(base, "teacher")}
+
+
+def test_students_of_every_seed_share_the_teacher_and_start_from_their_own_sft() -> None:
+    plan = plan_of({"training_seeds": [10, 20]})
+    students = [run for run in plan.runs.values() if run.method.objective.distillation is not None]
+    assert {run.teacher_run for run in students} == {run_of(plan, "teacher")}
+    assert all(plan.runs[str(run.start_run)].seed == run.seed for run in students)
+    assert [row.seed for row in plan.tables["table1"] if row.method in ("teacher", "kd")] == [10, 10, 20]
+
+
+def test_a_method_without_teacher_waits_for_none() -> None:
+    plan = plan_of()
+    assert plan.runs[run_of(plan, "sft")].teacher_run is None and plan.runs[run_of(plan, "teacher")].teacher_run is None
+    evaluation = next(e for e in plan.evaluations.values() if e.run == run_of(plan, "sft"))
+    assert evaluation.teacher_run == run_of(plan, "teacher")  # for the held-out KL
+
+
+def test_a_pruned_student_is_built_from_its_source() -> None:
+    plan = plan_of({"preset": "mini"})
+    student = plan.runs[run_of(plan, "sft")].base_model
+    assert plan.model_source(student) == plan.runs[run_of(plan, "teacher")].base_model
+
+
+# --- digests of code ---------------------------------------------------------------------------------------------------
+
+
+class Package:
+    """A copy of the package, to edit."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        shutil.copytree(ROOT / "mgsr", folder / "mgsr", ignore=shutil.ignore_patterns("__pycache__"))
+        self.before = self.digests()
+
+    def digests(self) -> dict[str, str]:
+        code = (
+            "import json; from mgsr.config.identity import code_digest; from mgsr.config.plan import STAGES; "
+            "print(json.dumps({name: code_digest(*entries) for name, entries in STAGES.items()}))"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=self.folder, capture_output=True, text=True, check=True)
+        found: dict[str, str] = json.loads(done.stdout)
+        return found
+
+    def renamed_by(self, edits: Mapping[str, str]) -> set[str]:
+        """The stages whose digest changes when text is put at the end of files."""
+        old = {path: (self.folder / path).read_text() for path in edits}
+        for path, text in edits.items():
+            (self.folder / path).write_text(old[path] + text)
+        after = self.digests()
+        for path, text in old.items():
+            (self.folder / path).write_text(text)
+        return {name for name, digest in after.items() if digest != self.before[name]}
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
+    return Package(tmp_path_factory.mktemp("package"))
+
+
+def test_comments_docstrings_and_descriptions_rename_nothing(package: Package) -> None:
+    schema = package.folder / "mgsr" / "config" / "schema.py"
+    text = schema.read_text()
+    assert package.renamed_by({"mgsr/rollouts/scrg.py": "\n# a comment\n"}) == set()
+    edited = text.replace("optimiser steps", "steps of the optimiser").replace('"""MLflow."""', '"""Other words."""')
+    assert edited != text
+    schema.write_text(edited)
+    assert package.digests() == package.before
+    schema.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("file", "stages"),
+    [
+        ("mgsr/rollouts/scrg.py", {"train"}),
+        ("mgsr/rollouts/sampler.py", {"train", "evaluate"}),
+        ("mgsr/training/card.py", {"train"}),
+        ("mgsr/evaluation/floor.py", {"floor"}),
+        ("mgsr/evaluation/run.py", {"evaluate"}),
+        ("mgsr/tables/tracking.py", {"track"}),
+        ("mgsr/tables/statistics.py", {"tables", "report", "track"}),
+        ("mgsr/data/local.py", {"data", "train", "evaluate", "floor"}),
+        ("mgsr/models/tiny.py", {"model"}),
+        ("mgsr/preflight.py", set()),
+        ("mgsr/config/plan.py", set()),
+        ("mgsr/storage.py", set(STAGES)),
+    ],
+)
+def test_code_renames_the_stages_that_depend_on_it(package: Package, file: str, stages: set[str]) -> None:
+    assert package.renamed_by({file: "\nADDED = 1\n"}) == stages
+
+
+def test_the_papers_numbers_are_part_of_the_tables(package: Package) -> None:
+    line = "x,y,z\n"
+    assert package.renamed_by({"mgsr/tables/paper_tables/table1_main.csv": line}) == {"tables", "report"}

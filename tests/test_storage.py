@@ -1,0 +1,137 @@
+"""Files survive kills, full disks and damage; values have one spelling."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mgsr import storage
+from mgsr.errors import MgsrError
+
+
+def full_disk(*_: Any, **__: Any) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_value_has_one_spelling() -> None:
+    assert storage.canonical_json({"b": 1, "a": [1.5, None, "é"]}) == '{"a":[1.5,null,"é"],"b":1}'
+    assert storage.digest({"a": 1, "b": 2}) == storage.digest({"b": 2, "a": 1}) != storage.digest({"a": 1, "b": 3})
+    with pytest.raises(ValueError, match="Out of range"):
+        storage.canonical_json(float("nan"))
+
+
+def test_file_digest_is_sha256(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"abc")
+    assert storage.file_digest(tmp_path / "x").startswith("ba7816bf8f01cfea")
+
+
+def test_write_and_read_back(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "x.json"
+    storage.write_json(path, {"text": "é\r\n"})
+    assert storage.read_json(path) == {"text": "é\r\n"} and path.read_bytes().endswith(b"}\n")
+    storage.write_jsonl(path, [{"a": 1}, {"b": "line\u2028end"}])
+    assert list(storage.read_jsonl(path)) == [{"a": 1}, {"b": "line\u2028end"}]
+    assert names(path.parent) == ["x.json"]
+
+
+@pytest.mark.parametrize("step", ["_sync", "os.replace", "Path.write_text"])
+def test_a_full_disk_leaves_what_was_there(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.json"
+    storage.write_json(path, 1)
+    target = {"_sync": (storage, "_sync"), "os.replace": (os, "replace"), "Path.write_text": (Path, "write_text")}[step]
+    monkeypatch.setattr(*target, full_disk)
+    with pytest.raises(
+        MgsrError, match=r"x.json could not be written \(No space left on device\); what was there is unchanged"
+    ):
+        storage.write_json(path, 2)
+    monkeypatch.undo()
+    assert storage.read_json(path) == 1 and names(tmp_path) == ["x.json"]
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from mgsr import storage
+def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
+os.replace = die
+path = Path({path!r})
+{action}
+"""
+
+
+def kill_before_rename(path: Path, action: str) -> None:
+    done = subprocess.run([sys.executable, "-c", KILLED.format(path=str(path), action=action)], cwd=Path(__file__).parents[1])
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_a_kill_between_write_and_rename_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    storage.write_json(path, "old")
+    kill_before_rename(path, "storage.write_json(path, 'new')")
+    assert storage.read_json(path) == "old"
+    storage.write_json(path, "newer")
+    assert storage.read_json(path) == "newer"
+
+
+def test_a_kill_leaves_no_half_folder_and_the_next_attempt_clears_up(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    kill_before_rename(path, "with storage.new_folder(path) as new: (new / 'stale').write_text('half')")
+    assert not path.exists()
+    with storage.new_folder(path) as new:
+        (new / "sub").mkdir()
+        (new / "sub" / "card.json").write_text("{}")
+    assert names(tmp_path) == ["run"] and [str(p.relative_to(path)) for p in sorted(path.rglob("*"))] == [
+        "sub",
+        "sub/card.json",
+    ]
+
+
+def test_a_folder_whose_making_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run"
+    with storage.new_folder(path) as new:
+        (new / "x").write_text("old")
+    with pytest.raises(RuntimeError), storage.new_folder(path) as new:
+        raise RuntimeError
+    monkeypatch.setattr(storage, "_sync", full_disk)
+    with pytest.raises(MgsrError, match="run could not be written"), storage.new_folder(path) as new:
+        (new / "x").write_text("new")
+    assert names(tmp_path) == ["run"] and (path / "x").read_text() == "old"
+
+
+def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    for read in (storage.read_json, lambda p: list(storage.read_jsonl(p))):
+        with pytest.raises(MgsrError, match=r"x.json does not exist"):
+            read(path)
+    path.write_text('{"a": ')
+    with pytest.raises(MgsrError, match=r"x.json: not valid JSON"):
+        storage.read_json(path)
+    path.write_text('{"a": 1}\n{"a": \n')
+    with pytest.raises(MgsrError, match=r"x.json, line 2: not valid JSON"):
+        list(storage.read_jsonl(path))
+    path.write_bytes(b'{"a": "\xff"}\n')
+    for read in (storage.read_json, lambda p: list(storage.read_jsonl(p))):
+        with pytest.raises(MgsrError, match=r"x.json: not UTF-8"):
+            read(path)
+
+
+def test_numbers_that_are_none_are_never_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Out of range"):
+        storage.write_json(tmp_path / "x.json", {"loss": float("nan")})
+    assert names(tmp_path) == []
+
+
+def test_json_is_written_as_it_is_read_elsewhere(tmp_path: Path) -> None:
+    storage.write_json(tmp_path / "x.json", {"a": "ü"})
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"a": "ü"}

@@ -1,0 +1,166 @@
+"""The loop: what it computes does not depend on how the work is cut, and it stops where it must."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mgsr.config.schema import LoraConfig, RunSpec
+from mgsr.errors import MgsrError
+from mgsr.models.loading import load_model
+from mgsr.rollouts import sequence
+from mgsr.storage import read_json
+from mgsr.training import run as run_module
+from mgsr.training import step as step_module
+from mgsr.training.checkpoint import run_lock
+from mgsr.training.run import learning_rate_at, train
+from tests.training_support import DISTILLM, MGSR, SCRG_MIXED, make_root, metrics, run_spec, weights
+
+STUDENT = {**SCRG_MIXED, "student_share": 1.0}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_root(tmp_path_factory.mktemp("results"))
+
+
+def losses(root: Path, run: str, spec: RunSpec) -> list[float]:
+    train(run, spec, root)
+    return [line["loss"] for line in metrics(root, run)]
+
+
+def test_sft_learns(root: Path) -> None:
+    course = losses(root, "sft", run_spec(teacher_run=None, steps=30, learning_rate=2e-2))
+    assert course[-1] < course[0] - 1
+
+
+@pytest.mark.parametrize("averaging", ["token_mean", "sequence_mean"])
+def test_pitfall_11_accumulation_is_the_mean_over_the_step(root: Path, averaging: str) -> None:
+    objective = {**MGSR, "averaging": averaging}
+    whole = losses(root, "whole", run_spec(SCRG_MIXED, objective))
+    cut = losses(root, "cut", run_spec(SCRG_MIXED, objective, micro_batch=1, chunk=3, rollout_batch=2))
+    assert cut == pytest.approx(whole, rel=2e-4)
+
+
+def test_pitfall_10_student_steps_divide_by_their_own_tokens(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    original = step_module.make_parts
+
+    def recording(step: Any, *arguments: Any) -> Any:
+        for parts in original(step, *arguments):
+            seen.append(float(parts[0].token_weight.sum()))
+            yield parts
+
+    monkeypatch.setattr(run_module, "make_parts", recording)
+    train("own", run_spec(STUDENT, MGSR), root)
+    assert len(seen) == 8
+    assert seen == pytest.approx([1.0] * len(seen), rel=1e-5)
+
+
+def test_pitfall_1_a_label_shift_by_one_is_caught(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = losses(root, "right", run_spec(STUDENT, MGSR))
+    original = sequence.collate
+
+    def shifted(*arguments: Any) -> sequence.Batch:
+        batch = original(*arguments)
+        return sequence.Batch(**{**vars(batch), "hidden_index": batch.hidden_index + 1})
+
+    monkeypatch.setattr(step_module, "collate", shifted)
+    wrong = losses(root, "wrong", run_spec(STUDENT, MGSR))
+    assert abs(wrong[0] - right[0]) > 1e-3
+
+
+def test_mgsr_logs_every_term(root: Path) -> None:
+    train("terms", run_spec(SCRG_MIXED, MGSR), root)
+    line = metrics(root, "terms")[-1]
+    terms = {"loss", "sft", "distillation", "span", "band/log_width", "band/kept_mass", "band/kept_classes", "band/collapsed"}
+    assert terms | {"clip_network_gradient_norm", "gradient_norm", "learning_rate", "source", "student_share"} <= line.keys()
+    assert line["loss"] == pytest.approx(line["sft"] + line["distillation"] + line["span"], rel=1e-4)
+    card = read_json(root / "runs/terms/card.json")
+    assert 0 < card["student_step_share"] < 1
+    assert {"rollout", "scrg", "chunker", "teacher", "student", "update", "validation", "total"} <= card["timings"].keys()
+
+
+def test_a_run_without_student_text_says_so(root: Path) -> None:
+    spec = run_spec({**DISTILLM, "off_policy": {"initial_threshold": 0.0, "tolerance": 100.0, "buffer_size": 8}}, MGSR)
+    train("off", spec, root)
+    card = read_json(root / "runs/off/card.json")
+    assert card["student_step_share"] == 0
+    assert "no_student_text" in {warning["name"] for warning in card["warnings"]}
+
+
+def test_pitfall_31_a_loss_that_is_not_finite_stops_the_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, calls = step_module.chunked_loss, []
+
+    def poisoned(*arguments: Any) -> Any:
+        calls.append(0)
+        loss, sums = original(*arguments)
+        return (loss * float("nan"), sums) if len(calls) == 4 else (loss, sums)
+
+    monkeypatch.setattr(step_module, "chunked_loss", poisoned)
+    with pytest.raises(MgsrError, match=r"run nan, step 4 \(dataset sequences\): the loss is nan. Examples: dolly-train"):
+        train("nan", run_spec(), root)
+    assert (root / "checkpoints/nan/checkpoint-000000003/state.json").exists()
+
+
+def test_a_second_writer_is_refused(root: Path) -> None:
+    with run_lock(root / "checkpoints/twice"), pytest.raises(MgsrError, match="another process trains this run"):
+        train("twice", run_spec(), root)
+
+
+def test_a_run_refuses_data_that_changed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = run_module.Trainer.save
+
+    def stop(self: run_module.Trainer) -> None:
+        original(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_module.Trainer, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train("moved", run_spec(), root)
+    monkeypatch.setattr(run_module, "read_json", lambda _: {"digest": "another"})
+    with pytest.raises(MgsrError, match="the data changed"):
+        train("moved", run_spec(), root)
+
+
+def test_lora_trains_adapters_and_saves_plain_weights(root: Path) -> None:
+    train("lora", run_spec(SCRG_MIXED, MGSR, lora=LoraConfig(rank=2, dropout=0.0), learning_rate=1e-2), root)
+    before = load_model(root / "models/student").state_dict()
+    after = load_model(root / "runs/lora/model").state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved and all(".q_proj." in name or ".v_proj." in name for name in moved)
+
+
+def test_bf16_autocast_runs_and_keeps_fp32_weights(root: Path) -> None:
+    course = losses(root, "bf16", run_spec(SCRG_MIXED, MGSR, precision="bf16"))
+    assert course == pytest.approx(losses(root, "fp32", run_spec(SCRG_MIXED, MGSR)), rel=0.1)
+    assert {tensor.dtype for tensor in load_model(root / "runs/bf16/model").state_dict().values()} == {torch.float32}
+
+
+def test_learning_rate_goes_from_warm_up_to_the_cosines_end() -> None:
+    spec = run_spec(steps=100, warmup_steps=10, learning_rate=1.0, final_learning_rate=0.1)
+    rates = [learning_rate_at(step, spec) for step in range(1, 101)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0) and rates[10] == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.1) and rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_repeating_a_run_gives_the_same_weights(root: Path) -> None:
+    spec = run_spec(SCRG_MIXED, MGSR, dropout=0.2)
+    for run in ("once", "again"):
+        train(run, spec, root)
+    assert weights(root, "once") == weights(root, "again")
+
+
+def test_pitfall_19_26_two_processes_train_as_one(root: Path) -> None:
+    spec = run_spec(SCRG_MIXED, MGSR, processes=2)
+    alone = losses(root, "alone", spec.model_copy(update={"processes": 1}))
+    command = [sys.executable, "-c", "from mgsr.cli import main; main()", "train", "--run", "pair", "--root", str(root)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    finished = subprocess.run([*command, "--spec", spec.model_dump_json()], env=environment, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert [line["loss"] for line in metrics(root, "pair")] == pytest.approx(alone, rel=1e-3)
+    assert read_json(root / "runs/pair/card.json")["processes"] == 2

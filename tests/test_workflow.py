@@ -1,0 +1,241 @@
+"""The workflow as Snakemake reads it, in a copy of the repository: dry runs, targets, targeted reruns, the preflight."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PARTS = ("Snakefile", "mgsr", "workflow", "profiles", "results/.gitkeep")
+RULES = {"prepare_data": 1, "build_model": 2, "evaluate_floor": 1, "train_run": 12, "evaluate_run": 12, "write_table": 2}
+
+
+def copy(folder: Path) -> Path:
+    for part in PARTS:
+        source, to = ROOT / part, folder / part
+        to.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, to, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, to)
+    return folder
+
+
+def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    return subprocess.run(command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True)
+
+
+def jobs(dry: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """The table of a dry run: jobs by rule."""
+    assert dry.returncode == 0, dry.stdout + dry.stderr
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", dry.stdout + dry.stderr, re.MULTILINE)}
+
+
+def told(dry: subprocess.CompletedProcess[str]) -> set[str]:
+    """What the jobs of a dry run say they do."""
+    return set(re.findall(r"^Job \d+: (.*)$", dry.stdout + dry.stderr, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy to which nothing is ever done."""
+    return copy(tmp_path_factory.mktemp("fresh"))
+
+
+# In the command's place: every job's outputs, at once, so that Snakemake itself records what it did.
+SHIM = """#!/usr/bin/env bash
+set -euo pipefail
+command=$1; shift
+for word; do [[ $word = --* ]] && key=${word#--} || declare "$key=$word"; done
+write() { mkdir -p "$(dirname "$1")"; echo "this is ${1##*/}" > "$1"; }
+case $command in
+prepare) write "$out/manifest.json" ;;
+build-model) write "$out/config.json" ;;
+train) write "$root/runs/$run/card.json"; write "$root/runs/$run/metrics.jsonl" ;;
+evaluate) write "$root/evaluations/$name/summary.json"; write "$root/evaluations/$name/rows.jsonl" ;;
+floor) write "$out/summary.json"; write "$out/rows.jsonl" ;;
+table) name=$(sed 's/.*"table":"\\([a-z0-9]*\\)".*/\\1/' <<< "$cells")
+    for kind in cells.json csv md tex; do write "$folder/$name.$kind"; done ;;
+report) write "$out" ;;
+track) write "$receipt" ;;
+esac
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy in which smoke was run, with a command that only writes files."""
+    folder = copy(tmp_path_factory.mktemp("finished"))
+    shim = folder / "bin" / "mgsr"
+    shim.parent.mkdir()
+    shim.write_text(SHIM)
+    shim.chmod(0o755)
+    done = run_finished(folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "printed.txt").write_text(done.stdout)
+    return folder
+
+
+def run_finished(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    return snakemake(folder, *arguments, "--cores", "2", "--config", "preset=smoke", PATH=path)
+
+
+def test_a_dry_run_of_smoke_lists_every_job_once(fresh: Path) -> None:
+    dry = snakemake(fresh, "-n", "--config", "preset=smoke")
+    assert jobs(dry) == {**RULES, "write_report": 1, "sync_mlflow": 1, "all": 1, "total": 33}
+    assert {"train tiny, MGSR as printed, seed 10", "evaluate tiny, Teacher, seed 10", "write table2"} <= told(dry)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--config", "preset=mini"),
+        ("--config", "preset=paper"),
+        ("--config", "preset=paper", "recipe=controlled", "processes=4"),
+        (),
+        ("--cores", "2", "--config", "preset=mini", "source=local", "data_dir=records", "training={steps: 40, validations: 2}"),
+    ],
+    ids=["mini", "paper", "paper-controlled", "default", "mini-local"],
+)
+def test_dry_runs_of_the_other_presets(fresh: Path, arguments: tuple[str, ...]) -> None:
+    found = jobs(snakemake(fresh, "-n", "--cores", "2", *arguments))
+    families = 1 if "preset=mini" in arguments else 4
+    assert found["train_run"] == found["evaluate_run"] == 12 * families and found["build_model"] == 2 * families
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("data", {"prepare_data": 1, "data": 1, "total": 2}),
+        ("table1", {**RULES, "train_run": 10, "evaluate_run": 10, "write_table": 1, "table1": 1, "total": 26}),
+        ("table2", {**RULES, "train_run": 6, "evaluate_run": 4, "write_table": 1, "table2": 1, "total": 16}),
+        ("report", {**RULES, "write_report": 1, "report": 1, "total": 32}),
+        ("mlflow", {**RULES, "sync_mlflow": 1, "mlflow": 1, "total": 32}),
+    ],
+)
+def test_named_targets_as_the_readme_spells_them(fresh: Path, target: str, expected: dict[str, int]) -> None:
+    assert jobs(snakemake(fresh, target, "--cores", "2", "--config", "preset=smoke", "-n")) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (("preset=smok",), "presets: there is no 'smok'"),
+        (
+            ("preset=smoke", "training={stepz: 20}"),
+            "mgsr: preset smoke: training.stepz: no such key; the nearest valid one is 'steps'",
+        ),
+        (("preset=mini", "source=local"), "add data_dir=PATH to --config"),
+        (("preset=smoke", "threads=none"), "preset smoke: threads: input should be a valid integer"),
+    ],
+)
+def test_a_wrong_configuration_ends_before_any_job_without_traceback(
+    fresh: Path, given: tuple[str, ...], expected: str
+) -> None:
+    failed = snakemake(fresh, "--cores", "1", "--config", *given)
+    assert failed.returncode != 0 and expected in failed.stderr and "Traceback" not in failed.stdout + failed.stderr
+    assert [path.name for path in (fresh / "results").iterdir()] == [".gitkeep"]
+
+
+def test_the_preflight_stops_paper_in_time_and_leaves_no_lock(tmp_path: Path) -> None:
+    folder = copy(tmp_path)
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        hub = f"http://127.0.0.1:{free.getsockname()[1]}"
+    started = time.monotonic()
+    failed = snakemake(folder, "--cores", "2", CUDA_VISIBLE_DEVICES="", HF_ENDPOINT=hub, no_proxy="*")
+    assert time.monotonic() - started < 10 and failed.returncode == 1
+    assert "preset paper cannot run on this machine" in failed.stderr and "Traceback" not in failed.stderr
+    for words in (
+        "NVIDIA GPU: none visible",
+        "the Hugging Face hub",
+        "preset=smoke fits every machine",
+        "preset=mini source=local",
+    ):
+        assert words in failed.stderr
+    assert not list((folder / ".snakemake" / "locks").glob("*"))
+    assert not [path for path in (folder / "results").rglob("*") if path.is_file() and path.name != ".gitkeep"]
+
+
+def test_tables_are_printed_where_they_were_asked_for(finished: Path) -> None:
+    printed = (finished / "printed.txt").read_text()
+    assert "this is table1.md" in printed and "this is table2.md" in printed
+    for name in ("table1", "table2"):
+        (finished / "results" / "smoke" / "tables" / f"{name}.md").unlink()
+        one = run_finished(finished, name)
+        assert one.returncode == 0 and re.findall(r"this is table\d.md", one.stdout) == [f"this is {name}.md"]
+    manifest = next((finished / "results" / "smoke" / "data").glob("*/manifest.json"))
+    stamp, text = manifest.stat(), manifest.read_text()
+    manifest.unlink()
+    assert "this is table" not in run_finished(finished, "data").stdout
+    assert manifest.read_text() == text
+    os.utime(manifest, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert run_finished(finished).returncode == 0
+
+
+def test_what_is_finished_is_not_done_again(finished: Path) -> None:
+    again = run_finished(finished)
+    assert again.returncode == 0 and "Nothing to be done" in again.stdout + again.stderr
+
+
+EDITS = {
+    "gkd: in table 1": ("methods/gkd.yaml", "beta: 0.1", "beta: 0.2", "GKD", ("table1",)),
+    "reverse KL with SCRG: in table 2": (
+        "methods/reverse_kl_scrg.yaml",
+        "passes: 1",
+        "passes: 2",
+        "reverse KL on revised sequences",
+        ("table2",),
+    ),
+    "without span: in both": (
+        "methods/mgsr_without_span.yaml",
+        "objective: {span_weight: 0.0}",
+        "objective: {span_weight: 0.0, averaging: sequence_mean}",
+        "MGSR without span",
+        ("table1", "table2"),
+    ),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edited_overlay_reruns_its_training_its_evaluation_and_what_hangs_on_them(finished: Path, edit: str) -> None:
+    name, old, new, title, tables = EDITS[edit]
+    path = finished / "workflow" / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    try:
+        dry = run_finished(finished, "-n")
+        expected = {
+            "train_run": 1,
+            "evaluate_run": 1,
+            "write_table": len(tables),
+            "write_report": 1,
+            "sync_mlflow": 1,
+            "all": 1,
+        }
+        assert jobs(dry) == {**expected, "total": sum(expected.values())}
+        says = {f"train tiny, {title}, seed 10", f"evaluate tiny, {title}, seed 10", *(f"write {table}" for table in tables)}
+        assert told(dry) == says | {"write the report", "sync runs, scores and tables to MLflow"}
+    finally:
+        path.write_text(text)
+
+
+def test_another_title_trains_nothing(finished: Path) -> None:
+    path = finished / "workflow" / "methods" / "gkd.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("title: GKD", "title: GKD, share one half"))
+    found = jobs(run_finished(finished, "-n"))
+    path.write_text(text)
+    assert found == {"write_table": 1, "write_report": 1, "sync_mlflow": 1, "all": 1, "total": 4}

@@ -1,0 +1,100 @@
+"""A small results tree on which a training run takes a second or two."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from mgsr.config.schema import DataConfig, DataSpec, EvaluationConfig, EvaluationSpec, Method, ModelSpec, RunSpec, TinyModel
+from mgsr.data.prepare import prepare
+from mgsr.models.build import build_model
+
+DATA = DataConfig(
+    source="builtin",
+    max_length=128,
+    max_prompt_length=100,
+    train_rows=24,
+    validation_rows=6,
+    test_rows={"dolly": 3, "self_instruct": 3, "vicuna": 3, "sni": 3, "unni": 3},
+)
+TRAINING: dict[str, Any] = {
+    "steps": 8,
+    "global_batch": 4,
+    "micro_batch": 4,
+    "learning_rate": 1e-3,
+    "validations": 2,
+    "validation_rows": 3,
+    "log_every": 1,
+    "checkpoint_seconds": 0,
+}
+SCRG_MIXED = {"policy": "mixed", "scrg": {"passes": 1}}
+MGSR = {"sft_weight": 1.0, "distillation": {"name": "dac_kl"}, "span_weight": 1.0}
+DISTILLM = {"policy": "off_policy", "off_policy": {"initial_threshold": 0.8, "buffer_size": 8}}
+
+
+def make_root(root: Path) -> Path:
+    """Records, a teacher and a student that are not trained."""
+    prepare(DataSpec(source="builtin", data_dir=None, split="paper", code=""), root / "data/records", root / "lock.json")
+    for name, layers, width in (("teacher", 2, 32), ("student", 1, 16)):
+        model = TinyModel(builder="tiny", layers=layers, width=width, heads=2, initializer_range=0.1)
+        folder = root / ("runs/teacher/model" if name == "teacher" else "models/student")
+        build_model(ModelSpec(model=model, seed=layers, code=""), folder)
+    return root
+
+
+def run_spec(sequences: dict[str, Any] | None = None, objective: dict[str, Any] | None = None, **changes: Any) -> RunSpec:
+    """A student's run; `changes` are of the training settings, or of the spec where it has the key."""
+    spec = {name: changes.pop(name) for name in list(changes) if name in RunSpec.model_fields}
+    method = Method.model_validate(
+        {
+            "title": "under test",
+            "start": "base",
+            "sequences": sequences or {},
+            "objective": objective or {"sft_weight": 1.0},
+            "training": TRAINING | changes,
+        }
+    )
+    values: dict[str, Any] = {
+        "family": "tiny",
+        "method": method,
+        "seed": 10,
+        "data": "records",
+        "data_config": DATA,
+        "max_new_tokens": 10,
+        "validation_protocol": "plain",
+        "base_model": "student",
+        "start_run": None,
+        "teacher_run": "teacher",
+        "lora": None,
+        "threads": 1,
+        "processes": 1,
+        "code": "",
+    }
+    return RunSpec(**(values | spec))
+
+
+def evaluation_spec(run: str, **changes: Any) -> EvaluationSpec:
+    evaluation = EvaluationConfig(decoding_seeds=(10, 20), max_new_tokens=8, batch=4, heldout_rows=3)
+    values: dict[str, Any] = {
+        "run": run, "teacher_run": "teacher", "family": "tiny", "data": "records", "data_config": DATA,
+        "evaluation": evaluation, "threads": 1, "code": "",
+    }  # fmt: skip
+    return EvaluationSpec(**(values | changes))
+
+
+def metrics(root: Path, run: str, kind: str = "train") -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (root / "runs" / run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def weights(root: Path, run: str) -> bytes:
+    return (root / "runs" / run / "model/model.safetensors").read_bytes()
+
+
+def start_process(root: Path, run: str, spec: RunSpec) -> "subprocess.Popen[str]":
+    """`mgsr train` as the workflow calls it."""
+    command = [sys.executable, "-c", "from mgsr.cli import main; main()", "train", "--run", run, "--root", str(root)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*command, "--spec", spec.model_dump_json()], env=environment, stderr=subprocess.PIPE, text=True)
