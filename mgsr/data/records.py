@@ -104,3 +104,8 @@ def read_records(path: Path, prefix: str) -> list[Record]:
         )
         for index, (where, row) in enumerate(read_rows(path))
     ]
+
+
+def load_records(folder: Path, split: str) -> list[Record]:
+    """The prepared records of a split, in order."""
+    return [Record(**{**row, "references": tuple(row["references"])}) for row in read_jsonl(folder / f"{split}.jsonl")]

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mgsr.config.schema import TEST_SETS
-from mgsr.data.prepare import load_records
-from mgsr.data.records import Record
+from mgsr.data.records import Record, load_records
 from mgsr.errors import MgsrError
 from mgsr.evaluation.rows import AnswerRow, build_summary, write_rows
 from mgsr.rouge import rouge_l

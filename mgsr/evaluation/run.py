@@ -15,7 +15,7 @@ import torch
 
 from mgsr.config.schema import TEST_SETS, EvaluationSpec, RunSpec
 from mgsr.data.examples import Example, encode_examples
-from mgsr.data.prepare import load_records
+from mgsr.data.records import load_records
 from mgsr.evaluation.rows import AnswerRow, build_summary, read_rows, write_rows
 from mgsr.models.heads import LanguageModel, split
 from mgsr.models.loading import check_shared_vocabulary, load_model, load_tokenizer

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from mgsr.config.schema import RunSpec
 from mgsr.data.examples import Example, encode_examples
-from mgsr.data.prepare import load_records
+from mgsr.data.records import load_records
 from mgsr.data.spans import token_spans
 from mgsr.errors import MgsrError
 from mgsr.models.heads import LanguageModel, split
