@@ -43,7 +43,7 @@ def test_dropping_a_layer_equals_skipping_it(kind: str, tmp_path: Path) -> None:
     torch.testing.assert_close(rest, expected[:, 5:])
 
 
-@pytest.mark.parametrize(("first", "last"), [(2, 1), (1, 3), (0, 2)])
+@pytest.mark.parametrize(("first", "last"), [(1, 3), (0, 2)])
 def test_impossible_layers_are_refused(first: int, last: int, tmp_path: Path) -> None:
     save_model(random_model("llama"), TOKENIZER, tmp_path / "whole")
     with pytest.raises(MgsrError, match="model has layers 0 to 2"):

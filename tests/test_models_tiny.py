@@ -56,6 +56,6 @@ def test_initial_deviation(tmp_path: Path) -> None:
     assert load_model(tmp_path / "m").get_input_embeddings().weight.std().item() == pytest.approx(0.06, rel=0.05)
 
 
-def test_heads_must_divide_the_width(tmp_path: Path) -> None:
-    with pytest.raises(MgsrError, match="multiple of 6"):
-        build_model(spec(heads=3), tmp_path / "m")
+def test_heads_of_odd_width_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MgsrError, match="multiple of 8"):
+        build_model(spec(heads=4, width=20), tmp_path / "m")

@@ -1,15 +1,19 @@
 """A small results tree on which a training run takes a second or two."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mgsr.config.schema import DataConfig, DataSpec, EvaluationConfig, EvaluationSpec, Method, ModelSpec, RunSpec, TinyModel
 from mgsr.data.prepare import prepare
 from mgsr.models.build import build_model
+from mgsr.training.run import Trainer
 
 DATA = DataConfig(
     source="builtin",
@@ -32,6 +36,10 @@ TRAINING: dict[str, Any] = {
 SCRG_MIXED = {"policy": "mixed", "scrg": {"passes": 1}}
 MGSR = {"sft_weight": 1.0, "distillation": {"name": "dac_kl"}, "span_weight": 1.0}
 DISTILLM = {"policy": "off_policy", "off_policy": {"initial_threshold": 0.8, "buffer_size": 8}}
+
+# Child processes are forked from a server that has the imports done: seconds saved for each.
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["mgsr.training.run"])
 
 
 def make_root(root: Path) -> Path:
@@ -93,8 +101,20 @@ def weights(root: Path, run: str) -> bytes:
     return (root / "runs" / run / "model/model.safetensors").read_bytes()
 
 
-def start_process(root: Path, run: str, spec: RunSpec) -> "subprocess.Popen[str]":
+def call_train(root: Path, run: str, spec: RunSpec) -> "subprocess.CompletedProcess[str]":
     """`mgsr train` as the workflow calls it."""
     command = [sys.executable, "-c", "from mgsr.cli import main; main()", "train", "--run", run, "--root", str(root)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*command, "--spec", spec.model_dump_json()], env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.run([*command, "--spec", spec.model_dump_json()], env=environment, capture_output=True, text=True)
+
+
+def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
+    """The next run stops as by Ctrl-C once it has saved its checkpoint of this step."""
+    original = Trainer.save
+
+    def save(self: Trainer) -> None:
+        original(self)
+        if self.step == step:
+            raise KeyboardInterrupt
+
+    patch.setattr(Trainer, "save", save)

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mgsr.errors import MgsrError
-from mgsr.storage import file_digest, new_folder, read_json, write_json
+from mgsr.storage import digest, file_digest, new_folder, read_json, write_json
 
 Tensors = Mapping[str, torch.Tensor]
 KEPT = 2
@@ -38,7 +38,8 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensors], sta
         for name, group in tensors.items():
             save_file({key: value.contiguous() for key, value in group.items()}, new / f"{name}.safetensors")
         checksums = {file.name: file_digest(file) for file in sorted(new.iterdir())}
-        write_json(new / "state.json", {"step": step, "checksums": checksums, "state": dict(state)})
+        saved = {"step": step, "checksums": checksums, "state": dict(state)}
+        write_json(new / "state.json", {**saved, "digest": digest(saved)})
     for old in sorted(folder.glob("checkpoint-*"))[:-KEPT]:
         shutil.rmtree(old)
 
@@ -48,7 +49,8 @@ def load_checkpoint(folder: Path) -> tuple[int, dict[str, dict[str, torch.Tensor
     for path in sorted(folder.glob("checkpoint-*"), reverse=True):
         try:
             saved = read_json(path / "state.json")
-            broken = [name for name, checksum in saved["checksums"].items() if file_digest(path / name) != checksum]
+            broken = [] if saved.pop("digest") == digest(saved) else ["state.json"]
+            broken += [name for name, checksum in saved["checksums"].items() if file_digest(path / name) != checksum]
         except (MgsrError, OSError, KeyError) as error:
             broken = [str(error)]
         if broken:

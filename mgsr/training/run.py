@@ -7,6 +7,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
@@ -135,6 +137,14 @@ class Trainer:
             torch.cuda.synchronize()
         self.timings[stage] += time.perf_counter() - started
 
+    @contextmanager
+    def _named(self, step: int) -> Iterator[None]:
+        """Errors inside say which run and step they are of."""
+        try:
+            yield
+        except MgsrError as error:
+            raise MgsrError(f"run {self.run}, step {step}: {error}") from error
+
     # -- the sequences of a step ---------------------------------------------------------------------------------------
 
     def _step_sequences(self, step: int) -> tuple[StepSequences, str]:
@@ -196,23 +206,28 @@ class Trainer:
                 totals[name] += float(value)
         names = sorted(totals)
         figures: dict[str, Any] = dict(zip(names, self.world.sum(totals[name] for name in names), strict=True))
-        if not math.isfinite(figures["loss"]):
-            ids = ", ".join(sequence.example_id for sequence in sequences.distilled)
-            raise MgsrError(
-                f"run {self.run}, step {step} ({source} sequences): the loss is {figures['loss']}. Examples: {ids}. "
-                f"The last good checkpoint is kept in {self.folder}; lower the learning rate"
-            )
         with self._timed("update"):
             groups = self.optimizer.param_groups
-            norms = [torch.nn.utils.clip_grad_norm_(group["params"], self.training.gradient_clip) for group in groups]
+            norms = [float(torch.nn.utils.clip_grad_norm_(group["params"], self.training.gradient_clip)) for group in groups]
+            figures["gradient_norm"] = norms[0]
+            if len(norms) > 1:
+                figures["clip_network_gradient_norm"] = norms[1]
+            self._stop_unless_finite(source, sequences, figures)
             for group in groups:
                 group["lr"] = learning_rate_at(step, self.spec)
             self.optimizer.step()
             self.optimizer.zero_grad()
-        figures |= {"source": source, "learning_rate": groups[0]["lr"], "gradient_norm": float(norms[0])}
-        if len(norms) > 1:
-            figures["clip_network_gradient_norm"] = float(norms[1])
-        return figures
+        return figures | {"source": source, "learning_rate": groups[0]["lr"]}
+
+    def _stop_unless_finite(self, source: str, sequences: StepSequences, figures: dict[str, float]) -> None:
+        """Before the update: a gradient can be not finite where the loss is, and would spoil the weights of the checkpoint."""
+        for name in ("loss", "gradient_norm", "clip_network_gradient_norm"):
+            if not math.isfinite(figures.get(name, 0.0)):
+                ids = ", ".join(sequence.example_id for sequence in self.world.gather(sequences.distilled))
+                raise MgsrError(
+                    f"the {name.replace('_', ' ')} on {source} sequences is {figures[name]}. Examples: {ids}. "
+                    f"The last good checkpoint is kept in {self.folder}; lower the learning rate"
+                )
 
     def _to_device(self, part: Any) -> Any:
         moved = {name: value.to(self.world.device) if hasattr(value, "to") else value for name, value in vars(part).items()}
@@ -278,13 +293,13 @@ class Trainer:
         steps, count = self.training.steps, min(self.training.validations, self.training.steps)
         validate_at = {round(steps * k / count) for k in range(1, count + 1)}
         if not self.resume():
-            with self._timed("total"):
+            with self._timed("total"), self._named(0):
                 self._validate(with_scores=False)  # the adaptive schedule compares with the loss before training
         saved = time.monotonic()
         name = f"{self.spec.family} {self.spec.method.title}"
         bar = tqdm(total=steps, initial=self.step, desc=name, disable=not self.world.is_main, mininterval=5.0)
         while self.step < steps:
-            with self._timed("total"):
+            with self._timed("total"), self._named(self.step + 1):
                 figures = self._optimise(self.step + 1)
                 self.step += 1
                 if self.step % self.training.log_every == 0 or self.step == steps:
@@ -306,7 +321,7 @@ class Trainer:
         if self.best is None:
             raise MgsrError(f"run {self.run}: no validation took place")
         load_trainable_state(self.student, self.best_state)
-        lines = [{k: round(v, 6) if isinstance(v, float) else v for k, v in line.items()} for line in self.lines]
+        lines = [{k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in line.items()} for line in self.lines]
         card = make_card(
             self.run,
             self.spec,
@@ -315,7 +330,7 @@ class Trainer:
             threads=torch.get_num_threads(),
             processes=self.world.size,
             device=torch.cuda.get_device_name() if self.world.device.type == "cuda" else "cpu",
-            parameters=sum(p.numel() for p in self.student.parameters()),
+            parameters=sum(value.numel() for name, value in self.student.named_parameters() if ".lora_" not in name),
             timings={name: round(seconds, 3) for name, seconds in self.timings.items()},
             best_step=self.best["step"],
             validation=self.best,
@@ -346,7 +361,12 @@ def train(run: str, spec: RunSpec, root: Path) -> None:
 
 def main() -> None:
     """Entry of the processes that torchrun starts: the run's digest and spec in the environment."""
-    train(os.environ["MGSR_RUN"], RunSpec.model_validate(json.loads(os.environ["MGSR_SPEC"])), Path(os.environ["MGSR_ROOT"]))
+    spec = RunSpec.model_validate(json.loads(os.environ["MGSR_SPEC"]))
+    try:
+        train(os.environ["MGSR_RUN"], spec, Path(os.environ["MGSR_ROOT"]))
+    except MgsrError as error:
+        sys.exit(f"mgsr: {error}")
+    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
