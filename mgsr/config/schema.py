@@ -250,7 +250,7 @@ class TrainingConfig(Strict):
 
     steps: int = Field(ge=1, description="optimiser steps")
     global_batch: int = Field(32, ge=1, description="sequences an optimiser step, over all processes")
-    micro_batch: int = Field(8, ge=1, description="sequences a forward pass at most; changes no result")
+    micro_batch: int = Field(8, ge=1, description="sequences a forward pass at most; changes no result without dropout")
     learning_rate: float = Field(5e-4, gt=0, description="at the cosine's start")
     final_learning_rate: float = Field(1e-7, ge=0, description="the cosine's end")
     warmup_steps: int = Field(0, ge=0, description="linear rise before the cosine")
