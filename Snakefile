@@ -24,7 +24,7 @@ ROOT = str(PLAN.root)
 LOCK = "results/hub.lock.json"
 DATA = f"{ROOT}/data/{PLAN.data_name}"
 TABLES = f"{ROOT}/tables"
-CELLS = expand(f"{TABLES}/{{table}}.cells.json", table=sorted(PLAN.tables))
+CELLS = expand(f"{TABLES}/{{table}}.cells.json", table=PLAN.config.default_tables)
 
 
 wildcard_constraints:

@@ -328,6 +328,9 @@ class Config(Strict):
     tables: dict[Literal["table1", "table2"], tuple[str, ...]] = Field(
         min_length=1, description="the methods of each table, in order: files of workflow/methods"
     )
+    default_tables: tuple[Literal["table1", "table2"], ...] = Field(
+        ("table1", "table2"), min_length=1, description="the tables of target `all`, of its report and of its MLflow store"
+    )
     overlays: tuple[Overlay, ...] = Field((), description="applied after the method's own file and the recipe's overlays")
     tracking: TrackingConfig = Field(TrackingConfig(), description="MLflow")
     note: str = Field("", description="printed under every table")
@@ -337,6 +340,8 @@ class Config(Strict):
         for table, methods in self.tables.items():
             if not methods or len(set(methods)) < len(methods):
                 raise ValueError(f"tables.{table} must name at least one method, and each once")
+        if absent := sorted(set(self.default_tables) - set(self.tables)):
+            raise ValueError(f"default_tables names {', '.join(absent)}, which tables does not define")
         for seeds in (self.training_seeds, self.evaluation.decoding_seeds, self.evaluation.protocols):
             if len(set(seeds)) < len(seeds):
                 raise ValueError(f"{', '.join(map(str, seeds))}: a seed or protocol stands there twice")
