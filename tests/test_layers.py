@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mgsr"
 ORDER = ("config", "data", "models", "rollouts", "objectives", "training", "evaluation", "tables")
-BASE = ("errors", "storage", "rouge", "devices", "hub_lock")  # beneath every layer; they import one another only
+BASE = ("errors", "storage", "rouge", "devices", "hub_lock", "plugins")  # beneath every layer; they import one another only
 TOP = ("cli", "preflight")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

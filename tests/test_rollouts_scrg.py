@@ -224,7 +224,8 @@ def test_without_a_candidate_the_sequence_is_kept():
     greedy = sample(split(model), prompts(6), Decoding(20, 64, greedy=True))
     revised, stats = run(split(model), split(sharp), greedy, passes=2)
     assert revised == greedy
-    assert stats == ScrgStats(((None,) * 6,) * 2) and stats.revised_share == 0
+    lengths = tuple(len(sequence.response_ids) for sequence in greedy)
+    assert stats == ScrgStats(((None,) * 6,) * 2, (lengths,) * 2) and stats.hits == [] and stats.revised_share == 0
 
 
 def test_teacher_draws_are_independent_of_the_rollouts(student):

@@ -132,14 +132,15 @@ def read_named(folder: Path, kind: str, name: str) -> dict[str, Any]:
 
 
 def load_config(folder: Path, given: Mapping[str, Any]) -> Config:
-    """The preset that `given` names (else `paper`) under the values of `given`.
+    """The rows of workflow/tables.yaml, over them the preset that `given` names (else `paper`), over it the values of `given`.
 
     `source` and `data_dir` may stand at the top for brevity; they mean `data.source` and `data.data_dir`.
     """
     values = dict(given)
     preset = str(values.get("preset", "paper"))
     data = {key: values.pop(key) for key in SHORTCUTS if key in values}
-    merged = merge(merge(read_named(folder, "presets", preset), {"preset": preset}), values)
+    below = merge(read_yaml(folder / "tables.yaml"), read_named(folder, "presets", preset))
+    merged = merge(merge(below, {"preset": preset}), values)
     if data and isinstance(merged.get("data"), Mapping):  # anything else is an error below
         merged = merge(merged, {"data": data})
     config = validated(Config, merged, f"preset {preset}")
@@ -185,10 +186,15 @@ def method_values(folder: Path, name: str, above: tuple[str, ...] = ()) -> dict[
     return merge(method_values(folder, str(base), (*above, name)), values) if base else values
 
 
+def applies(overlay: Overlay, family: str, method: str) -> bool:
+    named = not overlay.methods or method in overlay.methods
+    return named and method not in overlay.except_methods and (not overlay.families or family in overlay.families)
+
+
 def resolve_method(folder: Path, config: Config, overlays: tuple[Overlay, ...], family: str, name: str) -> Method:
     """The preset's training settings, then the method's file, then each overlay that fits."""
     values = merge({"training": config.training.model_dump()}, method_values(folder, name))
     for overlay in overlays:
-        if (not overlay.methods or name in overlay.methods) and (not overlay.families or family in overlay.families):
+        if applies(overlay, family, name):
             values = merge(values, overlay.set)
     return validated(Method, values, f"method {name} of family {family}")

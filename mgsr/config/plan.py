@@ -12,6 +12,7 @@ from mgsr.config.load import load_overlays, resolve_method
 from mgsr.config.schema import (
     TEST_SETS,
     Config,
+    Custom,
     DataSpec,
     EvaluationSpec,
     Family,
@@ -24,6 +25,7 @@ from mgsr.config.schema import (
     TinyModel,
 )
 from mgsr.errors import MgsrError
+from mgsr.plugins import source_digest
 from mgsr.storage import digest
 
 STAGES = {  # the modules at which each stage's imports begin
@@ -52,6 +54,13 @@ def describe(method: Method) -> str:
     terms = ["SFT" if objective.sft_weight else "", distillation, "span" if objective.span_weight else ""]
     start = "" if method.role == "teacher" else f", from {method.start}"
     return f"{method.role}: {sequences.policy}{share}{revised}, {' + '.join(filter(None, terms))}{start}"
+
+
+def custom_functions(method: Method) -> list[str]:
+    """What the method takes from the user's own modules, as `module:name`."""
+    distillation = method.objective.distillation
+    named = [method.sequences.function, distillation.function if isinstance(distillation, Custom) else None]
+    return [name for name in named if name]
 
 
 def check_batches(method: Method, processes: int, where: str) -> None:
@@ -172,6 +181,7 @@ class Plan:
             threads=self.config.threads,
             processes=self.config.processes,
             code=code_digest(*STAGES["train"]),
+            custom_code=tuple(source_digest(name) for name in custom_functions(method)),
         )
         self.runs[spec_digest(spec)] = spec
         return spec_digest(spec), method

@@ -122,9 +122,22 @@ class Family(Strict):
 
 
 class ScrgConfig(Strict):
-    """Sequence correction and re-generation (Eq. 3-4)."""
+    """Sequence correction and re-generation (Eq. 3-4). Defaults are as printed."""
 
     passes: int = Field(1, ge=1, description="how often each sequence is revised (Table 4c)")
+    score: Literal["kl", "teacher_nll", "log_ratio"] = Field(
+        "kl",
+        description="what is largest at the error token; `kl`: as printed; `teacher_nll`: -log t(y); `log_ratio`: log s(y)/t(y)",
+    )
+    direction: Literal["student_teacher", "teacher_student"] = Field(
+        "student_teacher", description="of score `kl`; `student_teacher`: KL(student || teacher), as printed"
+    )
+    teacher_token: Literal["sample", "greedy"] = Field(
+        "sample", description="the teacher's token: drawn at T = 1, as printed, or its most probable one"
+    )
+    suffix_writer: Literal["student", "teacher"] = Field(
+        "student", description="who goes on after the corrected token; `student`: as printed"
+    )
 
 
 class OffPolicyConfig(Strict):
@@ -136,23 +149,42 @@ class OffPolicyConfig(Strict):
     buffer_size: int = Field(1000, ge=1, description="sequences of all processes together")
 
 
+class CollectionConfig(Strict):
+    """MiniLLM's rollouts (Gu et al. 2024): collected at one time, then trained on for some epochs."""
+
+    rollouts: int = Field(256, ge=1, description="sequences a collection, over all processes; a multiple of the global batch")
+    inner_epochs: int = Field(4, ge=1, description="how often each sequence of a collection is trained on")
+    teacher_mix: float = Field(0.2, ge=0, lt=1, description="the teacher's share in the distribution that is sampled from")
+
+
+Policy = Literal["dataset", "student", "mixed", "off_policy", "teacher", "collection", "custom"]
+
+
 class SequencesConfig(Strict):
     """Which sequences a step trains on."""
 
-    policy: Literal["dataset", "student", "mixed", "off_policy"] = Field(
+    policy: Policy = Field(
         "dataset",
-        description="`student`: every batch is the student's; `mixed`: a share of them; `off_policy`: DistiLLM's schedule",
+        description="`student`: every batch is the student's; `mixed`: a share of them; `off_policy`: DistiLLM's schedule; "
+        "`teacher`: the teacher's, one sample a prompt; `collection`: MiniLLM's; `custom`: a function of yours",
     )
     student_share: float = Field(
         0.5, ge=0, le=1, description="policy `mixed`: share of student-generated batches (GKD's lambda)"
     )
     off_policy: OffPolicyConfig = Field(OffPolicyConfig(), description="policy `off_policy`: its schedule and buffer")
-    scrg: ScrgConfig | None = Field(None, description="revise student sequences; null leaves them as they are")
+    collection: CollectionConfig = Field(CollectionConfig(), description="policy `collection`: MiniLLM's rollouts")
+    function: str | None = Field(None, description="policy `custom`: `module:function`, see docs/own_method.md")
+    scrg: ScrgConfig | None = Field(None, description="revise generated sequences; null leaves them as they are")
+    dataset_terms: Literal["all", "sft"] = Field(
+        "all", description="on the dataset batches of a mixture: all terms of the objective, or the SFT term alone"
+    )
 
     @model_validator(mode="after")
-    def _scrg_has_something_to_revise(self) -> Self:
-        if self.scrg is not None and self.policy == "dataset":
-            raise ValueError("scrg revises student sequences, and policy 'dataset' has none; choose another policy")
+    def _parts_fit(self) -> Self:
+        if self.scrg is not None and self.policy in ("dataset", "collection"):
+            raise ValueError(f"scrg revises student sequences, and policy '{self.policy}' has none to revise; choose another")
+        if (self.policy == "custom") != (self.function is not None):
+            raise ValueError("policy 'custom' and the key function (`module:function`) go together")
         return self
 
 
@@ -166,6 +198,19 @@ class ReverseKl(Strict):
     """KL(student || teacher)."""
 
     name: Literal["reverse_kl"]
+
+
+class SymmetricKl(Strict):
+    """forward_share KL(teacher || student) + (1 - forward_share) KL(student || teacher)."""
+
+    name: Literal["symmetric_kl"]
+    forward_share: float = Field(0.5, ge=0, le=1, description="0.1 in the code base, half and half elsewhere")
+
+
+class TotalVariation(Strict):
+    """Half the sum of |p - q|."""
+
+    name: Literal["total_variation"]
 
 
 class GeneralizedJsd(Strict):
@@ -196,14 +241,18 @@ class DacKlConfig(Strict):
     """Distribution-adaptive clipping KL (Eq. 5-8). Defaults depart from the print where it cannot train: docs/methods.md."""
 
     name: Literal["dac_kl"]
+    direction: Literal["reverse", "forward"] = Field(
+        "reverse", description="`reverse`: KL(student || teacher) as Eq. 8 prints it; `forward`: as Fig. 3 is captioned"
+    )
     content: Literal["mask_times_prob", "mask"] = Field(
         "mask_times_prob", description="what the clipped vectors hold in the band; `mask`: Eq. 7 read literally"
     )
     target: Literal["once", "twice"] = Field(
         "once", description="target class inside the band counted once (union) or twice (as printed)"
     )
-    normalisation: Literal["residual", "none"] = Field(
-        "residual", description="`residual`: one more bucket for the rest; `none`: as printed, can be negative"
+    normalisation: Literal["residual", "kept", "none"] = Field(
+        "residual",
+        description="`residual`: one more bucket for the rest; `kept`: over what is kept; `none`: as printed, can be negative",
     )
     mask_space: Literal["log", "probability"] = Field(
         "log", description="where thresholds are compared; `probability`: as printed"
@@ -211,20 +260,93 @@ class DacKlConfig(Strict):
     softness: float = Field(
         0.2, gt=0, description="width of the mask's edge: tau (log space) or eps (probability space, 1e-7 as printed)"
     )
-    trained_by: Literal["mass_floor", "same"] = Field(
+    thresholds: Literal["learned", "fixed", "rank", "mass"] = Field(
+        "learned",
+        description="`learned`: by f; `fixed`: the start values; `rank`: start values are levels of the ascending sort; "
+        "`mass`: they bound the mass above a class",
+    )
+    parts: Literal["both", "target_only", "dense_only"] = Field(
+        "both", description="what is kept: band and target, or one of them (Table 3b)"
+    )
+    trained_by: Literal["mass_floor", "same", "detached"] = Field(
         "mass_floor",
-        description="what trains f: `same`: the loss itself, as printed; `mass_floor`: and a penalty on lost teacher mass",
+        description="what trains f: `same`: the loss itself, as printed; `mass_floor`: and a penalty on lost teacher mass; "
+        "`detached`: nothing",
     )
     mass_floor: float = Field(0.95, gt=0, lt=1, description="teacher mass that the band should keep")
     mass_floor_weight: float = Field(100.0, ge=0, description="of the penalty")
+    student_input: Literal["detached", "attached"] = Field(
+        "detached", description="f's view of the student; `attached` lets the student learn to steer f"
+    )
     start_upper: float = Field(0.999, gt=0, lt=1, description="upper threshold before training")
     start_lower: float = Field(1e-4, gt=0, lt=1, description="lower threshold before training")
     hidden_width: int = Field(64, ge=1, description="of the clipping network f")
 
 
+class CrossEntropy(Strict):
+    """-log q of the sequence's own tokens. On the teacher's text this is SeqKD (Kim & Rush 2016)."""
+
+    name: Literal["cross_entropy"]
+
+
+class PolicyGradientConfig(Strict):
+    """MiniLLM's reverse KL by policy gradient (Gu et al. 2024; its code). It needs policy `collection`."""
+
+    name: Literal["policy_gradient"]
+    reward_scale: float = Field(0.5, gt=0, description="the log ratio is divided by it")
+    reward_clip: float = Field(100.0, gt=0, description="bound of a scaled reward, both ways")
+    discount: float = Field(0.95, gt=0, le=1, description="of later rewards")
+    advantage: Literal["code", "paper"] = Field(
+        "code", description="`code`: discounted from t on, over the remaining length; `paper`: mean of later rewards"
+    )
+    ratio_clip: float = Field(0.2, gt=0, lt=1, description="the importance ratio counts between 1 - it and 1 + it")
+    single_step_weight: float = Field(1.0, ge=0, description="of the full-vocabulary KL(student || teacher) on the prefixes")
+    weighted_single_step: bool = Field(False, description="multiply that KL by the importance weight, as the paper does")
+
+
+class Custom(Strict):
+    """A loss of yours: `module:function` or `module:Class`; see docs/own_method.md."""
+
+    name: Literal["custom"]
+    function: str = Field(description="`module:name`, found from the folder where the workflow runs")
+    parameters: dict[str, Any] = Field(default_factory=dict, description="keyword arguments of the function or class")
+
+
 Distillation = Annotated[
-    ForwardKl | ReverseKl | GeneralizedJsd | SkewForwardKl | SkewReverseKl | DacKlConfig, Field(discriminator="name")
+    ForwardKl
+    | ReverseKl
+    | SymmetricKl
+    | TotalVariation
+    | GeneralizedJsd
+    | SkewForwardKl
+    | SkewReverseKl
+    | DacKlConfig
+    | CrossEntropy
+    | PolicyGradientConfig
+    | Custom,
+    Field(discriminator="name"),
 ]
+
+
+class SpanConfig(Strict):
+    """Span-level correlation consistency (Eq. 9-10): its readings."""
+
+    priors: Literal["phrases", "fixed", "sentences"] = Field(
+        "phrases", description="what a span is: noun, verb and prepositional phrases (as printed), runs of k tokens, sentences"
+    )
+    fixed_length: int = Field(4, ge=1, description="tokens of a span; priors `fixed`")
+    prepositional: Literal["pnp", "chunk"] = Field(
+        "pnp", description="a prepositional phrase: with its noun phrase, or textblob's bare chunk"
+    )
+    min_tokens: int = Field(1, ge=1, description="shorter spans are left out; a span of one token counts with value 0")
+    uncovered: Literal["drop", "own"] = Field(
+        "drop", description="tokens outside phrases: in no span, or each uncovered run is a span of its own"
+    )
+    divisor: Literal["tokens", "pairs"] = Field("tokens", description="of a span's sum: its n tokens (as printed) or n - 1 pairs")
+    norm: Literal["l2", "l2_squared"] = Field("l2", description="of a pair's difference; `l2`: as printed")
+    vectors: Literal["full", "clipped"] = Field(
+        "full", description="the distributions that are compared, or DAC-KL's clipped ones (needs `dac_kl`)"
+    )
 
 
 class ObjectiveConfig(Strict):
@@ -234,6 +356,7 @@ class ObjectiveConfig(Strict):
     distillation: Distillation | None = Field(None, description="divergence from the teacher; null: none")
     distillation_weight: float = Field(1.0, ge=0, description="of that divergence")
     span_weight: float = Field(0.0, ge=0, description="span-level correlation consistency (Eq. 9-10)")
+    span: SpanConfig = Field(SpanConfig(), description="its readings")
     averaging: Literal["token_mean", "sequence_mean"] = Field(
         "token_mean", description="`token_mean`: over all response tokens of the optimiser step; `sequence_mean`: as printed"
     )
@@ -242,7 +365,20 @@ class ObjectiveConfig(Strict):
     def _something_to_minimise(self) -> Self:
         if not (self.sft_weight or self.span_weight or (self.distillation is not None and self.distillation_weight)):
             raise ValueError("every term has weight 0; give sft_weight, span_weight or a distillation with its weight")
+        if self.span.vectors == "clipped" and self.span_weight and not isinstance(self.distillation, DacKlConfig):
+            raise ValueError("span.vectors 'clipped' compares DAC-KL's vectors; set distillation to dac_kl")
         return self
+
+
+class WarningsConfig(Strict):
+    """When a run's card warns (docs/methods.md). Thresholds are ours."""
+
+    spike_factor: float = Field(5.0, gt=1, description="DAC-KL above so many times its running median is a spike")
+    steps_share: float = Field(0.9, gt=0, le=1, description="share of logged steps that makes a band or network suspicious")
+    collapsed_share: float = Field(0.9, gt=0, le=1, description="share of positions with at most one kept class: a collapsed band")
+    untrained_norm: float = Field(1e-8, ge=0, description="gradient norm of f below which it is not trained")
+    span_share: float = Field(0.5, gt=0, le=1, description="the span term's share of the loss above which it dominates")
+    span_steps: int = Field(100, ge=1, description="for so many steps in a row")
 
 
 class TrainingConfig(Strict):
@@ -266,20 +402,54 @@ class TrainingConfig(Strict):
     checkpoint_seconds: float = Field(300.0, ge=0, description="time between checkpoints; 0 is every step")
     rollout_batch: int = Field(32, ge=1, description="sequences decoded together")
     chunk: int = Field(256, ge=2, description="positions whose logits exist at one time; changes no result")
+    warnings: WarningsConfig = Field(WarningsConfig(), description="thresholds of the card's warnings")
 
 
 class Method(Strict):
     """A row of a table: sequences x objective x start."""
 
     title: str = Field(description="as tables print it")
-    role: Literal["student", "teacher"] = Field("student", description="`teacher`: trains the family's teacher model")
+    role: Literal["student", "teacher", "checkpoint"] = Field(
+        "student", description="`teacher`: trains the family's teacher model; `checkpoint`: trains nothing (see `checkpoints`)"
+    )
     start: Literal["base", "sft"] = Field("sft", description="`sft`: the student after supervised fine-tuning")
     sequences: SequencesConfig = Field(SequencesConfig(), description="which sequences a step trains on")
     objective: ObjectiveConfig = Field(ObjectiveConfig(), description="what is minimised on them")
     training: TrainingConfig = Field(description="the preset's `training` where the method says nothing else")
 
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        distillation = self.objective.distillation
+        gradient = isinstance(distillation, PolicyGradientConfig) and self.objective.distillation_weight > 0
+        if gradient != (self.sequences.policy == "collection"):
+            raise ValueError("distillation 'policy_gradient' and sequences.policy 'collection' go together")
+        if self.sequences.policy == "collection" and self.sequences.collection.rollouts % self.training.global_batch:
+            raise ValueError(
+                f"sequences.collection.rollouts {self.sequences.collection.rollouts} is not a multiple of "
+                f"training.global_batch {self.training.global_batch}; choose one that is"
+            )
+        return self
+
 
 # --- evaluation -------------------------------------------------------------------------------------------------------
+
+
+class ExposureConfig(Strict):
+    """ExAccErr (Arora et al. 2022; MiniLLM's appendix): how much errors of the student's own prefixes add up (Table 4a)."""
+
+    lengths: tuple[Annotated[int, Field(ge=1)], ...] = Field((50, 100, 200), min_length=1, description="response lengths, rising")
+    samples: int = Field(10, ge=1, description="samples a prompt of each model")
+    rows: int = Field(500, ge=1, description="Dolly test rows")
+    finished: Literal["running", "zero"] = Field(
+        "running", description="a position's mean is over the sequences still running, or finished ones count as 0"
+    )
+
+
+class ProbeConfig(Strict):
+    """The open checks that train nothing: injected errors, span statistics, diversity of rollouts."""
+
+    rows: int = Field(200, ge=2, description="Dolly test rows")
+    samples: int = Field(2, ge=1, description="rollouts a prompt for diversity")
 
 
 class EvaluationConfig(Strict):
@@ -306,9 +476,29 @@ class TrackingConfig(Strict):
 class Overlay(Strict):
     """States only what differs, for the named methods and families (empty: all of them)."""
 
-    methods: tuple[str, ...] = Field((), description="files of workflow/methods")
+    methods: tuple[str, ...] = Field((), description="names of methods")
+    except_methods: tuple[str, ...] = Field((), description="methods it does not apply to")
     families: tuple[str, ...] = Field((), description="families of a preset")
     set: dict[str, Any] = Field(description="keys of a method: start, sequences, objective, training")
+
+
+class Checkpoint(Strict):
+    """A model that is scored and never trained: a released one, or your own. A row of Table 1."""
+
+    title: str = Field(description="as tables print it")
+    family: str = Field(description="whose teacher it is compared with")
+    model: HubModel = Field(description="its name on the hub, or its folder")
+
+
+class SmallStudent(Strict):
+    """Another student of a family's teacher, for the open check `small_students`."""
+
+    family: str = Field(description="whose teacher and settings it has")
+    student: ModelConfig = Field(description="its base model")
+
+
+TableName = Literal["table1", "table2", "table3a", "table3b", "table3c", "table4a", "table4b", "table4c"]
+CheckName = Literal["clipping_range", "span_priors", "sensitivity", "diversity", "small_students"]
 
 
 class Config(Strict):
@@ -325,21 +515,36 @@ class Config(Strict):
     training: TrainingConfig = Field(description="of every run; methods and recipes state what differs")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="decoding and scoring")
     training_seeds: tuple[int, ...] = Field((10,), min_length=1, description="each student is trained once a seed")
-    tables: dict[Literal["table1", "table2"], tuple[str, ...]] = Field(
-        min_length=1, description="the methods of each table, in order: files of workflow/methods"
+    exposure: ExposureConfig = Field(ExposureConfig(), description="ExAccErr, Table 4a")
+    probe: ProbeConfig = Field(ProbeConfig(), description="open checks that train nothing")
+    tables: dict[TableName, tuple[str, ...]] = Field(
+        min_length=1, description="the methods of each table, in order; workflow/tables.yaml has them for every preset"
     )
-    default_tables: tuple[Literal["table1", "table2"], ...] = Field(
-        ("table1", "table2"), min_length=1, description="the tables of target `all`, of its report and of its MLflow store"
+    default_tables: tuple[TableName, ...] = Field(
+        min_length=1, description="the tables of target `all`, of its report and of its MLflow store"
     )
+    checks: dict[CheckName, tuple[str, ...]] = Field(
+        default_factory=dict, description="the methods that each open check compares; workflow/tables.yaml has them too"
+    )
+    checkpoints: dict[str, Checkpoint] = Field(default_factory=dict, description="models that are scored and never trained")
+    small_students: dict[str, SmallStudent] = Field(default_factory=dict, description="students of the open check of that name")
+    other_groups: bool = Field(False, description="also print other groups' numbers beside Table 1 and Table 3c")
     overlays: tuple[Overlay, ...] = Field((), description="applied after the method's own file and the recipe's overlays")
     tracking: TrackingConfig = Field(TrackingConfig(), description="MLflow")
     note: str = Field("", description="printed under every table")
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        for table, methods in self.tables.items():
-            if not methods or len(set(methods)) < len(methods):
-                raise ValueError(f"tables.{table} must name at least one method, and each once")
+        for key, named in (("tables", self.tables), ("checks", self.checks)):
+            for name, methods in named.items():
+                if not methods or len(set(methods)) < len(methods):
+                    raise ValueError(f"{key}.{name} must name at least one method, and each once")
+        for key, owners in (("checkpoints", self.checkpoints), ("small_students", self.small_students)):
+            for name, owner in owners.items():
+                if owner.family not in self.families:
+                    raise ValueError(f"{key}.{name}.family: there is no family '{owner.family}'")
+        if taken := sorted(set(self.small_students) & set(self.families)):
+            raise ValueError(f"small_students: {', '.join(taken)} is a family's name; choose another")
         if absent := sorted(set(self.default_tables) - set(self.tables)):
             raise ValueError(f"default_tables names {', '.join(absent)}, which tables does not define")
         for seeds in (self.training_seeds, self.evaluation.decoding_seeds, self.evaluation.protocols):
@@ -391,6 +596,7 @@ class RunSpec(Strict):
     threads: int
     processes: int
     code: str
+    custom_code: tuple[str, ...] = Field(description="digests of the user's modules that the method names")
 
 
 class EvaluationSpec(Strict):
@@ -402,5 +608,47 @@ class EvaluationSpec(Strict):
     data: str
     data_config: DataConfig
     evaluation: EvaluationConfig
+    threads: int
+    code: str
+
+
+class SamplesSpec(Strict):
+    """All that a teacher's samples for ExAccErr depend on."""
+
+    teacher_run: str
+    data: str
+    data_config: DataConfig
+    exposure: ExposureConfig
+    max_new_tokens: int
+    batch: int
+    threads: int
+    code: str
+
+
+class ExposureSpec(Strict):
+    """All that a run's ExAccErr depends on."""
+
+    run: str
+    samples: str = Field(description="digest of the SamplesSpec")
+    teacher_run: str
+    data: str
+    data_config: DataConfig
+    exposure: ExposureConfig
+    max_new_tokens: int
+    batch: int
+    threads: int
+    code: str
+
+
+class ProbeSpec(Strict):
+    """All that the open checks that train nothing depend on."""
+
+    student_run: str = Field(description="the SFT student")
+    teacher_run: str
+    data: str
+    data_config: DataConfig
+    probe: ProbeConfig
+    max_new_tokens: int
+    batch: int
     threads: int
     code: str

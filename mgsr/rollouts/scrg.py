@@ -24,9 +24,17 @@ from mgsr.rollouts.sequence import Batch, Sequence, by_length, collate
 
 @dataclass(frozen=True)
 class ScrgStats:
-    """What a revision did. positions[k][i]: where pass k corrected sequence i, None where it found no candidate."""
+    """What a revision did. positions[k][i]: where pass k corrected sequence i, None where it found no candidate; lengths[k][i]:
+    how many response tokens the sequence had before that pass."""
 
     positions: tuple[tuple[int | None, ...], ...]
+    lengths: tuple[tuple[int, ...], ...]
+
+    @property
+    def hits(self) -> list[tuple[int, int]]:
+        """(position, response length) of every correction."""
+        places = [list(zip(*pass_, strict=True)) for pass_ in zip(self.positions, self.lengths, strict=True)]
+        return [(position, length) for pass_ in places for position, length in pass_ if position is not None]
 
     @property
     def revised_share(self) -> float:
@@ -76,7 +84,7 @@ def revise(
     visits = [visit] * len(sequences) if isinstance(visit, int) else list(visit)
     current = list(sequences)
     standing: list[frozenset[int]] = [frozenset()] * len(current)
-    history = []
+    history, lengths = [], []
     for pass_ in range(1, config.passes + 1):
         keys = [
             row_key(seed, "teacher_token", at, pass_, sequence.example_id) for at, sequence in zip(visits, current, strict=True)
@@ -96,6 +104,7 @@ def revise(
                 )
                 for i, error in zip(group, found, strict=True):
                     errors[i] = error
+        lengths.append(tuple(len(sequence.response_ids) for sequence in current))
         hits = [(i, error) for i, error in enumerate(errors) if error is not None]
         prompts = []
         for i, error in hits:
@@ -118,7 +127,7 @@ def revise(
         for (i, _), sequence in zip(hits, rewritten, strict=True):
             current[i] = sequence
         history.append(tuple(error.position if error else None for error in errors))
-    return current, ScrgStats(tuple(history))
+    return current, ScrgStats(tuple(history), tuple(lengths))
 
 
 def _find_errors(

@@ -87,6 +87,7 @@ class Trainer:
         self.best: dict[str, Any] | None = None
         self.best_state: dict[str, torch.Tensor] = {}
         self.timings: defaultdict[str, float] = defaultdict(float)
+        self.scrg_hits: list[tuple[int, int]] = []  # this process's corrections of the current step
 
     # -- set-up --------------------------------------------------------------------------------------------------------
 
@@ -178,12 +179,14 @@ class Trainer:
                     raise MgsrError("sequences.scrg needs a teacher; this run has none")
                 with self._timed("scrg"):
                     shared["chunk"] = self.training.chunk
-                    sequences, _ = revise(self.language_model, self.teacher, sequences, scrg, **shared)
+                    sequences, stats = revise(self.language_model, self.teacher, sequences, scrg, **shared)
+                self.scrg_hits = stats.hits
         return sequences
 
     # -- one optimiser step --------------------------------------------------------------------------------------------
 
     def _optimise(self, step: int) -> dict[str, Any]:
+        self.scrg_hits = []
         sequences, source = self._step_sequences(step)
         torch.manual_seed(row_key(self.spec.seed, "dropout", step, self.world.rank) >> 1)  # dropout is the only user
         self.student.train()
@@ -217,6 +220,8 @@ class Trainer:
                 group["lr"] = learning_rate_at(step, self.spec)
             self.optimizer.step()
             self.optimizer.zero_grad()
+        if self.spec.method.sequences.scrg is not None and source == "student":
+            figures["scrg_hits"] = self.world.gather(self.scrg_hits)
         return figures | {"source": source, "learning_rate": groups[0]["lr"]}
 
     def _stop_unless_finite(self, source: str, sequences: StepSequences, figures: dict[str, float]) -> None:
