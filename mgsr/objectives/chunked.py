@@ -31,6 +31,7 @@ class _Positions:
     token_weight: Tensor
     pair_weight: Tensor
     sft_weight: Tensor
+    rollout: Tensor | None
     vocabulary: int
     chunk: int
 
@@ -63,7 +64,8 @@ class _Positions:
                 teacher_logp = log_probabilities(self.teacher_head, self.teacher_hidden[rows], self.vocabulary)
         student_logp = log_probabilities(self.student_head, hidden, self.vocabulary)
         weights = self.token_weight[rows], self.pair_weight[rows], self.sft_weight[rows]
-        return View(student_logp, teacher_logp, self.targets[rows], *weights, own=own)
+        rollout = self.rollout[rows] if self.rollout is not None else None
+        return View(student_logp, teacher_logp, self.targets[rows], *weights, own=own, rollout=rollout)
 
     def evaluate(self, hidden: Tensor, parameters: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Loss, sums [terms], and where gradients are enabled those of hidden and parameters, accumulated in float32."""
@@ -119,8 +121,9 @@ def chunked_loss(
     sft_weight: Tensor,
     vocabulary: int,
     chunk: int,
+    rollout: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """The objective of N positions, flattened in order: hidden states [N, width], the rest [N] (see `View`).
+    """The objective of N positions, flattened in order: hidden states [N, width], rollout [N, 3], the rest [N] (see `View`).
 
     vocabulary: the classes that both models share; logits are cut to it. chunk: positions whose logits exist at one
     time (one more where a pair reaches over the edge); it changes no result. Positions without a weight cost nothing.
@@ -132,7 +135,7 @@ def chunked_loss(
     """
     weights = token_weight, pair_weight, sft_weight
     positions = _Positions(
-        objective, student_head, teacher_hidden, teacher_head, targets, *weights, vocabulary=vocabulary, chunk=chunk
+        objective, student_head, teacher_hidden, teacher_head, targets, *weights, rollout, vocabulary=vocabulary, chunk=chunk
     )
     if torch.is_grad_enabled():
         owned = dict.fromkeys([*student_head.parameters(), *objective.parameters()])

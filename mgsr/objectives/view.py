@@ -22,3 +22,4 @@ class View:
     pair_weight: Tensor  # [n], of the span term's pair (a, a + 1)
     sft_weight: Tensor  # [n], of the cross-entropy
     own: int
+    rollout: Tensor | None = None  # [n, 3], of a policy gradient's rollouts: log q_old(y_t), advantage, importance weight w_t

@@ -30,6 +30,7 @@ class Part:
     pair_weight: Tensor
     sft_weight: Tensor
     uses_teacher: bool
+    rollout: Tensor | None = None  # [N, 3]
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,14 @@ class StepSequences:
     """What this process trains on: the sequences to distil on, their spans, and the ground truth of the prompts.
 
     `truth` is `distilled` itself where the step uses the data set: then one forward pass serves all terms.
+    `rollout`: for each distilled sequence the columns [length, 3] of `View.rollout`, its advantages whitened; None where no
+    policy gradient is taken.
     """
 
     distilled: list[Sequence]
     spans: Spans
     truth: list[Sequence]
+    rollout: list[Tensor] | None = None
 
 
 def _position_weights(sequences: Items[Sequence], averaging: str, world: World) -> list[Tensor]:
@@ -50,6 +54,16 @@ def _position_weights(sequences: Items[Sequence], averaging: str, world: World) 
     tokens, count = world.sum([sum(lengths), len(lengths)])
     divisors = [tokens if averaging == "token_mean" else length * count for length in lengths]
     return [torch.full((length,), 1.0 / divisor) for length, divisor in zip(lengths, divisors, strict=True)]
+
+
+def whiten(advantages: Items[Tensor], world: World) -> list[Tensor]:
+    """Advantages [length] of this process's sequences, shifted and scaled to mean 0 and variance 1 over all tokens of the
+    optimiser step, on all processes. MiniLLM's code does so, too, but counts padding in the mean."""
+    tokens = torch.cat(list(advantages)).double()
+    count, total = world.sum([len(tokens), float(tokens.sum())])
+    mean = total / count
+    variance = world.sum([float((tokens - mean).square().sum())])[0] / count
+    return [((x.double() - mean) / (variance + 1e-8) ** 0.5).float() for x in advantages]
 
 
 def make_parts(step: StepSequences, objective: Objective, micro_batch: int, pad_id: int, world: World) -> Iterator[list[Part]]:
@@ -73,6 +87,7 @@ def make_parts(step: StepSequences, objective: Objective, micro_batch: int, pad_
                     torch.cat(pair[rows] if "span" in terms else zeros),
                     torch.cat(sft[rows] if same else zeros),
                     objective.needs_teacher,
+                    torch.cat(step.rollout[rows]) if step.rollout is not None else None,
                 )
             )
         if not same and "sft" in terms:
@@ -116,6 +131,7 @@ class TrainStep(nn.Module):
                 part.sft_weight,
                 self._vocabulary,
                 self._chunk,
+                part.rollout,
             )
             losses.append(loss)
             sums = {name: sums[name] + terms[name].detach().cpu() for name in sums}
