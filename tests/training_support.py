@@ -79,6 +79,7 @@ def run_spec(sequences: dict[str, Any] | None = None, objective: dict[str, Any] 
         "threads": 1,
         "processes": 1,
         "code": "",
+        "custom_code": (),
     }
     return RunSpec(**(values | spec))
 

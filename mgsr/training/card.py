@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from mgsr.config.schema import RunSpec
-from mgsr.rollouts.policies import RolloutPolicy
 
 PACKAGES = ("mgsr", "torch", "transformers", "tokenizers", "peft", "safetensors", "textblob", "numpy")
 COLLAPSED_SHARE = 0.9  # of the logged steps; method.md's threshold
@@ -25,10 +24,10 @@ def git_commit() -> str | None:
         return None
 
 
-def failure_signatures(policy: RolloutPolicy, spec: RunSpec, lines: list[dict[str, Any]]) -> list[dict[str, str]]:
+def failure_signatures(student_share: float | None, spec: RunSpec, lines: list[dict[str, Any]]) -> list[dict[str, str]]:
     """Named warnings: signs that a method did not do what its name says."""
     warnings = []
-    if spec.method.sequences.policy != "dataset" and policy.student_share == 0:
+    if student_share == 0:
         warnings.append({"name": "no_student_text", "message": "no step used a student-generated sequence"})
     bands = [line["band/collapsed"] for line in lines if line["kind"] == "train" and line.get("band/collapsed") is not None]
     collapsed = sum(share >= COLLAPSED_SHARE for share in bands)

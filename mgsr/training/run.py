@@ -23,7 +23,6 @@ from tqdm import tqdm
 from mgsr.config.schema import RunSpec
 from mgsr.data.examples import Example, encode_examples
 from mgsr.data.records import load_records
-from mgsr.data.spans import token_spans
 from mgsr.errors import MgsrError
 from mgsr.models.heads import LanguageModel, split
 from mgsr.models.loading import (
@@ -36,10 +35,7 @@ from mgsr.models.loading import (
 )
 from mgsr.objectives.objective import Objective
 from mgsr.rollouts.noise import row_key
-from mgsr.rollouts.policies import RolloutPolicy
-from mgsr.rollouts.sampler import PUBLISHED_NGRAM, Decoding, Prompt, generate
-from mgsr.rollouts.scrg import revise
-from mgsr.rollouts.sequence import Sequence
+from mgsr.rollouts.sampler import PUBLISHED_NGRAM, Decoding
 from mgsr.storage import new_folder, read_json, write_json, write_jsonl
 from mgsr.training.card import failure_signatures, make_card
 from mgsr.training.checkpoint import (
@@ -49,8 +45,9 @@ from mgsr.training.checkpoint import (
     run_lock,
     save_checkpoint,
 )
+from mgsr.training.clock import Clock
 from mgsr.training.distributed import World, start_world
-from mgsr.training.order import DataOrder
+from mgsr.training.sequences import Models, StepSource
 from mgsr.training.step import StepSequences, TrainStep, autocast, make_parts, response_states
 from mgsr.training.validation import cross_entropy, validation_rouge_l
 
@@ -79,15 +76,13 @@ class Trainer:
             )
         self._load_models()
         self._load_data()
-        self.policy = RolloutPolicy(spec.method.sequences, seed=spec.seed, global_batch=self.training.global_batch)
-        self.order = DataOrder(self.examples, spec.seed, self.training.global_batch)
-        self.decoding = Decoding(spec.max_new_tokens, spec.data_config.max_length)
+        self.clock = Clock(world.device)
+        with_spans = "span" in self.objective.weights
+        self.source = StepSource(spec, self.models, self.examples, world, self.clock, with_spans)
         self.optimizer = self._make_optimizer()
         self.step, self.lines = 0, list[dict[str, Any]]()
         self.best: dict[str, Any] | None = None
         self.best_state: dict[str, torch.Tensor] = {}
-        self.timings: defaultdict[str, float] = defaultdict(float)
-        self.scrg_hits: list[tuple[int, int]] = []  # this process's corrections of the current step
 
     # -- set-up --------------------------------------------------------------------------------------------------------
 
@@ -97,16 +92,15 @@ class Trainer:
         start = self.root / "runs" / spec.start_run / "model" if spec.start_run else base
         self.tokenizer = load_tokenizer(start)
         self.student = load_model(start, device=device, dropout=self.training.dropout, lora=spec.lora, seed=spec.seed)
-        self.language_model = split(self.student)
-        self.vocabulary = len(self.tokenizer)
+        vocabulary = len(self.tokenizer)
         self.teacher: LanguageModel | None = None
         if spec.teacher_run:
             folder = self.root / "runs" / spec.teacher_run / "model"
-            self.vocabulary = check_shared_vocabulary(load_tokenizer(folder), self.tokenizer)
+            vocabulary = check_shared_vocabulary(load_tokenizer(folder), self.tokenizer)
             self.teacher = split(load_model(folder, device=device).requires_grad_(False))
-        self.eos_id, self.pad_id = int(self.tokenizer.eos_token_id), int(self.tokenizer.pad_token_id)
-        self.objective = Objective(spec.method.objective, self.vocabulary, spec.seed).to(device)
-        module = TrainStep(self.student, self.objective, self.teacher, self.vocabulary, self.training.chunk)
+        self.models = Models(split(self.student), self.teacher, self.tokenizer, vocabulary)
+        self.objective = Objective(spec.method.objective, vocabulary, spec.seed).to(device)
+        module = TrainStep(self.student, self.objective, self.teacher, vocabulary, self.training.chunk)
         self.module = DistributedDataParallel(module) if self.world.size > 1 else module
 
     def _load_data(self) -> None:
@@ -131,14 +125,6 @@ class Trainer:
         return torch.optim.AdamW(groups, lr=self.training.learning_rate, betas=self.training.betas)
 
     @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        if self.world.device.type == "cuda":
-            torch.cuda.synchronize()
-        self.timings[stage] += time.perf_counter() - started
-
-    @contextmanager
     def _named(self, step: int) -> Iterator[None]:
         """Errors inside say which run and step they are of."""
         try:
@@ -146,61 +132,23 @@ class Trainer:
         except MgsrError as error:
             raise MgsrError(f"run {self.run}, step {step}: {error}") from error
 
-    # -- the sequences of a step ---------------------------------------------------------------------------------------
-
-    def _step_sequences(self, step: int) -> tuple[StepSequences, str]:
-        seen = self.order.batch(step)[self.world.slice(self.training.global_batch)]
-        truth = [Sequence.from_example(example, self.eos_id) for example, _ in seen]
-        source = self.policy.plan(step, self.training.steps)
-        if source == "dataset":
-            distilled = truth
-        elif source == "buffer":
-            distilled = self.policy.draw(step)[self.world.slice(self.training.global_batch)]
-        else:
-            distilled = self._rollout([example for example, _ in seen], [epoch for _, epoch in seen])
-            self.policy.store(self.world.gather(distilled))
-        spans: list[list[tuple[int, int]]] = [[] for _ in distilled]
-        if "span" in self.objective.weights:
-            with self._timed("chunker"):
-                spans = [token_spans(sequence.response_ids, self.tokenizer) for sequence in distilled]
-        return StepSequences(distilled, spans, truth), source
-
-    def _rollout(self, examples: list[Example], epochs: list[int]) -> list[Sequence]:
-        shared: dict[str, Any] = {
-            "seed": self.spec.seed, "visit": epochs, "decoding": self.decoding, "eos_id": self.eos_id, "pad_id": self.pad_id,
-            "vocabulary": self.vocabulary, "batch": self.training.rollout_batch,
-        }  # fmt: skip
-        with autocast(self.training.precision, self.world.device):
-            with self._timed("rollout"):
-                prompts = [Prompt(example.id, example.prompt_ids) for example in examples]
-                sequences = generate(self.language_model, prompts, purpose="rollout", **shared)
-            if (scrg := self.spec.method.sequences.scrg) is not None:
-                if self.teacher is None:
-                    raise MgsrError("sequences.scrg needs a teacher; this run has none")
-                with self._timed("scrg"):
-                    shared["chunk"] = self.training.chunk
-                    sequences, stats = revise(self.language_model, self.teacher, sequences, scrg, **shared)
-                self.scrg_hits = stats.hits
-        return sequences
-
     # -- one optimiser step --------------------------------------------------------------------------------------------
 
     def _optimise(self, step: int) -> dict[str, Any]:
-        self.scrg_hits = []
-        sequences, source = self._step_sequences(step)
+        sequences, facts = self.source.step(step)
         torch.manual_seed(row_key(self.spec.seed, "dropout", step, self.world.rank) >> 1)  # dropout is the only user
         self.student.train()
         totals: defaultdict[str, float] = defaultdict(float)
-        micro_batches = list(make_parts(sequences, self.objective, self.training.micro_batch, self.pad_id, self.world))
+        micro_batches = list(make_parts(sequences, self.objective, self.training.micro_batch, self.models.pad_id, self.world))
         for number, parts in enumerate(micro_batches, 1):
             parts = [self._to_device(part) for part in parts]
             with autocast(self.training.precision, self.world.device):
-                with self._timed("teacher"), torch.no_grad():
+                with self.clock.measure("teacher"), torch.no_grad():
                     teacher = self.teacher
                     states = [response_states(teacher, part.batch) if teacher and part.uses_teacher else None for part in parts]
                 last = number == len(micro_batches)
                 waits = nullcontext() if last or self.world.size == 1 else self.module.no_sync()  # type: ignore[operator]
-                with self._timed("student"), waits:
+                with self.clock.measure("student"), waits:
                     loss, sums = self.module(parts, states)
                     # DistributedDataParallel averages over processes; the weights already hold the global divisor
                     (loss * self.world.size).backward()
@@ -209,20 +157,18 @@ class Trainer:
                 totals[name] += float(value)
         names = sorted(totals)
         figures: dict[str, Any] = dict(zip(names, self.world.sum(totals[name] for name in names), strict=True))
-        with self._timed("update"):
+        with self.clock.measure("update"):
             groups = self.optimizer.param_groups
             norms = [float(torch.nn.utils.clip_grad_norm_(group["params"], self.training.gradient_clip)) for group in groups]
             figures["gradient_norm"] = norms[0]
             if len(norms) > 1:
                 figures["clip_network_gradient_norm"] = norms[1]
-            self._stop_unless_finite(source, sequences, figures)
+            self._stop_unless_finite(facts["source"], sequences, figures)
             for group in groups:
                 group["lr"] = learning_rate_at(step, self.spec)
             self.optimizer.step()
             self.optimizer.zero_grad()
-        if self.spec.method.sequences.scrg is not None and source == "student":
-            figures["scrg_hits"] = self.world.gather(self.scrg_hits)
-        return figures | {"source": source, "learning_rate": groups[0]["lr"]}
+        return figures | facts | {"learning_rate": groups[0]["lr"]}
 
     def _stop_unless_finite(self, source: str, sequences: StepSequences, figures: dict[str, float]) -> None:
         """Before the update: a gradient can be not finite where the loss is, and would spoil the weights of the checkpoint."""
@@ -244,16 +190,16 @@ class Trainer:
         ngram = PUBLISHED_NGRAM if self.spec.validation_protocol == "published" else 0
         decoding = Decoding(self.spec.max_new_tokens, self.spec.data_config.max_length, ngram)
         shared: dict[str, Any] = {
-            "eos_id": self.eos_id, "pad_id": self.pad_id, "vocabulary": self.vocabulary,
+            "eos_id": self.models.eos_id, "pad_id": self.models.pad_id, "vocabulary": self.models.vocabulary,
             "batch": self.training.rollout_batch, "world": self.world,
         }  # fmt: skip
-        with self._timed("validation"), autocast(self.training.precision, self.world.device):
-            loss = cross_entropy(self.language_model, self.validation, chunk=self.training.chunk, **shared)
+        with self.clock.measure("validation"), autocast(self.training.precision, self.world.device):
+            loss = cross_entropy(self.models.student, self.validation, chunk=self.training.chunk, **shared)
             line: dict[str, Any] = {"step": self.step, "kind": "validation", "loss": loss}
             if with_scores:
                 rows = self.validation[: self.training.validation_rows]
-                line["rouge_l"] = validation_rouge_l(self.language_model, self.tokenizer, rows, decoding, **shared)
-        self.policy.on_validation(loss)
+                line["rouge_l"] = validation_rouge_l(self.models.student, self.tokenizer, rows, decoding, **shared)
+        self.source.on_validation(loss)
         self.lines.append(line)
         if with_scores:
             better = self.best is None or (
@@ -267,10 +213,12 @@ class Trainer:
         """Write a checkpoint of this very step."""
         if self.world.is_main:
             tensors = {"student": trainable_state(self.student), "optimizer": optimizer_tensors(self.optimizer)}
-            tensors |= {"objective": self.objective.state_dict()} if list(self.objective.parameters()) else {}
+            tensors |= {"objective": objective} if (objective := self.objective.state_dict()) else {}
             tensors |= {"best": self.best_state} if self.best_state else {}
-            state = {"policy": self.policy.state_dict(), "best": self.best, "lines": self.lines, "timings": dict(self.timings),
-                     "data_digest": self.data_digest}  # fmt: skip
+            state = {
+                "source": self.source.state_dict(), "best": self.best, "lines": self.lines,
+                "timings": dict(self.clock.seconds), "data_digest": self.data_digest,
+            }  # fmt: skip
             save_checkpoint(self.folder, self.step, tensors, state)
         self.world.barrier()
 
@@ -286,9 +234,9 @@ class Trainer:
         load_optimizer_tensors(self.optimizer, tensors["optimizer"])
         if "objective" in tensors:
             self.objective.load_state_dict(tensors["objective"])
-        self.policy.load_state_dict(state["policy"])
+        self.source.load_state_dict(state["source"])
         self.best, self.best_state, self.lines = state["best"], tensors.get("best", {}), state["lines"]
-        self.timings.update(state["timings"])
+        self.clock.seconds.update(state["timings"])
         return True
 
     # -- the loop ------------------------------------------------------------------------------------------------------
@@ -298,19 +246,17 @@ class Trainer:
         steps, count = self.training.steps, min(self.training.validations, self.training.steps)
         validate_at = {round(steps * k / count) for k in range(1, count + 1)}
         if not self.resume():
-            with self._timed("total"), self._named(0):
+            with self.clock.measure("total"), self._named(0):
                 self._validate(with_scores=False)  # the adaptive schedule compares with the loss before training
         saved = time.monotonic()
         name = f"{self.spec.family} {self.spec.method.title}"
         bar = tqdm(total=steps, initial=self.step, desc=name, disable=not self.world.is_main, mininterval=5.0)
         while self.step < steps:
-            with self._timed("total"), self._named(self.step + 1):
+            with self.clock.measure("total"), self._named(self.step + 1):
                 figures = self._optimise(self.step + 1)
                 self.step += 1
                 if self.step % self.training.log_every == 0 or self.step == steps:
-                    self.lines.append(
-                        {"step": self.step, "kind": "train", **figures, "student_share": self.policy.student_share}
-                    )
+                    self.lines.append({"step": self.step, "kind": "train", **figures})
                     bar.set_postfix(loss=f"{figures['loss']:.3f}")
                 if self.step in validate_at:
                     self._validate(with_scores=True)
@@ -336,11 +282,11 @@ class Trainer:
             processes=self.world.size,
             device=torch.cuda.get_device_name() if self.world.device.type == "cuda" else "cpu",
             parameters=sum(value.numel() for name, value in self.student.named_parameters() if ".lora_" not in name),
-            timings={name: round(seconds, 3) for name, seconds in self.timings.items()},
+            timings={name: round(seconds, 3) for name, seconds in self.clock.seconds.items()},
             best_step=self.best["step"],
             validation=self.best,
-            student_step_share=self.policy.student_share if self.spec.method.sequences.policy != "dataset" else None,
-            warnings=failure_signatures(self.policy, self.spec, self.lines),
+            student_step_share=self.source.student_share,
+            warnings=failure_signatures(self.source.student_share, self.spec, self.lines),
         )
         with new_folder(out) as new:
             save_model(self.student, self.tokenizer, new / "model")
@@ -357,7 +303,7 @@ def train(run: str, spec: RunSpec, root: Path) -> None:
     world = start_world()
     with run_lock(root / "checkpoints" / run) if world.is_main else nullcontext():
         trainer = Trainer(run, spec, root, world)
-        trainer.timings["start"] = time.perf_counter() - started
+        trainer.clock.seconds["start"] = time.perf_counter() - started
         trainer.train()
         if world.is_main:
             trainer.finish(root / "runs" / run)

@@ -1,0 +1,27 @@
+"""How long the stages of a run take."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+class Clock:
+    """Seconds by stage, summed over a run. Stages may lie within one another ("total" holds the loop's)."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._device = device
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the time of what happens inside, work that a GPU still has to do included."""
+        started = time.perf_counter()
+        yield
+        if self._device.type == "cuda":
+            torch.cuda.synchronize()
+        self.seconds[stage] += time.perf_counter() - started
