@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from mgsr.errors import MgsrError
 from mgsr.storage import read_json, read_jsonl
-from mgsr.tables.statistics import Spread, mean_and_deviations
+from mgsr.tables.statistics import Comparison, Floats, Spread, compare, mean_and_deviations, paired_differences
 
 SCHEMA = 1
 AVERAGE = "average"
@@ -37,6 +38,14 @@ class Cell:
     def scores(self, test_set: str, protocol: str) -> dict[int, float]:
         """ROUGE-L (0..100) by decoding seed."""
         return _scores(self.summary, test_set, protocol, self.evaluation_path)
+
+    @cached_property
+    def _answers(self) -> dict[tuple[str, str], dict[str, float]]:
+        return _answers(self.evaluation_path)
+
+    def row_scores(self, test_set: str, protocol: str) -> dict[str, float]:
+        """Score by example id, averaged over decoding seeds."""
+        return _of_set(self._answers, test_set, protocol, self.evaluation_path)
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
@@ -71,7 +80,19 @@ class Group:
 
     def row_scores(self, test_set: str, protocol: str) -> dict[str, float]:
         """Score by example id, averaged over decoding and training seeds."""
-        return row_scores([cell.evaluation_path for cell in self.cells], test_set, protocol)
+        runs = [cell.row_scores(test_set, protocol) for cell in self.cells]
+        if any(run.keys() != runs[0].keys() for run in runs):
+            raise MgsrError(f"{self.family}, {self.title}: training seeds differ in the rows of {test_set}; evaluate them anew")
+        return {name: float(np.mean([run[name] for run in runs])) for name in runs[0]}
+
+    def differences(self, other: Group, sets: Sequence[str], protocol: str) -> list[Floats]:
+        """By set: this method minus `other`, [training seeds, prompts]; runs of equal training seed are paired."""
+        pairs = [[[cell.row_scores(name, protocol) for cell in group.cells] for group in (self, other)] for name in sets]
+        return [paired_differences(*pair) for pair in pairs]
+
+    def compare(self, other: Group, sets: Sequence[str], protocol: str) -> Comparison:
+        """This method minus `other` on the average over `sets`."""
+        return compare(self.differences(other, sets, protocol))
 
 
 @dataclass(frozen=True)
@@ -122,20 +143,29 @@ def _scores(summary: dict[str, Any], test_set: str, protocol: str, path: Path) -
     return found
 
 
-def row_scores(summaries: Iterable[Path], test_set: str, protocol: str) -> dict[str, float]:
-    """Score by example id, averaged over the rows that rows.jsonl beside each summary has of it.
+def row_scores(summary: Path, test_set: str, protocol: str) -> dict[str, float]:
+    """Score by example id, averaged over decoding seeds, from rows.jsonl beside a summary."""
+    return _of_set(_answers(summary), test_set, protocol, summary)
+
+
+def _answers(summary: Path) -> dict[tuple[str, str], dict[str, float]]:
+    """By set and protocol: score by example id, averaged over decoding seeds.
 
     Each id must have been answered equally often, or a mean over ids would weigh them unequally (pitfall 22).
     """
-    found: dict[str, list[float]] = defaultdict(list)
-    paths = list(summaries)
-    for path in paths:
-        for row in read_jsonl(path.with_name("rows.jsonl")):
-            if row["set"] == test_set and row["protocol"] == protocol:
-                found[row["id"]].append(row["score"])
-    if len({len(scores) for scores in found.values()}) != 1:
-        raise MgsrError(f"{paths[0].parent}: {test_set}, {protocol}: rows missing or not answered equally often; evaluate anew")
-    return {name: float(np.mean(scores)) for name, scores in found.items()}
+    found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in read_jsonl(summary.with_name("rows.jsonl")):
+        found[row["set"], row["protocol"]][row["id"]].append(row["score"])
+    for key, answers in found.items():
+        if len({len(scores) for scores in answers.values()}) != 1:
+            raise MgsrError(f"{summary.parent}: {', '.join(key)}: rows missing or not answered equally often; evaluate anew")
+    return {key: {name: float(np.mean(s)) for name, s in answers.items()} for key, answers in found.items()}
+
+
+def _of_set(answers: dict[tuple[str, str], dict[str, float]], test_set: str, protocol: str, summary: Path) -> dict[str, float]:
+    if (test_set, protocol) not in answers:
+        raise MgsrError(f"{summary.parent} has no rows of set {test_set}, protocol {protocol}; evaluate that run anew")
+    return answers[test_set, protocol]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -154,7 +154,7 @@ def floor_interval(cells: Cells, teacher: Group, protocol: str) -> Interval:
     """Teacher minus floor on Dolly. The floor knows no tokenizer, so it has rows that the family dropped as too long; each of
     the teacher's rows must have its partner."""
     answers = teacher.row_scores("dolly", protocol)
-    borrowed = row_scores([cells.floor[teacher.family]], "dolly", "plain")
+    borrowed = row_scores(cells.floor[teacher.family], "dolly", "plain")
     return paired_bootstrap(answers, {name: borrowed[name] for name in answers if name in borrowed})
 
 
