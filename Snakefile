@@ -24,14 +24,19 @@ ROOT = str(PLAN.root)
 LOCK = "results/hub.lock.json"
 DATA = f"{ROOT}/data/{PLAN.data_name}"
 TABLES = f"{ROOT}/tables"
-CELLS = expand(f"{TABLES}/{{table}}.cells.json", table=PLAN.config.default_tables)
+TARGETS = {"report": PLAN.config.default_targets, "everything": (*PLAN.config.tables, "claims", "open_checks")}
 
 
 wildcard_constraints:
     model="[0-9a-f]{16}",
     run="[0-9a-f]{16}",
     evaluation="[0-9a-f]{16}",
-    table="[a-z0-9]+",
+    samples="[0-9a-f]{16}",
+    exposure="[0-9a-f]{16}",
+    probe="[0-9a-f]{16}",
+    table="|".join(PLAN.tables),
+    check="|".join(PLAN.checks),
+    scope="report|everything",
 
 
 # Read with `--software-deployment-method apptainer` only; made by `apptainer build mgsr.sif workflow/container.def`.
@@ -40,18 +45,22 @@ container: "mgsr.sif"
 
 localrules:
     all,
+    everything,
     data,
-    table1,
-    table2,
+    claims,
+    open_checks,
     report,
     mlflow,
 
 
 rule all:
     input:
-        CELLS,
-        f"{ROOT}/report.html",
-        f"{ROOT}/mlflow.json",
+        lambda wildcards: scope_files("report"),
+
+
+rule everything:
+    input:
+        lambda wildcards: scope_files("everything"),
 
 
 include: "workflow/rules/common.smk"
@@ -70,6 +79,6 @@ onstart:
 
 
 onsuccess:
-    asked = {job.wildcards.table for job in workflow.dag.jobs if job.rule.name == "write_table"}
-    for name in sorted(asked):
-        print(Path(TABLES, f"{name}.md").read_text(encoding="utf-8"))
+    for path in sorted({str(file) for job in workflow.dag.jobs for file in job.output if job.rule.name in PRINTED}):
+        if path.endswith(".md"):
+            print(Path(path).read_text(encoding="utf-8"))

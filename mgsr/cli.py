@@ -10,9 +10,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mgsr.config.schema import Config, DataConfig, DataSpec, EvaluationSpec, ModelSpec, RunSpec
+from mgsr.config.schema import (
+    Config,
+    DataConfig,
+    DataSpec,
+    EvaluationSpec,
+    ExposureSpec,
+    ModelSpec,
+    ProbeSpec,
+    RunSpec,
+    SamplesSpec,
+)
 from mgsr.errors import MgsrError
-from mgsr.storage import write_json
+from mgsr.storage import read_json, write_json
 
 
 def prepare(arguments: argparse.Namespace) -> None:
@@ -53,19 +63,67 @@ def evaluate(arguments: argparse.Namespace) -> None:
         evaluate_run(arguments.name, EvaluationSpec.model_validate_json(arguments.spec), arguments.root)
 
 
+def sample_teacher(arguments: argparse.Namespace) -> None:
+    from mgsr.devices import lease_gpus
+
+    with lease_gpus(1):
+        from mgsr.evaluation.exposure import sample_teacher as sample
+
+        sample(arguments.name, SamplesSpec.model_validate_json(arguments.spec), arguments.root)
+
+
+def exposure(arguments: argparse.Namespace) -> None:
+    from mgsr.devices import lease_gpus
+
+    with lease_gpus(1):
+        from mgsr.evaluation.exposure import measure_exposure
+
+        measure_exposure(arguments.name, ExposureSpec.model_validate_json(arguments.spec), arguments.root)
+
+
+def probe(arguments: argparse.Namespace) -> None:
+    from mgsr.devices import lease_gpus
+
+    with lease_gpus(1):
+        from mgsr.evaluation.probe import probe as probe_models
+
+        probe_models(arguments.name, ProbeSpec.model_validate_json(arguments.spec), arguments.root)
+
+
 def floor(arguments: argparse.Namespace) -> None:
     from mgsr.evaluation.floor import write_floor
 
     write_floor(arguments.data, DataConfig.model_validate_json(arguments.config).test_rows, arguments.out)
 
 
-def table(arguments: argparse.Namespace) -> None:
-    from mgsr.tables import components, main_table
-
+def _kept_cells(arguments: argparse.Namespace) -> Path:
+    """The cells given as JSON, kept beside what is made of them."""
     cells = json.loads(arguments.cells)
-    path = arguments.folder / f"{cells['table']}.cells.json"
+    path: Path = arguments.folder / f"{cells['table']}.cells.json"
     write_json(path, cells)
-    {"table1": main_table.write, "table2": components.write}[cells["table"]](path, arguments.folder)
+    return path
+
+
+def table(arguments: argparse.Namespace) -> None:
+    from mgsr.tables.registry import write
+
+    write(_kept_cells(arguments), arguments.folder)
+
+
+def open_check(arguments: argparse.Namespace) -> None:
+    from mgsr.tables.open_checks import write
+
+    write(_kept_cells(arguments), arguments.folder)
+
+
+def claims(arguments: argparse.Namespace) -> None:
+    from mgsr.tables.claims import write
+
+    tables = [read_json(path) for path in arguments.cells]
+    named = {key: tables[0][key] for key in ("preset", "recipe", "note")}
+    path = arguments.folder / "claims.cells.json"
+    write_json(path, {"table": "claims", **named, "tables": {cells["table"]: cells for cells in tables}})
+    write(path, arguments.folder)
 
 
 def report(arguments: argparse.Namespace) -> None:
@@ -124,8 +182,13 @@ def make_parser() -> argparse.ArgumentParser:
     command(build_model, "build-model", "Write a base model's folder.", spec=str, out=Path, base=Path, lock=Path)
     command(train, "train", "Train one run, from its last checkpoint where there is one.", run=str, spec=str, root=Path)
     command(evaluate, "evaluate", "Answer and score all test sets with one run's model.", name=str, spec=str, root=Path)
+    command(sample_teacher, "sample-teacher", "Write a teacher's samples for ExAccErr.", name=str, spec=str, root=Path)
+    command(exposure, "exposure", "Measure one run's ExAccErr.", name=str, spec=str, root=Path)
+    command(probe, "probe", "Injected errors, span statistics and diversity of a family.", name=str, spec=str, root=Path)
     command(floor, "floor", "Score answers borrowed from other rows of the same kind.", data=Path, config=str, out=Path)
     command(table, "table", "Write a table as CSV, Markdown and LaTeX.", cells=str, folder=Path)
+    command(claims, "claims", "Judge the paper's claims by the cells of the tables.", cells=Path, folder=Path)
+    command(open_check, "open-check", "Write an open check as CSV, figure and text.", cells=str, folder=Path)
     command(report, "report", "Write the HTML report.", cells=Path, out=Path)
     command(track, "track", "Sync runs, scores and tables to MLflow.", cells=Path, uri=str, experiment=str, receipt=Path)
     command(lock, "lock", "Resolve a preset's hub names to commit ids in the lock file.", preset=str, workflow=Path, lock=Path)

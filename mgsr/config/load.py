@@ -155,46 +155,70 @@ class _Recipe(Strict):
     overlays: tuple[Overlay, ...]
 
 
-def load_overlays(folder: Path, config: Config) -> tuple[Overlay, ...]:
-    """Overlays in the order they apply: the recipe's, then the preset's. Names that no method or family has are errors, and
-    so are wrong keys, also where no table shows the method. A recipe may name the families of any preset."""
-    recipe = validated(_Recipe, read_named(folder, "recipes", config.recipe), f"recipe {config.recipe}")
-    anywhere = {name for path in (folder / "presets").glob("*.yaml") for name in read_yaml(path).get("families", {})}
-    known = sorted(path.stem for path in (folder / "methods").glob("*.yaml"))
-    parts = [(f"recipe {config.recipe}", recipe.overlays, sorted(anywhere | set(config.families)))]
-    parts.append((f"preset {config.preset}", config.overlays, sorted(config.families)))
-    for where, overlays, families in parts:
-        for number, overlay in enumerate(overlays):
-            for key, names, valid in (("methods", overlay.methods, known), ("families", overlay.families, families)):
-                for name in names:
-                    if name not in valid:
-                        raise MgsrError(f"{where}: overlays.{number}.{key}: there is no '{name}'; {nearest(name, valid)}")
-    every = recipe.overlays + config.overlays
-    for method, family in sorted(
-        {(m, f) for o in every for m in o.methods or known for f in o.families or tuple(config.families)}
-    ):
-        resolve_method(folder, config, every, family, method)
-    return every
+class Methods:
+    """Methods by name: files of workflow/methods, and small ones stated in the configuration (`methods`)."""
+
+    def __init__(self, folder: Path, config: Config) -> None:
+        self._folder, self._config = folder, config
+        files = {path.stem for path in (folder / "methods").glob("*.yaml")}
+        if twice := sorted(files & set(config.methods)):
+            raise MgsrError(f"methods.{twice[0]}: workflow/methods has a file of that name; choose another name")
+        self.names = sorted(files | set(config.methods))
+        self.overlays = self._read_overlays()
+        self._resolved: dict[tuple[str, str], Method] = {}
+
+    def values(self, name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+        """A method's values over those of its `base`, and so on down."""
+        if name in above:
+            raise MgsrError(f"methods: {' -> '.join((*above, name))} go round in a circle; end the chain of `base`")
+        if name not in self.names:
+            raise MgsrError(f"methods: there is no '{name}' in {self._folder / 'methods'}; {nearest(name, self.names)}")
+        own = self._config.methods.get(name)
+        values = read_named(self._folder, "methods", name) if own is None else dict(own)
+        base = values.pop("base", None)
+        return merge(self.values(str(base), (*above, name)), values) if base else values
+
+    def resolve(self, family: str, name: str) -> Method:
+        """The preset's training settings, then the method's own values, then each overlay that fits."""
+        if (family, name) not in self._resolved:
+            values = merge({"training": self._config.training.model_dump()}, self.values(name))
+            for overlay in self.overlays:
+                if _applies(overlay, family, name):
+                    values = merge(values, overlay.set)
+            self._resolved[family, name] = validated(Method, values, f"method {name} of family {family}")
+        return self._resolved[family, name]
+
+    def _read_overlays(self) -> tuple[Overlay, ...]:
+        """Overlays in the order they apply: the recipe's, then the preset's. Names that no method or family has are errors.
+        A recipe may name the families of any preset."""
+        folder, config = self._folder, self._config
+        recipe = validated(_Recipe, read_named(folder, "recipes", config.recipe), f"recipe {config.recipe}")
+        anywhere = {name for path in (folder / "presets").glob("*.yaml") for name in read_yaml(path).get("families", {})}
+        parts = [(f"recipe {config.recipe}", recipe.overlays, sorted(anywhere | set(config.families)))]
+        parts.append((f"preset {config.preset}", config.overlays, sorted(config.families)))
+        for where, overlays, families in parts:
+            for number, overlay in enumerate(overlays):
+                for key, names, valid in (
+                    ("methods", overlay.methods, self.names),
+                    ("except_methods", overlay.except_methods, self.names),
+                    ("families", overlay.families, families),
+                ):
+                    for name in names:
+                        if name not in valid:
+                            raise MgsrError(f"{where}: overlays.{number}.{key}: there is no '{name}'; {nearest(name, valid)}")
+        return recipe.overlays + config.overlays
 
 
-def method_values(folder: Path, name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
-    """A method's file over the file of its `base`, and so on down."""
-    if name in above:
-        raise MgsrError(f"methods: {' -> '.join((*above, name))} go round in a circle; end the chain of `base`")
-    values = read_named(folder, "methods", name)
-    base = values.pop("base", None)
-    return merge(method_values(folder, str(base), (*above, name)), values) if base else values
+def load_methods(folder: Path, config: Config) -> Methods:
+    """All methods of a configuration. Each is resolved once, so that a wrong key is an error also where no table shows it."""
+    methods = Methods(folder, config)
+    families = {name for overlay in methods.overlays for name in overlay.families} | set(config.families)
+    for name in methods.names:
+        for family in sorted(families):
+            methods.resolve(family, name)
+    return methods
 
 
-def applies(overlay: Overlay, family: str, method: str) -> bool:
+def _applies(overlay: Overlay, family: str, method: str) -> bool:
     named = not overlay.methods or method in overlay.methods
     return named and method not in overlay.except_methods and (not overlay.families or family in overlay.families)
-
-
-def resolve_method(folder: Path, config: Config, overlays: tuple[Overlay, ...], family: str, name: str) -> Method:
-    """The preset's training settings, then the method's file, then each overlay that fits."""
-    values = merge({"training": config.training.model_dump()}, method_values(folder, name))
-    for overlay in overlays:
-        if applies(overlay, family, name):
-            values = merge(values, overlay.set)
-    return validated(Method, values, f"method {name} of family {family}")

@@ -3,26 +3,32 @@ pieces are one piece, and an edit renames exactly what it touches."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mgsr.config.identity import code_digest
-from mgsr.config.load import load_overlays, resolve_method
+from mgsr.config.load import Methods, load_methods
 from mgsr.config.schema import (
     TEST_SETS,
     Config,
     Custom,
     DataSpec,
     EvaluationSpec,
+    ExposureSpec,
     Family,
+    HubModel,
     Method,
     ModelConfig,
     ModelSpec,
+    ProbeSpec,
     PrunedModel,
     RunSpec,
+    SamplesSpec,
     Strict,
     TinyModel,
+    TrainingConfig,
 )
 from mgsr.errors import MgsrError
 from mgsr.plugins import source_digest
@@ -34,10 +40,15 @@ STAGES = {  # the modules at which each stage's imports begin
     "train": ("mgsr.training.run",),
     "evaluate": ("mgsr.evaluation.run",),
     "floor": ("mgsr.evaluation.floor",),
-    "tables": ("mgsr.tables.main_table", "mgsr.tables.components", "mgsr.tables.paper_tables"),
+    "exposure": ("mgsr.evaluation.exposure",),
+    "probe": ("mgsr.evaluation.probe",),
+    "tables": ("mgsr.tables.registry", "mgsr.tables.paper_tables"),
+    "claims": ("mgsr.tables.claims",),
+    "checks": ("mgsr.tables.open_checks",),
     "report": ("mgsr.tables.report", "mgsr.tables.paper_tables"),
     "track": ("mgsr.tables.tracking",),
 }
+PROBED = ("injected_errors", "span_priors", "diversity")  # open checks that read the probe; the first has no rows
 
 
 def spec_digest(spec: Strict) -> str:
@@ -52,7 +63,7 @@ def describe(method: Method) -> str:
     revised = f" with {sequences.scrg.passes} x SCRG" if sequences.scrg else ""
     distillation = objective.distillation.name if objective.distillation is not None and objective.distillation_weight else ""
     terms = ["SFT" if objective.sft_weight else "", distillation, "span" if objective.span_weight else ""]
-    start = "" if method.role == "teacher" else f", from {method.start}"
+    start = f", from {method.start}" if method.role == "student" else ""
     return f"{method.role}: {sequences.policy}{share}{revised}, {' + '.join(filter(None, terms))}{start}"
 
 
@@ -79,7 +90,7 @@ def check_batches(method: Method, processes: int, where: str) -> None:
 
 @dataclass(frozen=True)
 class Row:
-    """One run of one method as a table shows it."""
+    """One run of one method as a table shows it. `exposure`: digest of its ExAccErr, where the table shows that."""
 
     family: str
     method: str
@@ -88,63 +99,84 @@ class Row:
     seed: int
     run: str
     evaluation: str
+    exposure: str | None = None
 
 
 @dataclass
 class Plan:
-    """Specs by digest, and the rows of each table."""
+    """Specs by digest, and the rows of each table and open check."""
 
     config: Config
-    folder: Path
+    methods: Methods
     data: DataSpec
     models: dict[str, ModelSpec] = field(default_factory=dict)
     runs: dict[str, RunSpec] = field(default_factory=dict)
     evaluations: dict[str, EvaluationSpec] = field(default_factory=dict)
+    samples: dict[str, SamplesSpec] = field(default_factory=dict)
+    exposures: dict[str, ExposureSpec] = field(default_factory=dict)
+    probes: dict[str, ProbeSpec] = field(default_factory=dict)
+    probe_of: dict[str, str] = field(default_factory=dict)  # by family
     tables: dict[str, list[Row]] = field(default_factory=dict)
+    checks: dict[str, list[Row]] = field(default_factory=dict)
 
     @property
     def root(self) -> Path:
         """The folder of this preset's results."""
         return Path(self.config.results) / self.config.preset
 
-    def model_source(self, model: str) -> str | None:
-        """Digest of the model that a pruned one is made of."""
-        config = self.models[model].model
-        return self._add_model(config.source, self.models[model].seed) if isinstance(config, PrunedModel) else None
-
-    def cells(self, table: str) -> dict[str, Any]:
-        """What a table job reads: the rows, and where each row's card and scores lie."""
-        floor = f"{self.root}/evaluations/{self.floor_name()}/summary.json"
-        return {
-            "table": table,
-            "preset": self.config.preset,
-            "recipe": self.config.recipe,
-            "note": self.config.note,
-            "sets": list(TEST_SETS),
-            "floor": {name: floor for name in self.config.families},
-            "rows": [
-                {
-                    **vars(row),
-                    "card": f"{self.root}/runs/{row.run}/card.json",
-                    "evaluation": f"{self.root}/evaluations/{row.evaluation}/summary.json",
-                }
-                for row in self.tables[table]
-            ],
-        }
-
     @property
     def data_name(self) -> str:
         return spec_digest(self.data)
 
-    def run_label(self, run: str) -> str:
-        """Whose run it is: family, the titles that tables give it, seed."""
-        rows = [row for rows in self.tables.values() for row in rows if row.run == run]
-        titles = dict.fromkeys(row.title for row in rows) or [self.runs[run].method.title]
-        return f"{self.runs[run].family}, {' / '.join(titles)}, seed {self.runs[run].seed}"
-
     def floor_name(self) -> str:
         limits = dict(sorted(self.config.data.test_rows.items()))
         return "floor-" + digest([spec_digest(self.data), limits, code_digest(*STAGES["floor"])])
+
+    def rows(self, name: str) -> list[Row]:
+        """Of a table or an open check."""
+        return self.tables[name] if name in self.tables else self.checks[name]
+
+    def probes_for(self, name: str) -> dict[str, str]:
+        """Digests of the probes that a table or open check reads, by family."""
+        shown = self.config.table_families.get(name, tuple(self.config.families))  # type: ignore[call-overload]
+        return {family: self.probe_of[family] for family in shown} if name in PROBED else {}
+
+    def cells(self, name: str) -> dict[str, Any]:
+        """What a table's or open check's job reads: the rows, and where each row's card and scores lie."""
+        root = self.root
+        floor = f"{root}/evaluations/{self.floor_name()}/summary.json"
+        cells = {
+            "table": name,
+            "preset": self.config.preset,
+            "recipe": self.config.recipe,
+            "note": self.config.note,
+            "sets": list(TEST_SETS),
+            "other_groups": self.config.other_groups,
+            "floor": {family: floor for family in self.config.families},
+            "rows": [
+                {
+                    **vars(row),
+                    "card": f"{root}/runs/{row.run}/card.json",
+                    "evaluation": f"{root}/evaluations/{row.evaluation}/summary.json",
+                    "exposure": f"{root}/exposure/{row.exposure}/summary.json" if row.exposure else None,
+                }
+                for row in self.rows(name)
+            ],
+        }
+        if name in self.checks:
+            cells["probe"] = {family: f"{root}/probes/{probe}/probe.json" for family, probe in self.probes_for(name).items()}
+        return cells
+
+    def run_label(self, run: str) -> str:
+        """Whose run it is: family, the titles that tables give it, seed."""
+        rows = [row for rows in (*self.tables.values(), *self.checks.values()) for row in rows if row.run == run]
+        titles = dict.fromkeys(row.title for row in rows) or [self.runs[run].method.title]
+        return f"{self.runs[run].family}, {' / '.join(titles)}, seed {self.runs[run].seed}"
+
+    def model_source(self, model: str) -> str | None:
+        """Digest of the model that a pruned one is made of."""
+        config = self.models[model].model
+        return self._add_model(config.source, self.models[model].seed) if isinstance(config, PrunedModel) else None
 
     # -- building ------------------------------------------------------------------------------------------------------
 
@@ -156,69 +188,136 @@ class Plan:
             self._add_model(model.source, seed)
         return spec_digest(spec)
 
-    def _add_run(self, family_name: str, method_name: str, seed: int, overlays: Any) -> tuple[str, Method]:
-        family: Family = self.config.families[family_name]
-        method = resolve_method(self.folder, self.config, overlays, family_name, method_name)
-        check_batches(method, self.config.processes, f"method {method_name} of family {family_name}")
+    def _teacher_run(self, family: str) -> str:
+        """One teacher for all students of a family, of the first seed."""
+        if family in self.config.small_students:
+            family = self.config.small_students[family].family
+        return self._add_run(family, self.methods.resolve(family, "teacher"), self.config.training_seeds[0])
+
+    def _add_run(self, name: str, method: Method, seed: int, checkpoint: HubModel | None = None) -> str:
+        """`name`: a family, or a small student with its family's teacher and settings. `checkpoint`: the model that a run of
+        that role takes as it is."""
+        small = self.config.small_students.get(name)
+        family: Family = self.config.families[small.family if small else name]
         is_teacher, objective = method.role == "teacher", method.objective
         distils = objective.distillation is not None and objective.distillation_weight > 0
-        needs_teacher = not is_teacher and (distils or method.sequences.scrg is not None or objective.span_weight > 0)
-        teacher_seed = self.config.training_seeds[0]  # one teacher for all students
+        taught = distils or method.sequences.policy == "teacher" or method.sequences.scrg is not None or objective.span_weight > 0
+        from_sft = method.role == "student" and method.start == "sft"
+        base = checkpoint or (family.teacher if is_teacher else small.student if small else family.student)
         spec = RunSpec(
-            family=family_name,
+            family=name,
             method=method.model_copy(update={"title": describe(method)}),
             seed=seed,
-            data=spec_digest(self.data),
+            data=self.data_name,
             data_config=self.config.data.model_copy(update={"test_rows": {}}),  # training reads no test set
             max_new_tokens=self.config.evaluation.max_new_tokens,
             validation_protocol=self.config.evaluation.protocols[0],
-            base_model=self._add_model(family.teacher if is_teacher else family.student, teacher_seed if is_teacher else seed),
-            start_run=self._add_run(family_name, "sft", seed, overlays)[0]
-            if method.start == "sft" and not is_teacher
-            else None,
-            teacher_run=self._add_run(family_name, "teacher", teacher_seed, overlays)[0] if needs_teacher else None,
-            lora=family.lora,
+            base_model=self._add_model(base, seed),
+            start_run=self._add_run(name, self._resolve(name, "sft"), seed) if from_sft else None,
+            teacher_run=self._teacher_run(name) if (taught or checkpoint) and not is_teacher else None,
+            lora=None if checkpoint else family.lora,
             threads=self.config.threads,
             processes=self.config.processes,
             code=code_digest(*STAGES["train"]),
             custom_code=tuple(source_digest(name) for name in custom_functions(method)),
         )
         self.runs[spec_digest(spec)] = spec
-        return spec_digest(spec), method
+        return spec_digest(spec)
 
-    def _add_row(self, family: str, name: str, seed: int, overlays: Any) -> Row:
-        run, method = self._add_run(family, name, seed, overlays)
-        teacher = (
-            None if method.role == "teacher" else self._add_run(family, "teacher", self.config.training_seeds[0], overlays)[0]
-        )
+    def _resolve(self, name: str, method_name: str) -> Method:
+        """A method as a family or small student trains it."""
+        small = self.config.small_students.get(name)
+        family = small.family if small else name
+        method = self.methods.resolve(family, method_name)
+        check_batches(method, self.config.processes, f"method {method_name} of family {family}")
+        return method
+
+    def _add_evaluation(self, family: str, run: str, role: str) -> str:
         spec = EvaluationSpec(
             run=run,
-            teacher_run=teacher,
+            teacher_run=None if role == "teacher" else self._teacher_run(family),
             family=family,
-            data=spec_digest(self.data),
+            data=self.data_name,
             data_config=self.config.data,
             evaluation=self.config.evaluation,
             threads=self.config.threads,
             code=code_digest(*STAGES["evaluate"]),
         )
         self.evaluations[spec_digest(spec)] = spec
-        return Row(family, name, method.title, method.role, seed, run, spec_digest(spec))
+        return spec_digest(spec)
+
+    def _add_exposure(self, family: str, run: str) -> str:
+        config = self.config
+        shared: dict[str, Any] = {
+            "teacher_run": self._teacher_run(family), "data": self.data_name, "data_config": config.data, "exposure": config.exposure,
+            "max_new_tokens": config.evaluation.max_new_tokens, "batch": config.evaluation.batch, "threads": config.threads,
+            "code": code_digest(*STAGES["exposure"]),
+        }  # fmt: skip
+        samples = SamplesSpec(**shared)
+        self.samples[spec_digest(samples)] = samples
+        exposure = ExposureSpec(run=run, samples=spec_digest(samples), **shared)
+        self.exposures[spec_digest(exposure)] = exposure
+        return spec_digest(exposure)
+
+    def _add_probe(self, family: str) -> None:
+        config, seed = self.config, self.config.training_seeds[0]
+        probe = ProbeSpec(
+            student_run=self._add_run(family, self._resolve(family, "sft"), seed),
+            teacher_run=self._teacher_run(family),
+            data=self.data_name,
+            data_config=config.data,
+            probe=config.probe,
+            max_new_tokens=config.evaluation.max_new_tokens,
+            batch=config.evaluation.batch,
+            threads=config.threads,
+            code=code_digest(*STAGES["probe"]),
+        )
+        self.probe_of[family] = spec_digest(probe)
+        self.probes[spec_digest(probe)] = probe
+
+    def _method_rows(self, family: str, names: tuple[str, ...], exposed: bool) -> Iterator[Row]:
+        for name in names:
+            method = self._resolve(family, name)
+            for seed in self.config.training_seeds[:1] if method.role == "teacher" else self.config.training_seeds:
+                run = self._add_run(family, method, seed)
+                exposure = self._add_exposure(family, run) if exposed else None
+                evaluation = self._add_evaluation(family, run, method.role)
+                yield Row(family, name, method.title, method.role, seed, run, evaluation, exposure)
+
+    def _checkpoint_rows(self, family: str) -> Iterator[Row]:
+        seed = self.config.training_seeds[0]
+        for name, checkpoint in self.config.checkpoints.items():
+            if checkpoint.family != family:
+                continue
+            # Nothing is trained, so no setting of training may be part of the run but the precision of its evaluation.
+            training = TrainingConfig(steps=1, precision=self.config.training.precision)
+            method = Method(title=checkpoint.title, role="checkpoint", start="base", training=training)
+            run = self._add_run(family, method, seed, checkpoint.model)
+            evaluation = self._add_evaluation(family, run, "checkpoint")
+            yield Row(family, name, checkpoint.title, "checkpoint", seed, run, evaluation)
+
+    def add_rows(self) -> None:
+        config = self.config
+        for table, names in config.tables.items():
+            self.tables[table] = []
+            for family in config.table_families.get(table, tuple(config.families)):
+                self.tables[table] += self._method_rows(family, (*names, *config.extra_rows.get(table, ())), table == "table4a")
+                self.tables[table] += self._checkpoint_rows(family) if table == "table1" else []
+        for check, names in {"injected_errors": (), **config.checks}.items():
+            self.checks[check] = []
+            families = config.table_families.get(check, tuple(config.families))  # type: ignore[call-overload]
+            for family in families:
+                small = [name for name, student in config.small_students.items() if student.family == family]
+                for name in (family, *(small if check == "small_students" else ())):
+                    self.checks[check] += self._method_rows(name, names, False)
+                if check in PROBED:
+                    self._add_probe(family)
 
 
 def make_plan(folder: Path, config: Config) -> Plan:
-    """All runs, evaluations and table rows of a configuration. `folder` is workflow/."""
+    """All runs, evaluations and rows of a configuration. `folder` is workflow/."""
     data = config.data
-    plan = Plan(
-        config,
-        folder,
-        DataSpec(source=data.source, data_dir=data.data_dir, split=data.split, code=code_digest(*STAGES["data"])),
-    )
-    overlays = load_overlays(folder, config)
-    for table, methods in config.tables.items():
-        plan.tables[table] = []
-        for family in config.families:
-            for name in methods:
-                role = resolve_method(folder, config, overlays, family, name).role
-                seeds = config.training_seeds[:1] if role == "teacher" else config.training_seeds
-                plan.tables[table] += [plan._add_row(family, name, seed, overlays) for seed in seeds]
+    spec = DataSpec(source=data.source, data_dir=data.data_dir, split=data.split, code=code_digest(*STAGES["data"]))
+    plan = Plan(config, load_methods(folder, config), spec)
+    plan.add_rows()
     return plan

@@ -175,6 +175,7 @@ class SequencesConfig(Strict):
     collection: CollectionConfig = Field(CollectionConfig(), description="policy `collection`: MiniLLM's rollouts")
     function: str | None = Field(None, description="policy `custom`: `module:function`, see docs/own_method.md")
     scrg: ScrgConfig | None = Field(None, description="revise generated sequences; null leaves them as they are")
+    max_new_tokens: int | None = Field(None, ge=1, description="limit of a rollout; null: as in the evaluation")
     dataset_terms: Literal["all", "sft"] = Field(
         "all", description="on the dataset batches of a mixture: all terms of the objective, or the SFT term alone"
     )
@@ -520,8 +521,17 @@ class Config(Strict):
     tables: dict[TableName, tuple[str, ...]] = Field(
         min_length=1, description="the methods of each table, in order; workflow/tables.yaml has them for every preset"
     )
-    default_tables: tuple[TableName, ...] = Field(
-        min_length=1, description="the tables of target `all`, of its report and of its MLflow store"
+    default_targets: tuple[TableName | Literal["claims", "open_checks"], ...] = Field(
+        min_length=1, description="what target `all` makes, and its report and MLflow store show; at least one table"
+    )
+    methods: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="small variants, and methods of your own; each is what a file of workflow/methods holds"
+    )
+    extra_rows: dict[TableName, tuple[str, ...]] = Field(
+        default_factory=dict, description="methods added below a table's own rows; yours, for example"
+    )
+    table_families: dict[TableName | CheckName, tuple[str, ...]] = Field(
+        default_factory=dict, description="the families of a table or open check; absent: all"
     )
     checks: dict[CheckName, tuple[str, ...]] = Field(
         default_factory=dict, description="the methods that each open check compares; workflow/tables.yaml has them too"
@@ -535,18 +545,25 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        for key, named in (("tables", self.tables), ("checks", self.checks)):
-            for name, methods in named.items():
-                if not methods or len(set(methods)) < len(methods):
-                    raise ValueError(f"{key}.{name} must name at least one method, and each once")
+        rows = [(f"tables.{name}", (*methods, *self.extra_rows.get(name, ()))) for name, methods in self.tables.items()]
+        rows += [(f"checks.{name}", methods) for name, methods in self.checks.items()]
+        for key, methods in rows:
+            if not methods or len(set(methods)) < len(methods):
+                raise ValueError(f"{key} must name at least one method, and each once")
         for key, owners in (("checkpoints", self.checkpoints), ("small_students", self.small_students)):
             for name, owner in owners.items():
                 if owner.family not in self.families:
                     raise ValueError(f"{key}.{name}.family: there is no family '{owner.family}'")
         if taken := sorted(set(self.small_students) & set(self.families)):
             raise ValueError(f"small_students: {', '.join(taken)} is a family's name; choose another")
-        if absent := sorted(set(self.default_tables) - set(self.tables)):
-            raise ValueError(f"default_tables names {', '.join(absent)}, which tables does not define")
+        for key, names in (("default_targets", self.default_targets), ("extra_rows", self.extra_rows)):
+            if absent := sorted(set(names) - {*self.tables, "claims", "open_checks"}):
+                raise ValueError(f"{key} names {', '.join(absent)}, which tables does not define")
+        if not set(self.default_targets) & set(self.tables):
+            raise ValueError("default_targets names no table; the report needs one")
+        for where, families in self.table_families.items():
+            if absent := sorted(set(families) - set(self.families)):
+                raise ValueError(f"table_families.{where}: there is no family '{absent[0]}'")
         for seeds in (self.training_seeds, self.evaluation.decoding_seeds, self.evaluation.protocols):
             if len(set(seeds)) < len(seeds):
                 raise ValueError(f"{', '.join(map(str, seeds))}: a seed or protocol stands there twice")
@@ -587,7 +604,7 @@ class RunSpec(Strict):
     seed: int
     data: str = Field(description="digest of the DataSpec")
     data_config: DataConfig
-    max_new_tokens: int = Field(description="response tokens that a rollout may have")
+    max_new_tokens: int = Field(description="response tokens that an answer may have, and a rollout where the method says nothing else")
     validation_protocol: Literal["published", "plain"] = Field(description="validation decodes as the final evaluation does")
     base_model: str = Field(description="digest of the ModelSpec")
     start_run: str | None = Field(description="digest of the run whose model is the start; null: the base model")

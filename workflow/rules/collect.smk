@@ -1,9 +1,24 @@
-# Tables, the report and MLflow, and the named targets.
+# Tables, claims, open checks, the report and MLflow, and the named targets.
+
+PRINTED = ("write_table", "write_claims", "write_check")
+CHECKS = f"{ROOT}/open_checks"
+
+
+def scope_cells(scope):
+    """The cells files of what a target shows; the tables come first."""
+    names = TARGETS[scope]
+    cells = [f"{TABLES}/{name}.cells.json" for name in names if name in PLAN.tables]
+    cells += [f"{TABLES}/claims.cells.json"] if "claims" in names else []
+    return cells + ([f"{CHECKS}/{name}.cells.json" for name in PLAN.checks] if "open_checks" in names else [])
+
+
+def scope_files(scope):
+    return [*scope_cells(scope), f"{ROOT}/{scope}.html", f"{ROOT}/{scope}.mlflow.json"]
 
 
 rule write_table:
     input:
-        table_inputs,
+        lambda wildcards: rows_inputs(wildcards.table),
     output:
         cells=f"{TABLES}/{{table}}.cells.json",
         csv=report(f"{TABLES}/{{table}}.csv", caption="../report/table.rst", category="Tables"),
@@ -22,38 +37,79 @@ rule write_table:
         "mgsr table --cells {params.cells:q} --folder $(dirname {output.cells}) > {log} 2>&1"
 
 
+rule write_claims:
+    input:
+        expand(f"{TABLES}/{{table}}.cells.json", table=PLAN.tables),
+    output:
+        cells=f"{TABLES}/claims.cells.json",
+        csv=report(f"{TABLES}/claims.csv", caption="../report/claims.rst", category="Claims"),
+        md=f"{TABLES}/claims.md",
+        tex=f"{TABLES}/claims.tex",
+    log:
+        f"{ROOT}/logs/write_claims.log",
+    benchmark:
+        f"{ROOT}/benchmarks/write_claims.tsv"
+    params:
+        code=code_digest(*STAGES["claims"]),
+    message:
+        "judge the paper's claims"
+    shell:
+        "mgsr claims --cells {input} --folder $(dirname {output.cells}) > {log} 2>&1"
+
+
+rule write_check:
+    input:
+        lambda wildcards: rows_inputs(wildcards.check),
+    output:
+        cells=f"{CHECKS}/{{check}}.cells.json",
+        csv=f"{CHECKS}/{{check}}.csv",
+        svg=report(f"{CHECKS}/{{check}}.svg", caption="../report/check.rst", category="Open checks"),
+        md=f"{CHECKS}/{{check}}.md",
+    log:
+        f"{ROOT}/logs/write_check.{{check}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/write_check.{{check}}.tsv"
+    params:
+        cells=lambda wildcards: canonical_json(PLAN.cells(wildcards.check)),
+        code=code_digest(*STAGES["checks"]),
+    message:
+        "open check: {wildcards.check}"
+    shell:
+        "mgsr open-check --cells {params.cells:q} --folder $(dirname {output.cells}) > {log} 2>&1"
+
+
 rule write_report:
     input:
-        CELLS,
+        lambda wildcards: scope_cells(wildcards.scope),
     output:
-        report(f"{ROOT}/report.html", caption="../report/report.rst", category="Report"),
+        report(f"{ROOT}/{{scope}}.html", caption="../report/report.rst", category="Report"),
     log:
-        f"{ROOT}/logs/write_report.log",
+        f"{ROOT}/logs/write_report.{{scope}}.log",
     benchmark:
-        f"{ROOT}/benchmarks/write_report.tsv"
+        f"{ROOT}/benchmarks/write_report.{{scope}}.tsv"
     params:
         code=code_digest(*STAGES["report"]),
     message:
-        "write the report"
+        "write the report ({wildcards.scope})"
     shell:
         "mgsr report --cells {input} --out {output} > {log} 2>&1"
 
 
 rule sync_mlflow:
     input:
-        CELLS,
+        lambda wildcards: scope_cells(wildcards.scope),
     output:
-        f"{ROOT}/mlflow.json",
+        f"{ROOT}/{{scope}}.mlflow.json",
     log:
-        f"{ROOT}/logs/sync_mlflow.log",
+        f"{ROOT}/logs/sync_mlflow.{{scope}}.log",
     benchmark:
-        f"{ROOT}/benchmarks/sync_mlflow.tsv"
+        f"{ROOT}/benchmarks/sync_mlflow.{{scope}}.tsv"
     params:
         uri=f"--uri {PLAN.config.tracking.uri}" if PLAN.config.tracking.uri else "",
         experiment=PLAN.config.tracking.experiment,
         code=code_digest(*STAGES["track"]),
     message:
-        "sync runs, scores and tables to MLflow"
+        "sync runs, scores and tables to MLflow ({wildcards.scope})"
     shell:
         "mgsr track --cells {input} {params.uri} --experiment {params.experiment:q} --receipt {output} > {log} 2>&1"
 
@@ -63,14 +119,24 @@ rule data:
         f"{DATA}/manifest.json",
 
 
-rule table1:
-    input:
-        f"{TABLES}/table1.md",
+for table in PLAN.tables:
+
+    rule:
+        name:
+            table
+        localrule: True
+        input:
+            f"{TABLES}/{table}.md",
 
 
-rule table2:
+rule claims:
     input:
-        f"{TABLES}/table2.md",
+        f"{TABLES}/claims.md",
+
+
+rule open_checks:
+    input:
+        expand(f"{CHECKS}/{{check}}.md", check=PLAN.checks),
 
 
 rule report:
@@ -80,4 +146,4 @@ rule report:
 
 rule mlflow:
     input:
-        f"{ROOT}/mlflow.json",
+        f"{ROOT}/report.mlflow.json",

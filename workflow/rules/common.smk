@@ -27,7 +27,20 @@ def evaluation_inputs(wildcards):
     return cards(spec.run, spec.teacher_run)
 
 
-def table_inputs(wildcards):
-    rows = PLAN.tables[wildcards.table]
-    summaries = [row.evaluation for row in rows] + [PLAN.floor_name()]
-    return cards(*(row.run for row in rows)) + [f"{ROOT}/evaluations/{name}/summary.json" for name in summaries]
+def exposure_inputs(wildcards):
+    spec = PLAN.exposures[wildcards.exposure]
+    return cards(spec.run, spec.teacher_run) + [f"{ROOT}/samples/{spec.samples}/samples.jsonl"]
+
+
+def probe_inputs(wildcards):
+    spec = PLAN.probes[wildcards.probe]
+    return cards(spec.student_run, spec.teacher_run)
+
+
+def rows_inputs(name):
+    """What a table or an open check is made of."""
+    rows = PLAN.rows(name)
+    summaries = [row.evaluation for row in rows] + ([PLAN.floor_name()] if rows else [])
+    needed = cards(*(row.run for row in rows)) + [f"{ROOT}/evaluations/{name}/summary.json" for name in summaries]
+    needed += [f"{ROOT}/exposure/{row.exposure}/summary.json" for row in rows if row.exposure]
+    return needed + [f"{ROOT}/probes/{probe}/probe.json" for probe in PLAN.probes_for(name).values()]
