@@ -46,6 +46,7 @@ class StepSequences:
     spans: Spans
     truth: list[Sequence]
     rollout: list[Tensor] | None = None
+    sft_only: bool = False  # of the objective's terms, only the SFT term counts
 
 
 def _position_weights(sequences: Items[Sequence], averaging: str, world: World) -> list[Tensor]:
@@ -56,20 +57,21 @@ def _position_weights(sequences: Items[Sequence], averaging: str, world: World) 
     return [torch.full((length,), 1.0 / divisor) for length, divisor in zip(lengths, divisors, strict=True)]
 
 
-def whiten(advantages: Items[Tensor], world: World) -> list[Tensor]:
-    """Advantages [length] of this process's sequences, shifted and scaled to mean 0 and variance 1 over all tokens of the
-    optimiser step, on all processes. MiniLLM's code does so, too, but counts padding in the mean."""
-    tokens = torch.cat(list(advantages)).double()
+def whitened(columns: Items[Tensor], world: World) -> list[Tensor]:
+    """`StepSequences.rollout` of this process's sequences, from columns [length, 3] whose advantages are not whitened: they get
+    mean 0 and variance 1 over all tokens of the optimiser step, those of all processes (MiniLLM's code; without padding)."""
+    tokens = torch.cat([column[:, 1] for column in columns]).double()
     count, total = world.sum([len(tokens), float(tokens.sum())])
     mean = total / count
-    variance = world.sum([float((tokens - mean).square().sum())])[0] / count
-    return [((x.double() - mean) / (variance + 1e-8) ** 0.5).float() for x in advantages]
+    deviation = (world.sum([float((tokens - mean).square().sum())])[0] / count + 1e-8) ** 0.5
+    return [torch.stack([old, (advantage - mean) / deviation, weight], -1) for old, advantage, weight in (column.unbind(-1) for column in columns)]
 
 
 def make_parts(step: StepSequences, objective: Objective, micro_batch: int, pad_id: int, world: World) -> Iterator[list[Part]]:
     """The micro-batches of a step; each is one list of forward passes whose losses are added before one backward."""
     averaging = objective.config.averaging
-    terms = objective.weights
+    terms = objective.weights.keys() & {"sft"} if step.sft_only else objective.weights.keys()
+    uses_teacher = objective.needs_teacher and not step.sft_only
     with_spans = world.sum([sum(bool(spans) for spans in step.spans)])[0]
     token = _position_weights(step.distilled, averaging, world)
     pair = span_pair_weights([len(s.response_ids) for s in step.distilled], step.spans, max(1, int(with_spans)))
@@ -78,7 +80,7 @@ def make_parts(step: StepSequences, objective: Objective, micro_batch: int, pad_
     for start in range(0, len(step.distilled), micro_batch):
         rows = slice(start, start + micro_batch)
         parts = []
-        if objective.needs_teacher or same:
+        if same or terms - {"sft"}:
             zeros = [torch.zeros_like(weight) for weight in token[rows]]
             parts.append(
                 Part(
@@ -86,7 +88,7 @@ def make_parts(step: StepSequences, objective: Objective, micro_batch: int, pad_
                     torch.cat(token[rows] if "distillation" in terms else zeros),
                     torch.cat(pair[rows] if "span" in terms else zeros),
                     torch.cat(sft[rows] if same else zeros),
-                    objective.needs_teacher,
+                    uses_teacher,
                     torch.cat(step.rollout[rows]) if step.rollout is not None else None,
                 )
             )
@@ -135,7 +137,9 @@ class TrainStep(nn.Module):
             )
             losses.append(loss)
             sums = {name: sums[name] + terms[name].detach().cpu() for name in sums}
-        return torch.stack(losses).sum(), sums
+        # A step of the SFT term alone leaves DAC-KL's f out, and DistributedDataParallel asks for every parameter.
+        unused = sum((0.0 * parameter.sum() for parameter in self.objective.parameters() if parameter.requires_grad), 0.0)
+        return torch.stack(losses).sum() + unused, sums
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
