@@ -116,7 +116,7 @@ class RolloutPolicy:
             return "buffer" if draw < tau else "dataset"
         if self._config.policy == "mixed":
             return "student" if draw < self._config.student_share else "dataset"
-        return "student" if self._config.policy == "student" else "dataset"
+        return "student" if self._config.policy in ("student", "collection") else "dataset"
 
     def store(self, sequences: Iterable[Sequence]) -> None:
         """Hand in a step's student sequences, revised ones where there is SCRG, of all processes in their global order.

@@ -8,11 +8,12 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from mgsr.config.schema import RunSpec
+from mgsr.config.schema import PolicyGradientConfig, RunSpec
 from mgsr.data.examples import Example
 from mgsr.data.spans import token_spans
 from mgsr.errors import MgsrError
 from mgsr.models.heads import LanguageModel
+from mgsr.rollouts.collection import Collection, collect
 from mgsr.rollouts.policies import RolloutPolicy, Source
 from mgsr.rollouts.sampler import Decoding, Prompt, generate
 from mgsr.rollouts.scrg import revise
@@ -20,7 +21,7 @@ from mgsr.rollouts.sequence import Sequence
 from mgsr.training.clock import Clock
 from mgsr.training.distributed import World
 from mgsr.training.order import DataOrder
-from mgsr.training.step import StepSequences, autocast
+from mgsr.training.step import StepSequences, autocast, whitened
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,10 @@ class StepSource:
         limit = self._config.max_new_tokens or spec.max_new_tokens
         self._decoding = Decoding(limit, spec.data_config.max_length)
         self._hits: list[tuple[int, int]] = []
+        self._collection: Collection | None = None
+        if self._config.policy == "collection":
+            batch = self._training.global_batch
+            self._collection = Collection(self._config.collection, seed=spec.seed, global_batch=batch)
 
     @property
     def student_share(self) -> float | None:
@@ -64,6 +69,8 @@ class StepSource:
         """This process's sequences of optimiser step `step` (from 1), and what the metrics say about them: `source`, and
         `scrg_hits` where SCRG was at work: [position, response length] of each correction, of all processes."""
         self._hits = []
+        if self._collection is not None:
+            return self._collected(step, self._collection)
         seen = self._order.batch(step)[self._world.slice(self._training.global_batch)]
         truth = [Sequence.from_example(example, self._models.eos_id) for example, _ in seen]
         source = self._policy.plan(step, self._training.steps)
@@ -79,6 +86,33 @@ class StepSource:
         fresh = self._student([example for example, _ in seen], [visit for _, visit in seen])
         self._policy.store(self._world.gather(fresh))
         return fresh
+
+    def _collected(self, step: int, collection: Collection) -> tuple[StepSequences, dict[str, Any]]:
+        """MiniLLM's: a batch of the collection that the step belongs to, which is made where its first step asks for it."""
+        gradient = self._spec.method.objective.distillation
+        assert isinstance(gradient, PolicyGradientConfig)  # the configuration has them together
+        source = self._policy.plan(step, self._training.steps)
+        seen = [pair for batch in collection.prompt_batches(step) for pair in self._order.batch(batch)]
+        if collection.due(step):
+            if self._models.teacher is None:
+                raise MgsrError("sequences.policy 'collection' needs a teacher; this run has none")
+            own = seen[self._world.slice(len(seen))]
+            prompts = [Prompt(example.id, example.prompt_ids) for example, _ in own]
+            with autocast(self._training.precision, self._world.device), self._clock.measure("rollout"):
+                fresh = collect(
+                    self._models.student,
+                    self._models.teacher,
+                    prompts,
+                    teacher_mix=self._config.collection.teacher_mix,
+                    **self._axes([visit for _, visit in own]),
+                )
+            collection.fill(step, self._world.gather(fresh))
+        chosen = collection.batch(step)[self._world.slice(self._training.global_batch)]
+        distilled = [rollout.sequence for _, rollout in chosen]
+        truth = [Sequence.from_example(seen[place][0], self._models.eos_id) for place, _ in chosen]
+        columns = whitened([rollout.columns(gradient) for _, rollout in chosen], self._world)
+        facts = {"source": source, "student_share": self._policy.student_share}
+        return StepSequences(distilled, self._spans(distilled), truth, rollout=columns), facts
 
     def _spans(self, sequences: list[Sequence]) -> list[list[tuple[int, int]]]:
         if not self._with_spans:
@@ -127,7 +161,12 @@ class StepSource:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON values; `load_state_dict` continues exactly from there."""
-        return {"policy": self._policy.state_dict()}
+        state: dict[str, Any] = {"policy": self._policy.state_dict()}
+        if self._collection is not None:
+            state["collection"] = self._collection.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._policy.load_state_dict(state["policy"])
+        if self._collection is not None:
+            self._collection.load_state_dict(state["collection"])

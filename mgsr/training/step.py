@@ -64,7 +64,10 @@ def whitened(columns: Items[Tensor], world: World) -> list[Tensor]:
     count, total = world.sum([len(tokens), float(tokens.sum())])
     mean = total / count
     deviation = (world.sum([float((tokens - mean).square().sum())])[0] / count + 1e-8) ** 0.5
-    return [torch.stack([old, (advantage - mean) / deviation, weight], -1) for old, advantage, weight in (column.unbind(-1) for column in columns)]
+    return [
+        torch.stack([old, (advantage - mean) / deviation, weight], -1)
+        for old, advantage, weight in (column.unbind(-1) for column in columns)
+    ]
 
 
 def make_parts(step: StepSequences, objective: Objective, micro_batch: int, pad_id: int, world: World) -> Iterator[list[Part]]:
