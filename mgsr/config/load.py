@@ -189,7 +189,7 @@ class Methods:
         return self._resolved[family, name]
 
     def _read_overlays(self) -> tuple[Overlay, ...]:
-        """Overlays in the order they apply: the recipe's, then the preset's. Names that no method or family has are errors.
+        """Overlays in the order they apply: the preset's, then the recipe's, which sets the terms of a comparison. Names that no method or family has are errors.
         A recipe may name the families of any preset."""
         folder, config = self._folder, self._config
         recipe = validated(_Recipe, read_named(folder, "recipes", config.recipe), f"recipe {config.recipe}")
@@ -206,7 +206,7 @@ class Methods:
                     for name in names:
                         if name not in valid:
                             raise MgsrError(f"{where}: overlays.{number}.{key}: there is no '{name}'; {nearest(name, valid)}")
-        return recipe.overlays + config.overlays
+        return config.overlays + recipe.overlays
 
 
 def load_methods(folder: Path, config: Config) -> Methods:

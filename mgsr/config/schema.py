@@ -343,7 +343,9 @@ class SpanConfig(Strict):
     uncovered: Literal["drop", "own"] = Field(
         "drop", description="tokens outside phrases: in no span, or each uncovered run is a span of its own"
     )
-    divisor: Literal["tokens", "pairs"] = Field("tokens", description="of a span's sum: its n tokens (as printed) or n - 1 pairs")
+    divisor: Literal["tokens", "pairs"] = Field(
+        "tokens", description="of a span's sum: its n tokens (as printed) or n - 1 pairs"
+    )
     norm: Literal["l2", "l2_squared"] = Field("l2", description="of a pair's difference; `l2`: as printed")
     vectors: Literal["full", "clipped"] = Field(
         "full", description="the distributions that are compared, or DAC-KL's clipped ones (needs `dac_kl`)"
@@ -376,7 +378,9 @@ class WarningsConfig(Strict):
 
     spike_factor: float = Field(5.0, gt=1, description="DAC-KL above so many times its running median is a spike")
     steps_share: float = Field(0.9, gt=0, le=1, description="share of logged steps that makes a band or network suspicious")
-    collapsed_share: float = Field(0.9, gt=0, le=1, description="share of positions with at most one kept class: a collapsed band")
+    collapsed_share: float = Field(
+        0.9, gt=0, le=1, description="share of positions with at most one kept class: a collapsed band"
+    )
     untrained_norm: float = Field(1e-8, ge=0, description="gradient norm of f below which it is not trained")
     span_share: float = Field(0.5, gt=0, le=1, description="the span term's share of the loss above which it dominates")
     span_steps: int = Field(100, ge=1, description="for so many steps in a row")
@@ -438,7 +442,9 @@ class Method(Strict):
 class ExposureConfig(Strict):
     """ExAccErr (Arora et al. 2022; MiniLLM's appendix): how much errors of the student's own prefixes add up (Table 4a)."""
 
-    lengths: tuple[Annotated[int, Field(ge=1)], ...] = Field((50, 100, 200), min_length=1, description="response lengths, rising")
+    lengths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (50, 100, 200), min_length=1, description="response lengths, rising"
+    )
     samples: int = Field(10, ge=1, description="samples a prompt of each model")
     rows: int = Field(500, ge=1, description="Dolly test rows")
     finished: Literal["running", "zero"] = Field(
@@ -500,6 +506,7 @@ class SmallStudent(Strict):
 
 TableName = Literal["table1", "table2", "table3a", "table3b", "table3c", "table4a", "table4b", "table4c"]
 CheckName = Literal["clipping_range", "span_priors", "sensitivity", "diversity", "small_students"]
+Shown = TableName | CheckName | Literal["injected_errors"]
 
 
 class Config(Strict):
@@ -525,12 +532,13 @@ class Config(Strict):
         min_length=1, description="what target `all` makes, and its report and MLflow store show; at least one table"
     )
     methods: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="small variants, and methods of your own; each is what a file of workflow/methods holds"
+        default_factory=dict,
+        description="small variants, and methods of your own; each is what a file of workflow/methods holds",
     )
     extra_rows: dict[TableName, tuple[str, ...]] = Field(
         default_factory=dict, description="methods added below a table's own rows; yours, for example"
     )
-    table_families: dict[TableName | CheckName, tuple[str, ...]] = Field(
+    table_families: dict[Shown, tuple[str, ...]] = Field(
         default_factory=dict, description="the families of a table or open check; absent: all"
     )
     checks: dict[CheckName, tuple[str, ...]] = Field(
@@ -539,7 +547,7 @@ class Config(Strict):
     checkpoints: dict[str, Checkpoint] = Field(default_factory=dict, description="models that are scored and never trained")
     small_students: dict[str, SmallStudent] = Field(default_factory=dict, description="students of the open check of that name")
     other_groups: bool = Field(False, description="also print other groups' numbers beside Table 1 and Table 3c")
-    overlays: tuple[Overlay, ...] = Field((), description="applied after the method's own file and the recipe's overlays")
+    overlays: tuple[Overlay, ...] = Field((), description="applied after the method's own values, before the recipe's overlays")
     tracking: TrackingConfig = Field(TrackingConfig(), description="MLflow")
     note: str = Field("", description="printed under every table")
 
@@ -604,7 +612,9 @@ class RunSpec(Strict):
     seed: int
     data: str = Field(description="digest of the DataSpec")
     data_config: DataConfig
-    max_new_tokens: int = Field(description="response tokens that an answer may have, and a rollout where the method says nothing else")
+    max_new_tokens: int = Field(
+        description="response tokens that an answer may have, and a rollout where the method says nothing else"
+    )
     validation_protocol: Literal["published", "plain"] = Field(description="validation decodes as the final evaluation does")
     base_model: str = Field(description="digest of the ModelSpec")
     start_run: str | None = Field(description="digest of the run whose model is the start; null: the base model")

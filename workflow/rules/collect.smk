@@ -124,9 +124,9 @@ for table in PLAN.tables:
     rule:
         name:
             table
-        localrule: True
         input:
             f"{TABLES}/{table}.md",
+        localrule: True
 
 
 rule claims:
