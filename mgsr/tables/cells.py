@@ -177,7 +177,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 def load_cells(path: Path) -> Cells:
     """Read a cells file and every card and summary that it names."""
-    value = read_json(path)
+    return parse_cells(read_json(path), path)
+
+
+def parse_cells(value: Any, path: Path) -> Cells:
+    """The content of a cells file, or a table's part of a claims file; `path` is the file that holds it."""
     try:
         cells = tuple(
             Cell(
