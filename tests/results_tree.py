@@ -95,13 +95,13 @@ def build(
             summary = evaluation(root / "evaluations" / f"e-{run}", run, level, protocols, facts.get("heldout"))
             rows.append(
                 {"family": family, "method": method, "title": facts["title"], "role": facts["role"], "seed": seed, "run": run,
-                 "card": str(root / "runs" / run / "card.json"), "evaluation": str(summary)}
+                 "card": str(root / "runs" / run / "card.json"), "evaluation": str(summary), "exposure": None}
             )  # fmt: skip
     floor = evaluation(root / "evaluations" / "floor-0", "floor", FLOOR_LEVEL, ("plain",), None)
     path = root / f"{table}.cells.json"
     _write(
         path,
         {"table": table, "preset": preset, "recipe": "controlled", "note": "Tiny models rank no methods.", "sets": list(SETS),
-         "floor": {family: str(floor)}, "rows": rows},
+         "other_groups": False, "floor": {family: str(floor)}, "rows": rows},
     )  # fmt: skip
     return path

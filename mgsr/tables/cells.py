@@ -22,7 +22,8 @@ AVERAGE = "average"
 
 @dataclass(frozen=True)
 class Cell:
-    """One finished run: its card (card.json) and its scores (summary.json, with rows.jsonl beside it)."""
+    """One finished run: its card (card.json), its scores (summary.json, with rows.jsonl beside it) and, in the tables that show
+    it, its exposure bias."""
 
     family: str
     method: str
@@ -34,6 +35,7 @@ class Cell:
     evaluation_path: Path
     card: dict[str, Any]
     summary: dict[str, Any]
+    exposure: dict[str, Any] | None = None
 
     def scores(self, test_set: str, protocol: str) -> dict[int, float]:
         """ROUGE-L (0..100) by decoding seed."""
@@ -87,6 +89,9 @@ class Group:
 
     def differences(self, other: Group, sets: Sequence[str], protocol: str) -> list[Floats]:
         """By set: this method minus `other`, [training seeds, prompts]; runs of equal training seed are paired."""
+        seeds = [[cell.seed for cell in group.cells] for group in (self, other)]
+        if seeds[0] != seeds[1] and min(map(len, seeds)) > 1:
+            raise MgsrError(f"{self.family}: {self.title} and {other.title} differ in training seeds; train both with the same")
         pairs = [[[cell.row_scores(name, protocol) for cell in group.cells] for group in (self, other)] for name in sets]
         return [paired_differences(*pair) for pair in pairs]
 
@@ -97,15 +102,18 @@ class Group:
 
 @dataclass(frozen=True)
 class Cells:
-    """All that a table is made of. `floor`: by family, the summary of answers borrowed from other rows."""
+    """All that a table or open check is made of. `floor` and `probe`: by family, the summary of answers borrowed from other
+    rows, and the file of the open checks that train nothing."""
 
     table: str
     preset: str
     recipe: str
     note: str
     sets: tuple[str, ...]
+    other_groups: bool
     cells: tuple[Cell, ...]
     floor: dict[str, Path]
+    probe: dict[str, Path]
 
     @property
     def families(self) -> list[str]:
@@ -181,7 +189,7 @@ def load_cells(path: Path) -> Cells:
 
 
 def parse_cells(value: Any, path: Path) -> Cells:
-    """The content of a cells file, or a table's part of a claims file; `path` is the file that holds it."""
+    """The cells of a table, from the value that stands for them in file `path`."""
     try:
         cells = tuple(
             Cell(
@@ -190,21 +198,25 @@ def parse_cells(value: Any, path: Path) -> Cells:
                 evaluation_path=Path(row["evaluation"]),
                 card=_read(Path(row["card"])),
                 summary=_read(Path(row["evaluation"])),
+                exposure=_read(Path(row["exposure"])) if row["exposure"] else None,
             )
             for row in value["rows"]
         )
         loaded = Cells(
-            **{key: value[key] for key in ("table", "preset", "recipe", "note")},
+            **{key: value[key] for key in ("table", "preset", "recipe", "note", "other_groups")},
             sets=tuple(value["sets"]),
             cells=cells,
             floor={family: Path(floor) for family, floor in value["floor"].items()},
+            probe={family: Path(probe) for family, probe in value.get("probe", {}).items()},
         )
     except KeyError as error:
         raise MgsrError(f"{path}: key {error} is missing; run the same command again to write it anew") from None
-    if not cells:
+    if not cells and not loaded.probe:
         raise MgsrError(f"{path} names no run; give the table a method in the preset")
     for cell in cells:
-        for file, owner in ((cell.card_path, cell.card["run"]), (cell.evaluation_path, cell.summary["run"])):
+        owners = [(cell.card_path, cell.card["run"]), (cell.evaluation_path, cell.summary["run"])]
+        owners += [(path, cell.exposure["run"])] if cell.exposure else []
+        for file, owner in owners:
             if owner != cell.run:
                 raise MgsrError(f"{file} belongs to run {owner}, the table expects {cell.run}; remove it and run again")
     return loaded
