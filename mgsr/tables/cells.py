@@ -87,17 +87,17 @@ class Group:
             raise MgsrError(f"{self.family}, {self.title}: training seeds differ in the rows of {test_set}; evaluate them anew")
         return {name: float(np.mean([run[name] for run in runs])) for name in runs[0]}
 
-    def differences(self, other: Group, sets: Sequence[str], protocol: str) -> list[Floats]:
-        """By set: this method minus `other`, [training seeds, prompts]; runs of equal training seed are paired."""
+    def differences(self, other: Group, sets: Sequence[str], protocol: str, factor: float = 1.0) -> list[Floats]:
+        """By set: this method minus `factor` times `other`, [training seeds, prompts]; runs of equal training seed are paired."""
         seeds = [[cell.seed for cell in group.cells] for group in (self, other)]
         if seeds[0] != seeds[1] and min(map(len, seeds)) > 1:
             raise MgsrError(f"{self.family}: {self.title} and {other.title} differ in training seeds; train both with the same")
         pairs = [[[cell.row_scores(name, protocol) for cell in group.cells] for group in (self, other)] for name in sets]
-        return [paired_differences(*pair) for pair in pairs]
+        return [paired_differences(*pair, factor=factor) for pair in pairs]
 
-    def compare(self, other: Group, sets: Sequence[str], protocol: str) -> Comparison:
-        """This method minus `other` on the average over `sets`."""
-        return compare(self.differences(other, sets, protocol))
+    def compare(self, other: Group, sets: Sequence[str], protocol: str, factor: float = 1.0) -> Comparison:
+        """This method minus `factor` times `other`, on the average over `sets`."""
+        return compare(self.differences(other, sets, protocol, factor))
 
 
 @dataclass(frozen=True)

@@ -81,8 +81,10 @@ class Comparison:
         return self.training or self.prompts
 
 
-def paired_differences(first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]]) -> Floats:
-    """[training seeds, prompts] from each seed's scores by prompt id, first - second; ids in sorted order.
+def paired_differences(
+    first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]], *, factor: float = 1.0
+) -> Floats:
+    """[training seeds, prompts] from each seed's scores by prompt id, first - factor * second; ids in sorted order.
 
     A system with one training seed (a checkpoint) is set against every seed of the other. Ids must be the same: a row that one
     system lacks is an error, never cut off (pitfall 22).
@@ -97,7 +99,7 @@ def paired_differences(first: Sequence[Mapping[str, float]], second: Sequence[Ma
     if not names:
         raise MgsrError("two systems without rows cannot be compared")
     table = [np.array([[scores[name] for name in names] for scores in system], dtype=np.float64) for system in (first, second)]
-    return table[0] - table[1]
+    return table[0] - factor * table[1]
 
 
 def effect(parts: Sequence[Floats]) -> float:
