@@ -37,6 +37,7 @@ from mgsr.objectives.objective import Objective
 from mgsr.rollouts.noise import row_key
 from mgsr.rollouts.sampler import PUBLISHED_NGRAM, Decoding
 from mgsr.storage import new_folder, read_json, write_json, write_jsonl
+from mgsr.training.adopt import adopt
 from mgsr.training.card import failure_signatures, make_card
 from mgsr.training.checkpoint import (
     load_checkpoint,
@@ -298,6 +299,8 @@ class Trainer:
 
 def train(run: str, spec: RunSpec, root: Path) -> None:
     """Train `runs/<run>` below `root`, from the last checkpoint where there is one. Called in every process of the run."""
+    if spec.method.role == "checkpoint":
+        return adopt(run, spec, root)
     started = time.perf_counter()
     torch.set_num_threads(spec.threads)
     world = start_world()

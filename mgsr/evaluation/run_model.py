@@ -1,0 +1,96 @@
+"""A finished run's model, as the measurements beside the scores use it: it writes, and it is read position by position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from mgsr.config.schema import DataConfig, RunSpec
+from mgsr.data.examples import Example, encode_examples
+from mgsr.data.records import load_records
+from mgsr.errors import MgsrError
+from mgsr.models.heads import LanguageModel, split
+from mgsr.models.loading import load_model, load_tokenizer
+from mgsr.objectives.chunked import log_probabilities
+from mgsr.rollouts.decoder import inference
+from mgsr.rollouts.sampler import Decoding, Prompt, generate
+from mgsr.rollouts.sequence import Sequence, by_length, collate
+from mgsr.storage import read_json
+from mgsr.training.step import autocast, response_states
+
+SEED = 10  # of every draw here: models are compared on common random numbers
+
+
+@dataclass(frozen=True)
+class RunModel:
+    """The model of `runs/<run>` on its device. `precision` is the one that it was trained in."""
+
+    model: LanguageModel
+    tokenizer: PreTrainedTokenizerBase
+    precision: str
+    device: torch.device
+
+    @classmethod
+    def load(cls, root: Path, run: str) -> RunModel:
+        folder = root / "runs" / run
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        precision = RunSpec.model_validate(read_json(folder / "spec.json")).method.training.precision
+        return cls(split(load_model(folder / "model", device=device)), load_tokenizer(folder / "model"), precision, device)
+
+    @property
+    def eos_id(self) -> int:
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def pad_id(self) -> int:
+        return int(self.tokenizer.pad_token_id)
+
+    def examples(self, data: Path, config: DataConfig, rows: int) -> list[Example]:
+        """The first Dolly test rows that fit, at most `rows`, in order."""
+        records = load_records(data, "dolly")[: config.test_rows.get("dolly")]
+        kept, _ = encode_examples(records, self.tokenizer, config)
+        if not kept:
+            raise MgsrError(f"{data}: no dolly row has a prompt of at most {config.max_prompt_length} tokens")
+        return kept[:rows]
+
+    def write(
+        self, prompts: Items[Prompt], decoding: Decoding, *, purpose: str, visit: int | Items[int], batch: int
+    ) -> list[Sequence]:
+        """One response to each prompt, sampled at T = 1."""
+        with autocast(self.precision, self.device):
+            return generate(
+                self.model,
+                prompts,
+                decoding,
+                seed=SEED,
+                purpose=purpose,
+                visit=visit,
+                eos_id=self.eos_id,
+                pad_id=self.pad_id,
+                vocabulary=len(self.tokenizer),
+                batch=batch,
+            )
+
+
+def read_with_both(
+    student: RunModel, teacher: RunModel, sequences: Items[Sequence], vocabulary: int, *, batch: int
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Teacher-forced on each sequence, longest first: its index and the log-probabilities of the student and the teacher
+    [response length, vocabulary]. Both run in the student's precision. Nothing has a gradient."""
+    with inference(student.model, teacher.model), autocast(student.precision, student.device):
+        for group in by_length([len(sequence) for sequence in sequences], batch):
+            lengths = [len(sequences[i].response_ids) for i in group]
+            part = collate([sequences[i] for i in group], student.pad_id).to(student.device)
+            states = [torch.split(response_states(run.model, part), lengths) for run in (student, teacher)]
+            for i, own, others in zip(group, *states, strict=True):
+                yield (
+                    i,
+                    log_probabilities(student.model.head, own, vocabulary),
+                    log_probabilities(teacher.model.head, others, vocabulary),
+                )
