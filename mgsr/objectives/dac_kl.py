@@ -1,4 +1,4 @@
-"""DAC-KL, distribution-adaptive clipping (token level, Eq. 5-8): a KL over the classes that a learned band keeps.
+"""DAC-KL, distribution-adaptive clipping (token level, Eq. 5-8): a KL over the classes that a band keeps.
 
 Where the paper is open, `DacKlConfig` chooses. What its readings do:
 - As printed (Eq. 7) the mask is so steep that the thresholds hardly get a gradient, and where they do, the loss falls as the
@@ -6,8 +6,8 @@ Where the paper is open, `DacKlConfig` chooses. What its readings do:
   band that holds a share of the teacher's mass.
 - With content `mask` both vectors hold the same mask values, which cancel: the target's term s_c log(s_c / t_c) is left, which
   can be negative, and f gets no gradient.
-- With normalisation `residual`, content `mask_times_prob` and target `once` it is a coarse-grained KL: between 0 and
-  the full KL.
+- With normalisation `residual` and content `mask_times_prob` (and the target counted once) it is a coarse-grained KL: between 0
+  and the full KL. With `kept` it is a KL of conditional distributions: not below 0, and above the full KL at times.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mgsr.objectives.divergences import relative_entropy
 
 @dataclass(frozen=True)
 class Band:
-    """What the clipping did, per position [n] and without gradient."""
+    """What the clipping did, per position [n] and without gradient. The target counts as kept, in `dense_only` too."""
 
     log_width: Tensor  # log u - log l
     kept_mass: Tensor  # teacher mass under the mask, target included
@@ -35,67 +35,147 @@ class Band:
     penalty: Tensor  # what `mass_floor` adds to the loss; 0 otherwise
 
 
+@dataclass(frozen=True)
+class Mask:
+    """Which classes of each position are kept, from the teacher (and, through f, the student)."""
+
+    log_in: Tensor  # [n, vocab], log m
+    log_out: Tensor  # [n, vocab], log(1 - m)
+    target: Tensor  # [n, 1], the teacher's largest class
+    log_width: Tensor  # [n], log u - log l
+
+
 class DacKl(nn.Module):
-    """The loss and its clipping network f, which is no part of the student."""
+    """The loss and its clipping network f, which is no part of the student.
+
+    f is None where it would change nothing: thresholds that are not learned, no band, or f `detached` at its start, where
+    its zero weights make it a constant.
+    """
 
     def __init__(self, config: DacKlConfig, vocabulary: int, seed: int) -> None:
         super().__init__()
         self.config = config
-        # Built on `meta`, the layers draw nothing: a run's other random numbers do not depend on its objective.
-        hidden = nn.Linear(3 * vocabulary, config.hidden_width, device="meta").to_empty(device="cpu")
-        thresholds = nn.Linear(config.hidden_width, 2, device="meta").to_empty(device="cpu")
-        bound = 1 / math.sqrt(3 * vocabulary)  # nn.Linear's own
-        with torch.no_grad():
-            generator = torch.Generator().manual_seed(seed)
-            hidden.weight.uniform_(-bound, bound, generator=generator)
-            hidden.bias.uniform_(-bound, bound, generator=generator)
-            thresholds.weight.zero_()
-            thresholds.bias.copy_(torch.logit(torch.tensor([config.start_upper, config.start_lower], dtype=torch.float64)))
-        self.f = nn.Sequential(hidden, nn.GELU(), thresholds)
+        learns = config.thresholds == "learned" and config.trained_by != "detached" and config.parts != "target_only"
+        self.f = _clipping_network(config, vocabulary, seed) if learns else None
 
     def thresholds(self, s_logp: Tensor, t_logp: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 5-6: log u and log l [n, 1], l <= u. The student is an input only: else it would learn to steer f."""
-        t, s = t_logp.exp(), s_logp.detach().exp()
-        log_u, log_l = F.logsigmoid(self.f(torch.cat([t, descending(t), s], -1))).chunk(2, -1)
+        """Eq. 5-6: log u and log l [n, 1], l <= u. The student is an input only, unless it is `attached`: then it can learn to
+        steer f."""
+        if self.f is not None:
+            t, s = t_logp.exp(), s_logp.exp()
+            if self.config.student_input == "detached":
+                s = s.detach()
+            log_u, log_l = F.logsigmoid(self.f(torch.cat([t, descending(t), s], -1))).chunk(2, -1)
+        elif self.config.thresholds == "rank":
+            log_u, log_l = quantiles(t_logp.exp(), (self.config.start_upper, self.config.start_lower))
+        else:
+            start = (self.config.start_upper, self.config.start_lower)
+            log_u, log_l = (t_logp.new_full((len(t_logp), 1), math.log(value)) for value in start)
         return log_u, torch.minimum(log_l, log_u)
 
-    def log_mask(self, t_logp: Tensor, log_u: Tensor, log_l: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 7: log m and log(1 - m) [n, vocab], m = sigmoid(above) sigmoid(below)."""
+    def mask(self, s_logp: Tensor, t_logp: Tensor) -> Mask:
+        """Eq. 7: m = sigmoid(above) sigmoid(below), of the teacher's probabilities or (`mass`) of the mass not above them."""
+        target = t_logp.argmax(-1, keepdim=True)
+        if self.config.parts == "target_only":
+            nothing = torch.full_like(t_logp, -math.inf)
+            return Mask(nothing, torch.zeros_like(t_logp), target, t_logp.new_zeros(len(t_logp)))
+        log_u, log_l = self.thresholds(s_logp, t_logp)
+        x = log_mass_not_above(t_logp.exp()) if self.config.thresholds == "mass" else t_logp
         if self.config.mask_space == "log":
-            above, below = t_logp - log_l, log_u - t_logp
+            above, below = x - log_l, log_u - x
         else:
-            above, below = t_logp.exp() - log_l.exp(), log_u.exp() - t_logp.exp()
+            above, below = x.exp() - log_l.exp(), log_u.exp() - x.exp()
         above, below = above / self.config.softness, below / self.config.softness
         inside = F.logsigmoid(above)
-        return inside + F.logsigmoid(below), torch.logaddexp(F.logsigmoid(-above), inside + F.logsigmoid(-below))
+        log_out = torch.logaddexp(F.logsigmoid(-above), inside + F.logsigmoid(-below))
+        return Mask(inside + F.logsigmoid(below), log_out, target, (log_u - log_l).squeeze(-1))
 
-    def clip(self, logp: Tensor, log_m: Tensor, log_rest: Tensor, target: Tensor) -> Tensor:
+    def clip(self, logp: Tensor, mask: Mask) -> Tensor:
         """A model's new vector, in logs: the band [vocab], the target (in its place or once more), the rest where asked for."""
-        band = log_m if self.config.content == "mask" else log_m + logp
-        top = logp.gather(-1, target)
-        slots = [band.scatter(-1, target, top)] if self.config.target == "once" else [band, top]
+        band = mask.log_in if self.config.content == "mask" else mask.log_in + logp
+        if self.config.parts == "dense_only":
+            slots, target_out = [band.scatter(-1, mask.target, -math.inf)], 0.0
+        else:
+            top = logp.gather(-1, mask.target)
+            slots = [band.scatter(-1, mask.target, top)] if self.config.target == "once" else [band, top]
+            target_out = -math.inf
         if self.config.normalisation == "residual":
-            slots.append(torch.logsumexp(log_rest.scatter(-1, target, -math.inf) + logp, -1, keepdim=True))
-        return torch.cat(slots, -1)
+            slots.append(torch.logsumexp(mask.log_out.scatter(-1, mask.target, target_out) + logp, -1, keepdim=True))
+        vector = torch.cat(slots, -1)
+        if self.config.normalisation == "kept":
+            # An empty vector (each slot -inf) stays one, and its KL is 0.
+            floor = torch.finfo(vector.dtype).min / 4
+            vector = vector - torch.logsumexp(vector, -1, keepdim=True).clamp(min=floor)
+        return vector
+
+    def clipped(self, s_logp: Tensor, t_logp: Tensor) -> tuple[Tensor, Tensor]:
+        """Both models' clipped vectors in logs [n, slots], for the span term. The mask is held: DAC-KL alone trains f."""
+        with torch.no_grad():
+            mask = self.mask(s_logp, t_logp)
+        return self.clip(s_logp, mask), self.clip(t_logp, mask)
 
     def forward(self, s_logp: Tensor, t_logp: Tensor) -> tuple[Tensor, Band]:
         """Log-probabilities [n, vocab], the teacher's without gradient -> loss [n] (penalty included) and the band."""
-        log_u, log_l = self.thresholds(s_logp, t_logp)
-        log_m, log_rest = self.log_mask(t_logp, log_u, log_l)
-        target = t_logp.argmax(-1, keepdim=True)
-        student, teacher = (self.clip(logp, log_m, log_rest, target) for logp in (s_logp, t_logp))
-        loss = relative_entropy(student, teacher)  # Eq. 8: student || teacher
-        if self.config.normalisation == "residual" and (self.config.content, self.config.target) == ("mask_times_prob", "once"):
+        config = self.config
+        mask = self.mask(s_logp, t_logp)
+        student, teacher = self.clip(s_logp, mask), self.clip(t_logp, mask)
+        loss = relative_entropy(student, teacher) if config.direction == "reverse" else relative_entropy(teacher, student)
+        coarse = config.normalisation == "residual" and (config.content, config.target) == ("mask_times_prob", "once")
+        if coarse or config.normalisation == "kept":
             loss = loss.clamp(min=0)  # distributions: below 0 by rounding only
-        kept = log_m.scatter(-1, target, 0.0)
+        kept = mask.log_in.scatter(-1, mask.target, 0.0)
         kept_mass = (kept + t_logp).exp().sum(-1)
         penalty = torch.zeros_like(kept_mass)
-        if self.config.trained_by == "mass_floor":
+        if self.f is not None and config.trained_by == "mass_floor":
             # It depends on f alone, so f alone is trained by it.
-            penalty = self.config.mass_floor_weight * (self.config.mass_floor - kept_mass).clamp(min=0).square()
+            penalty = config.mass_floor_weight * (config.mass_floor - kept_mass).clamp(min=0).square()
         classes = (kept > math.log(0.5)).sum(-1).to(loss.dtype)
-        band = Band((log_u - log_l).squeeze(-1), kept_mass, classes, (classes <= 1).to(loss.dtype), penalty)
+        band = Band(mask.log_width, kept_mass, classes, (classes <= 1).to(loss.dtype), penalty)
         return loss + penalty, Band(**{name: value.detach() for name, value in vars(band).items()})
+
+
+def _clipping_network(config: DacKlConfig, vocabulary: int, seed: int) -> nn.Sequential:
+    """f: [n, 3 vocab] -> [n, 2], logits of u and l; at its start a constant."""
+    # Built on `meta`, the layers draw nothing: a run's other random numbers do not depend on its objective.
+    hidden = nn.Linear(3 * vocabulary, config.hidden_width, device="meta").to_empty(device="cpu")
+    thresholds = nn.Linear(config.hidden_width, 2, device="meta").to_empty(device="cpu")
+    bound = 1 / math.sqrt(3 * vocabulary)  # nn.Linear's own
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(seed)
+        hidden.weight.uniform_(-bound, bound, generator=generator)
+        hidden.bias.uniform_(-bound, bound, generator=generator)
+        thresholds.weight.zero_()
+        thresholds.bias.copy_(torch.logit(torch.tensor([config.start_upper, config.start_lower], dtype=torch.float64)))
+    return nn.Sequential(hidden, nn.GELU(), thresholds)
+
+
+def quantiles(t: Tensor, levels: tuple[float, ...]) -> tuple[Tensor, ...]:
+    """Logs [n, 1] of the probabilities at `levels` of each row's ascending sort, interpolated at level * (vocab - 1)."""
+    ordered = descending(t).flip(-1)
+    found = []
+    for level in levels:
+        at = level * (t.shape[-1] - 1)
+        low = math.floor(at)
+        below, above = ordered[:, low, None], ordered[:, min(low + 1, t.shape[-1] - 1), None]
+        found.append(_log(below + (at - low) * (above - below)))
+    return tuple(found)
+
+
+def log_mass_not_above(t: Tensor) -> Tensor:
+    """log(1 - sum of t_j with t_j > t_k) for each class k [n, vocab], without gradient: 0 at the largest class.
+
+    Summed from the smallest class upwards, which keeps the tail's digits.
+    """
+    t = t.detach()
+    ordered = descending(t).flip(-1).contiguous()
+    last_equal = torch.searchsorted(ordered, t.contiguous(), right=True) - 1
+    mass = ordered.cumsum(-1)
+    return _log(mass / mass[:, -1:]).gather(-1, last_equal)
+
+
+def _log(x: Tensor) -> Tensor:
+    """The log, finite where a probability has underflowed to 0."""
+    return x.clamp(min=torch.finfo(x.dtype).tiny).log()
 
 
 def descending(t: Tensor) -> Tensor:

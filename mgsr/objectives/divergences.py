@@ -14,7 +14,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mgsr.config.schema import ForwardKl, GeneralizedJsd, ReverseKl, SkewForwardKl, SkewReverseKl
+from mgsr.config.schema import (
+    ForwardKl,
+    GeneralizedJsd,
+    ReverseKl,
+    SkewForwardKl,
+    SkewReverseKl,
+    SymmetricKl,
+    TotalVariation,
+)
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 
@@ -48,6 +56,20 @@ def reverse_kl(s_logp: Tensor, t_logp: Tensor) -> Tensor:
     return kl(s_logp, t_logp)
 
 
+def symmetric_kl(s_logp: Tensor, t_logp: Tensor, forward_share: float) -> Tensor:
+    """forward_share KL(p || q) + (1 - forward_share) KL(q || p), 0 <= forward_share <= 1; the ends are the KLs themselves."""
+    if forward_share == 0:  # 0 times a KL that is infinite would be NaN
+        return reverse_kl(s_logp, t_logp)
+    if forward_share == 1:
+        return forward_kl(s_logp, t_logp)
+    return forward_share * forward_kl(s_logp, t_logp) + (1 - forward_share) * reverse_kl(s_logp, t_logp)
+
+
+def total_variation(s_logp: Tensor, t_logp: Tensor) -> Tensor:
+    """Half the sum of |p - q|, between 0 and 1; a class of p = q has gradient 0."""
+    return 0.5 * (t_logp.exp() - s_logp.exp()).abs().sum(-1)
+
+
 def generalized_jsd(s_logp: Tensor, t_logp: Tensor, beta: float) -> Tensor:
     """beta KL(p || M) + (1 - beta) KL(q || M), M = beta p + (1 - beta) q (Agarwal et al. 2024), 0 < beta < 1.
 
@@ -70,12 +92,17 @@ def skew_reverse_kl(s_logp: Tensor, t_logp: Tensor, alpha: float) -> Tensor:
 DIVERGENCES: dict[str, Callable[..., Tensor]] = {
     "forward_kl": forward_kl,
     "reverse_kl": reverse_kl,
+    "symmetric_kl": symmetric_kl,
+    "total_variation": total_variation,
     "generalized_jsd": generalized_jsd,
     "skew_forward_kl": skew_forward_kl,
     "skew_reverse_kl": skew_reverse_kl,
 }
 
 
-def divergence_from_config(config: ForwardKl | ReverseKl | GeneralizedJsd | SkewForwardKl | SkewReverseKl) -> Divergence:
+Named = ForwardKl | ReverseKl | SymmetricKl | TotalVariation | GeneralizedJsd | SkewForwardKl | SkewReverseKl
+
+
+def divergence_from_config(config: Named) -> Divergence:
     """The function that the configuration names, its parameters filled in."""
     return partial(DIVERGENCES[config.name], **config.model_dump(exclude={"name"}))

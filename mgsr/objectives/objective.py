@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from mgsr.config.schema import DacKlConfig, ObjectiveConfig
+from mgsr.config.schema import CrossEntropy, Custom, DacKlConfig, ObjectiveConfig, PolicyGradientConfig
 from mgsr.errors import MgsrError
+from mgsr.objectives.custom import CustomLoss
 from mgsr.objectives.dac_kl import Band, DacKl
-from mgsr.objectives.divergences import Divergence, divergence_from_config
+from mgsr.objectives.divergences import divergence_from_config
+from mgsr.objectives.policy_gradient import STATS, policy_gradient
 from mgsr.objectives.span import span_consistency
 from mgsr.objectives.view import View
 
 
 class Objective(nn.Module):
-    """All terms of a method. Its parameters, if it has any, are those of DAC-KL's f."""
+    """All terms of a method. Its parameters, if it has any, are those of DAC-KL's f or of a loss of the user's own.
+
+    progress: the optimiser step as a share of all steps, set by the trainer before each step.
+    """
 
     def __init__(self, config: ObjectiveConfig, vocabulary: int, seed: int) -> None:
         super().__init__()
         self.config = config
+        self.progress = 0.0
         distillation = config.distillation if config.distillation_weight > 0 else None
-        self.dac_kl: DacKl | None = None
-        self.divergence: Divergence | None = None
-        if isinstance(distillation, DacKlConfig):
-            self.dac_kl = DacKl(distillation, vocabulary, seed)
-        elif distillation is not None:
-            self.divergence = divergence_from_config(distillation)
+        self.distillation = distillation
+        self.dac_kl = DacKl(distillation, vocabulary, seed) if isinstance(distillation, DacKlConfig) else None
+        self.custom = CustomLoss(distillation) if isinstance(distillation, Custom) else None
         self.weights = {
             name: weight
             for name, weight in (
@@ -38,13 +44,19 @@ class Objective(nn.Module):
 
     @property
     def needs_teacher(self) -> bool:
-        return "distillation" in self.weights or "span" in self.weights
+        """Whether a forward pass of the teacher is needed. SeqKD's cross-entropy needs none."""
+        distils = "distillation" in self.weights and not isinstance(self.distillation, CrossEntropy)
+        return distils or "span" in self.weights
 
     @property
     def terms(self) -> tuple[str, ...]:
         """The keys of every result, whatever the view holds."""
-        band = [f"band/{name}" for name in Band.__dataclass_fields__] if self.dac_kl is not None else []
-        return (*self.weights, *band)
+        stats: list[str] = []
+        if self.dac_kl is not None:
+            stats = [f"band/{name}" for name in Band.__dataclass_fields__]
+        elif isinstance(self.distillation, PolicyGradientConfig):
+            stats = [f"policy_gradient/{name}" for name in STATS]
+        return (*self.weights, *stats)
 
     def forward(self, view: View) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar loss, and without gradient each term's weighted sum before its weight in Eq. 11. Raises MgsrError
@@ -52,29 +64,59 @@ class Objective(nn.Module):
         zero = view.student_logp.new_zeros(())
         sums = dict.fromkeys(self.terms, zero)
         if "sft" in self.weights:
-            sums["sft"] = self._cross_entropy(view)
+            sums["sft"] = _cross_entropy(view, view.sft_weight)
         if "distillation" in self.weights and (rows := view.token_weight[: view.own].nonzero().squeeze(-1)).numel():
             sums |= self._distillation(view, rows)
         if "span" in self.weights and view.pair_weight[: view.own].any():
-            sums["span"] = span_consistency(view.student_logp, _teacher(view), view.pair_weight[: view.own])
+            sums["span"] = self._span(view)
         loss = sum((weight * sums[name] for name, weight in self.weights.items()), zero)
         return loss, {name: value.detach() for name, value in sums.items()}
 
-    def _cross_entropy(self, view: View) -> Tensor:
-        weight = view.sft_weight[: view.own]
-        nll = -view.student_logp[: view.own].gather(-1, view.targets[: view.own, None]).squeeze(-1)
-        return (weight * torch.where(weight != 0, nll, 0)).sum()
+    def after_step(self, figures: Mapping[str, float]) -> None:
+        """Called after every optimiser step, on every process, with its figures (sums over the whole step): a loss of the
+        user's own adapts here. It is not called where the step distilled on nothing."""
+        if self.custom is not None and (value := figures.get("distillation", 0.0)) != 0:
+            self.custom.after_step(value, self.progress)
 
     def _distillation(self, view: View, rows: Tensor) -> dict[str, Tensor]:
+        if isinstance(self.distillation, CrossEntropy):
+            return {"distillation": _cross_entropy(view, view.token_weight)}
         # A slice where all rows count, as they mostly do: indexing would copy [own, vocab].
         pick: slice | Tensor = slice(0, view.own) if len(rows) == view.own else rows
         student, teacher, weight = view.student_logp[pick], _teacher(view)[pick], view.token_weight[pick]
-        if self.dac_kl is None:
-            assert self.divergence is not None
-            return {"distillation": (weight * self.divergence(student, teacher)).sum()}
-        value, band = self.dac_kl(student, teacher)
-        stats = {f"band/{name}": (weight * stat).sum() for name, stat in vars(band).items()}
-        return {"distillation": (weight * value).sum(), **stats}
+        stats: dict[str, Tensor] = {}
+        if self.dac_kl is not None:
+            value, band = self.dac_kl(student, teacher)
+            stats = {f"band/{name}": stat for name, stat in vars(band).items()}
+        elif self.custom is not None:
+            value = self.custom(student, teacher, self.progress)
+        elif isinstance(self.distillation, PolicyGradientConfig):
+            if view.rollout is None:
+                raise MgsrError("policy_gradient needs the rollout's columns of each position, and none were given")
+            value, found = policy_gradient(self.distillation, student, teacher, view.targets[pick], view.rollout[pick])
+            stats = {f"policy_gradient/{name}": stat for name, stat in found.items()}
+        else:
+            assert self.distillation is not None and not isinstance(self.distillation, DacKlConfig | Custom)
+            value = divergence_from_config(self.distillation)(student, teacher)
+        return {"distillation": (weight * value).sum(), **{name: (weight * stat).sum() for name, stat in stats.items()}}
+
+    def _span(self, view: View) -> Tensor:
+        weight, config = view.pair_weight[: view.own], self.config.span
+        if config.vectors == "full":
+            return span_consistency(view.student_logp, _teacher(view), weight, config.norm)
+        assert self.dac_kl is not None  # the configuration sees to it
+        weight = F.pad(weight, (0, len(view.student_logp) - view.own))
+        paired = weight != 0
+        rows = (paired | paired.roll(1)).nonzero().squeeze(-1)  # both rows of a pair, so they stay neighbours
+        student, teacher = self.dac_kl.clipped(view.student_logp[rows], _teacher(view)[rows])
+        return span_consistency(student, teacher, weight[rows], config.norm)
+
+
+def _cross_entropy(view: View, weight: Tensor) -> Tensor:
+    """Of the positions' own tokens, weighted; a position without weight may hold an infinite one."""
+    weight = weight[: view.own]
+    nll = -view.student_logp[: view.own].gather(-1, view.targets[: view.own, None]).squeeze(-1)
+    return (weight * torch.where(weight != 0, nll, 0)).sum()
 
 
 def _teacher(view: View) -> Tensor:
