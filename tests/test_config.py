@@ -8,15 +8,15 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from mgsr.config.document import markdown
-from mgsr.config.load import load_config, load_overlays, merge, method_values, resolve_method
+from mgsr.config.load import load_config, load_methods, merge
 from mgsr.config.plan import make_plan
-from mgsr.config.schema import Config, DacKlConfig
+from mgsr.config.schema import CheckName, Config, DacKlConfig, TableName
 from mgsr.errors import MgsrError
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +35,7 @@ def message(given: Mapping[str, Any], folder: Path = WORKFLOW) -> str:
 def workflow(tmp_path: Path) -> Path:
     for kind in ("presets", "methods", "recipes"):
         shutil.copytree(WORKFLOW / kind, tmp_path / kind)
+    shutil.copy(WORKFLOW / "tables.yaml", tmp_path)
     return tmp_path
 
 
@@ -42,7 +43,8 @@ def workflow(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_preset_resolves_under_every_recipe(preset: str, recipe: str) -> None:
     plan = make_plan(WORKFLOW, load_config(WORKFLOW, {"preset": preset, "recipe": recipe}))
-    assert set(plan.tables) == {"table1", "table2"} and all(plan.tables.values())
+    assert set(plan.tables) == set(get_args(TableName)) and all(plan.tables.values())
+    assert set(plan.checks) == {*get_args(CheckName), "injected_errors"}
     assert {row.family for row in plan.tables["table1"]} == set(plan.config.families)
 
 
@@ -91,6 +93,45 @@ def test_without_a_preset_it_is_the_paper_with_the_papers_recipe() -> None:
         ),
         ({"overlays": [{"methods": ["kd"], "set": {"sequences": {"scrg": {}}}}]}, "policy 'dataset' has none"),
         ({"overlays": [{"methods": ["sft"], "set": {"objective": {"sft_weight": 0}}}]}, "every term has weight 0"),
+        ({"overlays": [{"except_methods": ["gdk"], "set": {}}]}, "overlays.0.except_methods: there is no 'gdk'; the nearest"),
+        ({"methods": {"kd": {"title": "mine"}}}, "methods.kd: workflow/methods has a file of that name"),
+        ({"methods": {"own": {"base": "kd", "titel": "mine"}}}, "method own of family tiny: titel: no such key; the nearest"),
+        ({"extra_rows": {"table1": ["kd"]}}, "tables.table1 must name at least one method, and each once"),
+        ({"extra_rows": {"table1": ["mine"]}}, "methods: there is no 'mine'"),
+        (
+            {"checks": {"diversty": ["mgsr"]}},
+            "checks.diversty: 'diversty' is not valid here; the nearest valid one is 'diversity'",
+        ),
+        ({"table_families": {"table2": ["OPT"]}}, "table_families.table2: there is no family 'OPT'"),
+        ({"default_targets": ["claims"]}, "default_targets names no table"),
+        (
+            {"checkpoints": {"released": {"title": "x", "family": "big", "model": {"builder": "hub", "name": "x/y"}}}},
+            "checkpoints.released.family: there is no family 'big'",
+        ),
+        ({"small_students": {"tiny": {"family": "tiny", "student": {"builder": "hub", "name": "x"}}}}, "is a family's name"),
+        (
+            {"overlays": [{"methods": ["minillm"], "set": {"sequences": {"policy": "student"}}}]},
+            "distillation 'policy_gradient' and sequences.policy 'collection' go together",
+        ),
+        (
+            {"overlays": [{"methods": ["minillm"], "set": {"sequences": {"collection": {"rollouts": 17}}}}]},
+            "sequences.collection.rollouts 17 is not a multiple of training.global_batch 16",
+        ),
+        (
+            {"methods": {"own": {"title": "own", "sequences": {"policy": "custom"}}}},
+            "policy 'custom' and the key function (`module:function`) go together",
+        ),
+        (
+            {
+                "methods": {"own": {"base": "kd", "objective": {"distillation": {"name": "custom", "function": "nowhere:f"}}}},
+                "extra_rows": {"table1": ["own"]},
+            },
+            "'nowhere:f': there is no module nowhere",
+        ),
+        (
+            {"methods": {"own": {"base": "kd", "objective": {"span_weight": 1, "span": {"vectors": "clipped"}}}}},
+            "span.vectors 'clipped' compares DAC-KL's vectors",
+        ),
         ({"processes": 3}, " is not a multiple of 3 processes"),
         (
             {"overlays": [{"methods": ["distillm"], "set": {"sequences": {"off_policy": {"buffer_size": 4}}}}]},
@@ -156,14 +197,19 @@ def test_a_mapping_of_another_variant_replaces_the_one_below() -> None:
     assert below["distillation"] == {"name": "dac_kl", "content": "mask"}
 
 
+def leaves(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    if not isinstance(value, Mapping):
+        return {path: value}
+    return {key: leaf for name, part in value.items() for key, leaf in leaves(part, (*path, name)).items()}
+
+
 def test_ablations_are_mgsr_but_for_one_part() -> None:
-    config = load_config(WORKFLOW, {"preset": "smoke"})
-    overlays = load_overlays(WORKFLOW, config)
-    full = resolve_method(WORKFLOW, config, overlays, "tiny", "mgsr").model_dump(exclude={"title"})
+    methods = load_methods(WORKFLOW, load_config(WORKFLOW, {"preset": "smoke"}))
+    full = methods.resolve("tiny", "mgsr").model_dump(exclude={"title"})
     for name, part in {"scrg": "sequences", "dac_kl": "objective", "span": "objective"}.items():
-        other = resolve_method(WORKFLOW, config, overlays, "tiny", f"mgsr_without_{name}").model_dump(exclude={"title"})
+        other = methods.resolve("tiny", f"mgsr_without_{name}").model_dump(exclude={"title"})
         assert {key for key in full if full[key] != other[key]} == {part}
-    printed = resolve_method(WORKFLOW, config, overlays, "tiny", "mgsr_as_printed").objective.distillation
+    printed = methods.resolve("tiny", "mgsr_as_printed").objective.distillation
     assert isinstance(printed, DacKlConfig)
     assert (printed.content, printed.target, printed.normalisation, printed.mask_space) == (
         "mask",
@@ -172,7 +218,31 @@ def test_ablations_are_mgsr_but_for_one_part() -> None:
         "probability",
     )
     assert (printed.softness, printed.trained_by, printed.start_upper, printed.start_lower) == (1e-7, "same", 0.5, 0.5)
-    assert set(method_values(WORKFLOW, "mgsr_without_span")) <= {"title", "sequences", "objective"}
+    assert set(methods.values("mgsr_without_span")) <= {"title", "sequences", "objective"}
+
+
+def test_every_variant_differs_from_mgsr_and_from_every_other() -> None:
+    """No row of a table or check is a copy under another title."""
+    config = load_config(WORKFLOW, {"preset": "mini"})
+    methods = load_methods(WORKFLOW, config)
+    seen: dict[str, str] = {}
+    for name in methods.names:
+        resolved = json.dumps(methods.resolve("SmolLM2", name).model_dump(exclude={"title"}), sort_keys=True)
+        assert resolved not in seen, f"{name} is {seen[resolved]}"
+        seen[resolved] = name
+    named = {name for names in (*config.tables.values(), *config.checks.values()) for name in names}
+    assert set(config.methods) <= named, "a variant that no table or check shows"
+
+
+def test_sensitivity_changes_one_thing_at_a_time() -> None:
+    config = load_config(WORKFLOW, {"preset": "mini"})
+    methods = load_methods(WORKFLOW, config)
+    full = leaves(methods.resolve("SmolLM2", "mgsr").model_dump(mode="json", exclude={"title"}))
+    for name in config.checks["sensitivity"][1:]:
+        other = leaves(methods.resolve("SmolLM2", name).model_dump(mode="json", exclude={"title"}))
+        changed = {path for path in full if full[path] != other.get(path)}
+        allowed = 2 if "mask_probability" in name else 1  # the mask's space and the width of its edge go together
+        assert 1 <= len(changed) <= allowed, f"{name}: {changed}"
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -183,8 +253,13 @@ def test_pitfall_18_the_controlled_recipe_treats_all_methods_alike(preset: str) 
         for run in plan.runs.values()
         if run.method.role == "student" and run.method.objective.distillation is not None
     ]
-    for family in plan.config.families:
-        alike = {(start, m.start, m.objective.sft_weight, m.training) for name, start, m in methods if name == family}
+    apart = {"student: mixed 0.5 with 1 x SCRG, dac_kl + span, from sft"}  # MGSR without SFT term: the weight is its subject
+    for family in (*plan.config.families, *plan.config.small_students):
+        alike = {
+            (start, m.start, m.objective.sft_weight, m.training)
+            for name, start, m in methods
+            if name == family and m.title not in apart
+        }
         assert len(alike) == 1, f"{preset}, {family}: starts, SFT weights or training settings differ"
 
 

@@ -31,6 +31,7 @@ def run_of(plan: Plan, method: str, table: str = "table1") -> str:
 def workflow(tmp_path: Path) -> Path:
     for kind in ("presets", "methods", "recipes"):
         shutil.copytree(WORKFLOW / kind, tmp_path / kind)
+    shutil.copy(WORKFLOW / "tables.yaml", tmp_path)
     return tmp_path
 
 
@@ -38,15 +39,16 @@ def test_equal_runs_are_one() -> None:
     plan = plan_of()
     rows = [row for rows in plan.tables.values() for row in rows]
     assert run_of(plan, "mgsr") == run_of(plan, "mgsr", "table2")
-    assert run_of(plan, "mgsr_without_span") == run_of(plan, "mgsr_without_span", "table2")
-    assert len(plan.runs) == len(plan.evaluations) == len({row.method for row in rows}) == len(rows) - 2
+    rows += [row for rows in plan.checks.values() for row in rows]
+    assert run_of(plan, "mgsr_without_scrg", "table3a") == run_of(plan, "mgsr_without_scrg", "table4c")
+    assert len(plan.runs) == len(plan.evaluations) == len({(row.family, row.method) for row in rows})
 
 
 def test_rows_of_equal_settings_share_a_run_whatever_their_title(workflow: Path) -> None:
     (workflow / "methods" / "again.yaml").write_text("base: mgsr\ntitle: one pass\nsequences: {scrg: {passes: 1}}\n")
     plan = plan_of({"tables": {"table2": ["mgsr", "again"]}}, workflow)
     assert run_of(plan, "again", "table2") == run_of(plan, "mgsr")
-    assert plan.run_label(run_of(plan, "mgsr")) == "tiny, MGSR / one pass, seed 10"
+    assert "tiny, MGSR / one pass" in plan.run_label(run_of(plan, "mgsr"))
     assert plan.runs[run_of(plan, "mgsr")].method.title == "student: mixed 0.5 with 1 x SCRG, SFT + dac_kl + span, from sft"
     assert [row["title"] for row in plan.cells("table2")["rows"]] == ["MGSR", "one pass"]
 
@@ -84,6 +86,7 @@ def test_the_order_of_keys_is_no_part_of_identity() -> None:
         ({"training_seeds": [20]}, False, False, True),
         ({"data": {"train_rows": 50}}, False, False, True),
         ({"source": "local", "data_dir": "x"}, False, False, False),
+        ({"exposure": {"samples": 3}, "probe": {"rows": 7}, "other_groups": True}, True, True, True),
     ],
 )
 def test_what_keeps_its_name(given: Mapping[str, Any], runs: bool, evaluations: bool, data: bool) -> None:
@@ -103,7 +106,8 @@ def test_an_edited_overlay_renames_its_run_and_what_hangs_on_it(workflow: Path) 
     )
     other = plan_of(folder=workflow)
     assert base.runs.keys() - other.runs.keys() == {run_of(base, "gkd")}
-    assert base.cells("table2") == other.cells("table2") and base.cells("table1") != other.cells("table1")
+    changed = {name for name in (*base.tables, *base.checks) if base.cells(name) != other.cells(name)}
+    assert changed == {"table1", "table4a", "table4b"}
     (workflow / "methods" / "sft.yaml").write_text("title: SFT\nstart: base\ntraining: {steps: 7}\n")
     last = plan_of(folder=workflow)  # all students start there; the teacher does not
     assert other.runs.keys() & last.runs.keys() == {run_of(base, "teacher")}
@@ -122,6 +126,48 @@ def test_a_method_without_teacher_waits_for_none() -> None:
     assert plan.runs[run_of(plan, "sft")].teacher_run is None and plan.runs[run_of(plan, "teacher")].teacher_run is None
     evaluation = next(e for e in plan.evaluations.values() if e.run == run_of(plan, "sft"))
     assert evaluation.teacher_run == run_of(plan, "teacher")  # for the held-out KL
+
+
+def test_exposures_of_a_family_share_the_teachers_samples() -> None:
+    plan = plan_of()
+    exposed = [plan.exposures[row.exposure] for row in plan.tables["table4a"] if row.exposure]
+    assert len(exposed) == len(plan.tables["table4a"]) and {spec.samples for spec in exposed} == set(plan.samples)
+    assert all(row.exposure is None for row in plan.tables["table1"])
+
+
+def test_small_students_have_their_familys_teacher_and_a_start_of_their_own() -> None:
+    plan = plan_of()
+    small = {row.method: plan.runs[row.run] for row in plan.checks["small_students"] if row.family == "tinier"}
+    assert set(small) == {"sft", "mgsr_without_scrg", "mgsr"}
+    assert small["mgsr"].teacher_run == run_of(plan, "teacher")
+    assert plan.runs[str(small["mgsr"].start_run)] == small["sft"] and small["sft"].family == "tinier"
+
+
+def test_a_checkpoint_is_a_row_of_its_familys_table_1_and_trains_nothing() -> None:
+    given = {"released": {"title": "their own", "family": "tiny", "model": {"builder": "hub", "name": "some/model"}}}
+    base, plan = plan_of(), plan_of({"checkpoints": given})
+    row = next(row for row in plan.tables["table1"] if row.method == "released")
+    assert (row.role, row.title) == ("checkpoint", "their own") and plan.runs.keys() - base.runs.keys() == {row.run}
+    assert plan.evaluations[row.evaluation].evaluation.protocols == ("published", "plain")
+    faster = plan_of({"checkpoints": given, "training": {"learning_rate": 0.5}})
+    changed = next(row for row in faster.tables["table1"] if row.method == "released")
+    assert plan.runs[row.run].method == faster.runs[changed.run].method  # settings of training are no part of it
+
+
+def test_a_users_module_is_part_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    loss = {"name": "custom", "function": "loss_of_mine:divergence"}
+    given = {"methods": {"mine": {"base": "kd", "title": "mine", "objective": {"distillation": loss}}},
+             "extra_rows": {"table1": ["mine"]}}  # fmt: skip
+    source = tmp_path / "loss_of_mine.py"
+    source.write_text("def divergence(student_logp, teacher_logp, *, progress):\n    return 0\n")
+    first = plan_of(given)
+    source.write_text(source.read_text() + "# a comment\n")
+    assert plan_of(given).runs.keys() == first.runs.keys()
+    source.write_text(source.read_text().replace("return 0", "return 1"))
+    second = plan_of(given)
+    assert first.runs.keys() - second.runs.keys() == {run_of(first, "mine")}
+    assert first.tables["table1"][-1].title == "mine" or first.tables["table1"][-1].role == "checkpoint"
 
 
 def test_a_pruned_student_is_built_from_its_source() -> None:
@@ -180,13 +226,13 @@ def test_comments_docstrings_and_descriptions_rename_nothing(package: Package) -
 @pytest.mark.parametrize(
     ("file", "stages"),
     [
-        ("mgsr/rollouts/scrg.py", {"train"}),
-        ("mgsr/rollouts/sampler.py", {"train", "evaluate"}),
+        ("mgsr/rollouts/scrg.py", {"train", "probe"}),
+        ("mgsr/rollouts/sampler.py", {"train", "evaluate", "exposure", "probe"}),
         ("mgsr/training/card.py", {"train"}),
         ("mgsr/evaluation/floor.py", {"floor"}),
         ("mgsr/evaluation/run.py", {"evaluate"}),
         ("mgsr/tables/tracking.py", {"track"}),
-        ("mgsr/tables/statistics.py", {"tables", "report", "track"}),
+        ("mgsr/tables/statistics.py", {"tables", "claims", "checks", "report", "track"}),
         ("mgsr/data/local.py", {"data"}),
         ("mgsr/models/tiny.py", {"model"}),
         ("mgsr/preflight.py", set()),

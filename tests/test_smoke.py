@@ -16,13 +16,13 @@ METHODS = [
     "Teacher",
     "SFT",
     "KD",
+    "SeqKD",
+    "ImitKD",
     "GKD",
+    "MiniLLM",
     "DistiLLM",
     "MGSR",
     "MGSR as printed",
-    "MGSR without SCRG",
-    "MGSR without DAC-KL",
-    "MGSR without span",
 ]
 SECONDS = 240  # promised for two idle cores
 

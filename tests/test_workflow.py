@@ -16,8 +16,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "mgsr", "workflow", "profiles", "results/.gitkeep")
-RULES = {"prepare_data": 1, "build_model": 2, "evaluate_floor": 1, "train_run": 12, "evaluate_run": 12, "write_table": 2}
-MAIN = {**RULES, "train_run": 10, "evaluate_run": 10, "write_table": 1}  # smoke's default makes Table 1 only
+TABLES = ("table1", "table2", "table3a", "table3b", "table3c", "table4a", "table4b", "table4c")
+CHECKS = ("injected_errors", "clipping_range", "span_priors", "sensitivity", "diversity", "small_students")
+MAIN = {"prepare_data": 1, "build_model": 2, "evaluate_floor": 1, "train_run": 10, "evaluate_run": 10, "write_table": 1}
+EVERYTHING = {
+    **MAIN, "build_model": 3, "train_run": 54, "evaluate_run": 54, "sample_teacher": 1, "measure_exposure": 9, "probe": 1,
+    "write_table": 8, "write_claims": 1, "write_check": 6,
+}  # fmt: skip
 
 
 def copy(folder: Path) -> Path:
@@ -65,6 +70,12 @@ build-model) write "$out/config.json" ;;
 train) write "$root/runs/$run/card.json"; write "$root/runs/$run/metrics.jsonl" ;;
 evaluate) write "$root/evaluations/$name/summary.json"; write "$root/evaluations/$name/rows.jsonl" ;;
 floor) write "$out/summary.json"; write "$out/rows.jsonl" ;;
+sample-teacher) write "$root/samples/$name/samples.jsonl" ;;
+exposure) write "$root/exposure/$name/summary.json" ;;
+probe) write "$root/probes/$name/probe.json" ;;
+claims) for kind in cells.json csv md tex; do write "$folder/claims.$kind"; done ;;
+open-check) name=$(sed 's/.*"table":"\\([a-z_]*\\)".*/\\1/' <<< "$cells")
+    for kind in cells.json csv svg md; do write "$folder/$name.$kind"; done ;;
 table) name=$(sed 's/.*"table":"\\([a-z0-9]*\\)".*/\\1/' <<< "$cells")
     for kind in cells.json csv md tex; do write "$folder/$name.$kind"; done ;;
 report) write "$out" ;;
@@ -75,7 +86,7 @@ esac
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy in which smoke was run, with a command that only writes files."""
+    """A copy in which all of smoke was run, with a command that only writes files."""
     folder = copy(tmp_path_factory.mktemp("finished"))
     shim = folder / "bin" / "mgsr"
     shim.parent.mkdir()
@@ -89,9 +100,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_finished(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    return snakemake(
-        folder, *arguments, "--cores", "2", "--config", "preset=smoke", "default_tables=[table1, table2]", PATH=path
-    )
+    targets = arguments or ("everything",)
+    return snakemake(folder, *targets, "--cores", "2", "--config", "preset=smoke", PATH=path)
 
 
 def test_a_dry_run_of_smoke_lists_every_job_once(fresh: Path) -> None:
@@ -100,21 +110,28 @@ def test_a_dry_run_of_smoke_lists_every_job_once(fresh: Path) -> None:
     assert {"train tiny, MGSR as printed, seed 10", "evaluate tiny, Teacher, seed 10", "write table1"} <= told(dry)
 
 
+def test_the_other_presets_list_every_cell(fresh: Path) -> None:
+    paper = jobs(snakemake(fresh, "-n", "--cores", "2"))
+    assert {name: paper[name] for name in ("write_table", "write_claims", "write_check")} == {
+        "write_table": 8, "write_claims": 1, "write_check": 6,
+    }  # fmt: skip
+    table1 = jobs(snakemake(fresh, "table1", "-n", "--cores", "2"))
+    assert table1["train_run"] == table1["evaluate_run"] == 4 * 10  # four families, nine rows and MGSR as printed
+    assert paper["train_run"] == paper["evaluate_run"] > table1["train_run"] and paper["build_model"] == 8 + 2
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ("--config", "preset=mini"),
-        ("--config", "preset=paper"),
         ("--config", "preset=paper", "recipe=controlled", "processes=4"),
-        (),
         ("--cores", "2", "--config", "preset=mini", "source=local", "data_dir=records", "training={steps: 40, validations: 2}"),
     ],
-    ids=["mini", "paper", "paper-controlled", "default", "mini-local"],
+    ids=["mini", "paper-controlled", "mini-local"],
 )
 def test_dry_runs_of_the_other_presets(fresh: Path, arguments: tuple[str, ...]) -> None:
     found = jobs(snakemake(fresh, "-n", "--cores", "2", *arguments))
-    families = 1 if "preset=mini" in arguments else 4
-    assert found["train_run"] == found["evaluate_run"] == 12 * families and found["build_model"] == 2 * families
+    assert found["train_run"] == found["evaluate_run"] and found["write_table"] == 8 and found["write_check"] == 6
 
 
 @pytest.mark.parametrize(
@@ -122,13 +139,22 @@ def test_dry_runs_of_the_other_presets(fresh: Path, arguments: tuple[str, ...]) 
     [
         ("data", {"prepare_data": 1, "data": 1, "total": 2}),
         ("table1", {**MAIN, "table1": 1, "total": 26}),
-        ("table2", {**RULES, "train_run": 6, "evaluate_run": 4, "write_table": 1, "table2": 1, "total": 16}),
+        ("table2", {**MAIN, "train_run": 6, "evaluate_run": 4, "table2": 1, "total": 16}),
+        ("table4a", {**MAIN, "evaluate_run": 9, "sample_teacher": 1, "measure_exposure": 9, "table4a": 1, "total": 35}),
         ("report", {**MAIN, "write_report": 1, "report": 1, "total": 27}),
         ("mlflow", {**MAIN, "sync_mlflow": 1, "mlflow": 1, "total": 27}),
+        ("everything", {**EVERYTHING, "write_report": 1, "sync_mlflow": 1, "everything": 1, "total": 142}),
     ],
 )
 def test_named_targets_as_the_readme_spells_them(fresh: Path, target: str, expected: dict[str, int]) -> None:
     assert jobs(snakemake(fresh, target, "--cores", "2", "--config", "preset=smoke", "-n")) == expected
+
+
+@pytest.mark.parametrize("target", [*TABLES, "claims", "open_checks"])
+def test_every_table_is_a_target(fresh: Path, target: str) -> None:
+    says = told(snakemake(fresh, target, "-n", "--config", "preset=smoke"))
+    wanted = {"claims": {"judge the paper's claims"}, "open_checks": {f"open check: {name}" for name in CHECKS}}
+    assert wanted.get(target, {f"write {target}"}) <= says
 
 
 @pytest.mark.parametrize(
@@ -173,11 +199,11 @@ def test_the_preflight_stops_paper_in_time_and_leaves_no_lock(tmp_path: Path) ->
 
 def test_tables_are_printed_where_they_were_asked_for(finished: Path) -> None:
     printed = (finished / "printed.txt").read_text()
-    assert "this is table1.md" in printed and "this is table2.md" in printed
+    assert all(f"this is {name}.md" in printed for name in (*TABLES, *CHECKS, "claims"))
     for name in ("table1", "table2"):
         (finished / "results" / "smoke" / "tables" / f"{name}.md").unlink()
         one = run_finished(finished, name)
-        assert one.returncode == 0 and re.findall(r"this is table\d.md", one.stdout) == [f"this is {name}.md"]
+        assert one.returncode == 0 and re.findall(r"this is table\w+.md", one.stdout) == [f"this is {name}.md"]
     manifest = next((finished / "results" / "smoke" / "data").glob("*/manifest.json"))
     stamp, text = manifest.stat(), manifest.read_text()
     manifest.unlink()
@@ -192,45 +218,45 @@ def test_what_is_finished_is_not_done_again(finished: Path) -> None:
     assert again.returncode == 0 and "Nothing to be done" in again.stdout + again.stderr
 
 
-EDITS = {
-    "gkd: in table 1": ("methods/gkd.yaml", "beta: 0.1", "beta: 0.2", "GKD", ("table1",)),
-    "reverse KL with SCRG: in table 2": (
+EDITS = {  # file, old and new text, the method's title, the tables and open checks that show it, whether Table 4a does
+    "gkd": ("methods/gkd.yaml", "beta: 0.1", "beta: 0.2", "GKD", ("table1", "table4a", "table4b"), ()),
+    "reverse KL with SCRG": (
         "methods/reverse_kl_scrg.yaml",
         "passes: 1",
         "passes: 2",
         "reverse KL on revised sequences",
         ("table2",),
+        (),
     ),
-    "without span: in both": (
+    "a variant": ("tables.yaml", "softness: 1.0}", "softness: 1.5}", "tau 1", (), ("sensitivity",)),
+    "without span": (
         "methods/mgsr_without_span.yaml",
         "objective: {span_weight: 0.0}",
         "objective: {span_weight: 0.0, averaging: sequence_mean}",
         "MGSR without span",
-        ("table1", "table2"),
+        ("table2",),
+        ("span_priors",),
     ),
 }
 
 
 @pytest.mark.parametrize("edit", EDITS)
 def test_an_edited_overlay_reruns_its_training_its_evaluation_and_what_hangs_on_them(finished: Path, edit: str) -> None:
-    name, old, new, title, tables = EDITS[edit]
+    name, old, new, title, tables, checks = EDITS[edit]
     path = finished / "workflow" / name
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
     try:
-        dry = run_finished(finished, "-n")
-        expected = {
-            "train_run": 1,
-            "evaluate_run": 1,
-            "write_table": len(tables),
-            "write_report": 1,
-            "sync_mlflow": 1,
-            "all": 1,
-        }
+        dry = run_finished(finished, "everything", "-n")
+        expected = {"train_run": 1, "evaluate_run": 1, "write_report": 1, "sync_mlflow": 1, "everything": 1}
+        expected |= {"write_table": len(tables), "write_claims": 1} if tables else {}
+        expected |= {"measure_exposure": 1} if "table4a" in tables else {}
+        expected |= {"write_check": len(checks)} if checks else {}
         assert jobs(dry) == {**expected, "total": sum(expected.values())}
-        says = {f"train tiny, {title}, seed 10", f"evaluate tiny, {title}, seed 10", *(f"write {table}" for table in tables)}
-        assert told(dry) == says | {"write the report", "sync runs, scores and tables to MLflow"}
+        says = {f"train tiny, {title}, seed 10", f"evaluate tiny, {title}, seed 10"}
+        says |= {*(f"write {table}" for table in tables), *(f"open check: {check}" for check in checks)}
+        assert says <= told(dry)
     finally:
         path.write_text(text)
 
@@ -239,6 +265,8 @@ def test_another_title_trains_nothing(finished: Path) -> None:
     path = finished / "workflow" / "methods" / "gkd.yaml"
     text = path.read_text()
     path.write_text(text.replace("title: GKD", "title: GKD, share one half"))
-    found = jobs(run_finished(finished, "-n"))
+    found = jobs(run_finished(finished, "everything", "-n"))
     path.write_text(text)
-    assert found == {"write_table": 1, "write_report": 1, "sync_mlflow": 1, "all": 1, "total": 4}
+    assert found == {
+        "write_table": 3, "write_claims": 1, "write_report": 1, "sync_mlflow": 1, "everything": 1, "total": 7,
+    }  # fmt: skip

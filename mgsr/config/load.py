@@ -189,8 +189,10 @@ class Methods:
         return self._resolved[family, name]
 
     def _read_overlays(self) -> tuple[Overlay, ...]:
-        """Overlays in the order they apply: the preset's, then the recipe's, which sets the terms of a comparison. Names that no method or family has are errors.
-        A recipe may name the families of any preset."""
+        """Overlays in the order they apply: the preset's, then the recipe's, which sets the terms of a comparison.
+
+        Names that no method or family has are errors. A recipe may name the families of any preset.
+        """
         folder, config = self._folder, self._config
         recipe = validated(_Recipe, read_named(folder, "recipes", config.recipe), f"recipe {config.recipe}")
         anywhere = {name for path in (folder / "presets").glob("*.yaml") for name in read_yaml(path).get("families", {})}

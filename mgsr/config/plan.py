@@ -251,9 +251,9 @@ class Plan:
     def _add_exposure(self, family: str, run: str) -> str:
         config = self.config
         shared: dict[str, Any] = {
-            "teacher_run": self._teacher_run(family), "data": self.data_name, "data_config": config.data, "exposure": config.exposure,
-            "max_new_tokens": config.evaluation.max_new_tokens, "batch": config.evaluation.batch, "threads": config.threads,
-            "code": code_digest(*STAGES["exposure"]),
+            "teacher_run": self._teacher_run(family), "data": self.data_name, "data_config": config.data,
+            "exposure": config.exposure, "max_new_tokens": config.evaluation.max_new_tokens, "batch": config.evaluation.batch,
+            "threads": config.threads, "code": code_digest(*STAGES["exposure"]),
         }  # fmt: skip
         samples = SamplesSpec(**shared)
         self.samples[spec_digest(samples)] = samples

@@ -127,7 +127,7 @@ class ScrgConfig(Strict):
     passes: int = Field(1, ge=1, description="how often each sequence is revised (Table 4c)")
     score: Literal["kl", "teacher_nll", "log_ratio"] = Field(
         "kl",
-        description="what is largest at the error token; `kl`: as printed; `teacher_nll`: -log t(y); `log_ratio`: log s(y)/t(y)",
+        description="largest at the error token; `kl`: as printed; `teacher_nll`: -log t(y); `log_ratio`: log s(y)/t(y)",
     )
     direction: Literal["student_teacher", "teacher_student"] = Field(
         "student_teacher", description="of score `kl`; `student_teacher`: KL(student || teacher), as printed"
