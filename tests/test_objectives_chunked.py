@@ -23,6 +23,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "gkd": {"distillation": {"name": "generalized_jsd"}},
     "mgsr": MGSR,
     "span_only": {"sft_weight": 0, "span_weight": 1.0},
+    "minillm": {"distillation": {"name": "policy_gradient"}, "span_weight": 0.3},
 }
 
 
@@ -48,6 +49,9 @@ class Batch:
         self.token_weight[5:7] = self.sft_weight[5:7] = 0
         self.pair_weight = torch.zeros(N, dtype=dtype)
         self.pair_weight[pairs] = torch.rand(len(pairs), dtype=dtype) + 0.1
+        self.rollout = torch.stack(
+            [torch.randn(N, dtype=dtype) - 3, torch.randn(N, dtype=dtype), torch.rand(N, dtype=dtype)], -1
+        )
 
     def chunked(self, objective: Objective, chunk: int, **changes: Any) -> tuple[Tensor, dict[str, Tensor]]:
         arguments: dict[str, Any] = {
@@ -59,13 +63,15 @@ class Batch:
             "token_weight": self.token_weight,
             "pair_weight": self.pair_weight,
             "sft_weight": self.sft_weight,
+            "rollout": self.rollout,
         }
         return chunked_loss(objective, **(arguments | changes), vocabulary=V, chunk=chunk)
 
     def plain(self, objective: Objective) -> tuple[Tensor, dict[str, Tensor]]:
         student = self.head(self.hidden)[:, :V].log_softmax(-1)
         teacher = self.teacher_head(self.teacher_hidden)[:, :V].log_softmax(-1).detach()
-        view = View(student, teacher, self.targets, self.token_weight, self.pair_weight, self.sft_weight, own=N)
+        weights = self.token_weight, self.pair_weight, self.sft_weight
+        view = View(student, teacher, self.targets, *weights, own=N, rollout=self.rollout)
         result: tuple[Tensor, dict[str, Tensor]] = objective(view)
         return result
 
@@ -182,21 +188,34 @@ def test_pitfall_01_a_shift_by_one_changes_the_result() -> None:
         assert not torch.isclose(aligned, moved, rtol=1e-3)
 
 
-def test_pitfall_11_micro_batches_add_up() -> None:
+@pytest.mark.parametrize("name", ["gkd", "minillm"])
+def test_pitfall_11_micro_batches_add_up(name: str) -> None:
     """Weights hold the step's divisor, so 17 positions are 4 + 13 are 17 x 1; a mean of means would differ."""
-    batch, objective = Batch(NO_PAIRS), make("gkd")
+    batch, objective = Batch(NO_PAIRS), make(name)
     whole, _ = batch.chunked(objective, 5)
     expected = batch.gradients(objective, whole)
-    names = ("student_hidden", "teacher_hidden", "targets", "token_weight", "pair_weight", "sft_weight")
-    values = (batch.hidden, batch.teacher_hidden, batch.targets, batch.token_weight, batch.pair_weight, batch.sft_weight)
+    names = ("targets", "token_weight", "pair_weight", "sft_weight", "rollout", "teacher_hidden")
+    values = {"student_hidden": batch.hidden, **{name: getattr(batch, name) for name in names}}
     for edges in ([0, 4, N], list(range(N + 1))):
         parts = [
-            batch.chunked(objective, 5, **{k: x[i:j] for k, x in zip(names, values, strict=True)})[0]
-            for i, j in pairwise(edges)
+            batch.chunked(objective, 5, **{key: value[i:j] for key, value in values.items()})[0] for i, j in pairwise(edges)
         ]
         total = torch.stack(parts).sum()
         torch.testing.assert_close(total, whole)
         torch.testing.assert_close(batch.gradients(objective, total), expected)
+
+
+def test_a_rollouts_columns_stay_with_their_tokens() -> None:
+    """Moved by one, or only where nothing is distilled: the first changes the result, the second does not."""
+    batch, objective = Batch(WITHIN), make("minillm")
+    right, _ = batch.chunked(objective, 3)
+    for column in range(3):
+        moved = batch.rollout.clone()
+        moved[:, column] = moved[:, column].roll(1)
+        assert not torch.isclose(batch.chunked(objective, 3, rollout=moved)[0], right, rtol=1e-3)
+    idle = batch.rollout.clone()
+    idle[batch.token_weight == 0] = torch.nan
+    torch.testing.assert_close(batch.chunked(objective, 3, rollout=idle)[0], right)
 
 
 def test_pitfall_14_padded_classes_have_no_influence() -> None:
@@ -243,6 +262,10 @@ def test_errors_say_what_is_wrong() -> None:
         batch.chunked(objective, 4, teacher_hidden=None)
     with pytest.raises(MgsrError, match="`token_weight` has 3 rows"):
         batch.chunked(objective, 4, token_weight=batch.token_weight[:3])
+    with pytest.raises(MgsrError, match="`rollout` has 3 rows"):
+        batch.chunked(objective, 4, rollout=batch.rollout[:3])
+    with pytest.raises(MgsrError, match="policy_gradient needs the rollout's columns"):
+        batch.chunked(make("minillm"), 4, rollout=None)
     with pytest.raises(MgsrError, match="no position follows"):
         batch.chunked(objective, 4, pair_weight=batch.pair_weight + 1)
     with pytest.raises(MgsrError, match="fewer than the shared vocabulary"):
@@ -251,7 +274,7 @@ def test_errors_say_what_is_wrong() -> None:
 
 def test_needs_teacher_and_terms() -> None:
     needs = {name: make(name).needs_teacher for name in OBJECTIVES}
-    assert needs == {"sft": False, "forward_kl": True, "gkd": True, "mgsr": True, "span_only": True}
+    assert needs == {"sft": False, "forward_kl": True, "gkd": True, "mgsr": True, "span_only": True, "minillm": True}
     assert make("mgsr").terms[:4] == ("sft", "distillation", "span", "band/log_width")
     off = Objective(ObjectiveConfig.model_validate(MGSR | {"distillation_weight": 0}), V, seed=1)
     assert off.terms == ("sft", "span") and not list(off.parameters())
