@@ -1,0 +1,186 @@
+"""Claims: planted effects are found, absent ones are not, and what was not run says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from mgsr.errors import MgsrError
+from mgsr.tables import claims
+from mgsr.tables.claims import FAILS, HOLDS, NOT_RUN, UNDECIDED, Finding
+from mgsr.tables.statistics import Interval
+from tests.planted_runs import SETS, cells, plant, plant_exposure, write
+
+LEVELS = {"sft": 50.0, "kd": 50.0, "distillm": 53.0, "mgsr": 60.0}
+
+
+def scores(level: float, *, spread: float = 1.0, seed: int = 0, prompts: int = 60) -> dict[str, Any]:
+    """Prompts of one difficulty for all systems, and each system's own deviation from it."""
+    shared, own = np.random.default_rng(7), np.random.default_rng([seed, int(level * 100)])
+    return {name: level + 5 * shared.standard_normal(prompts) + spread * own.standard_normal(prompts) for name in SETS}
+
+
+def claims_file(root: Path, tables: Mapping[str, Any]) -> Path:
+    value = {"table": "claims", "preset": "smoke", "recipe": "controlled", "note": "A note.", "tables": dict(tables)}
+    return write(root / "claims.cells.json", value)
+
+
+def judged(root: Path, **tables: Any) -> pd.DataFrame:
+    path = claims_file(root, tables)
+    claims.write(path, root)
+    return pd.read_csv(root / "claims.csv", keep_default_na=False)
+
+
+def one(frame: pd.DataFrame, claim: str, protocol: str = "plain") -> dict[Any, Any]:
+    chosen = frame[(frame["claim"] == claim) & (frame["protocol"] == protocol) & frame["hardest"]]
+    assert len(chosen) == 1
+    return dict(chosen.to_dict("records")[0])
+
+
+def table1(root: Path, levels: Mapping[str, float] = LEVELS, spread: float = 1.0) -> dict[str, Any]:
+    return cells(
+        "table1", [plant(root, name, scores(level, spread=spread), title=name.upper()) for name, level in levels.items()]
+    )
+
+
+def test_a_planted_effect_is_found_against_the_best_of_the_baselines(tmp_path: Path) -> None:
+    line = one(judged(tmp_path, table1=table1(tmp_path)), "above_baselines")
+    assert line["verdict"] == HOLDS and line["against"] == "distillm"
+    assert (line["compared"], line["expected"]) == (3, 7)
+    ours, theirs = (np.mean([values.mean() for values in scores(LEVELS[name]).values()]) for name in ("mgsr", "distillm"))
+    assert float(line["effect"]) == pytest.approx(ours - theirs, abs=1e-3)
+    assert float(line["gain_percent"]) == pytest.approx(100 * (ours / theirs - 1), abs=1e-2)
+    differences = [a - b for a, b in zip(scores(60.0).values(), scores(53.0).values(), strict=True)]
+    error = np.sqrt(sum(part.var() / len(part) for part in differences)) / 2
+    assert float(line["high"]) - float(line["low"]) == pytest.approx(2 * 1.96 * error, rel=0.05)
+    text = (tmp_path / "claims.md").read_text()
+    assert "DISTILLM (3 of 7 compared)" in text and "One training seed" in text and "A note." in text
+    assert r"\begin{table}" in (tmp_path / "claims.tex").read_text()
+
+
+def test_below_one_baseline_is_enough_to_fail(tmp_path: Path) -> None:
+    line = one(judged(tmp_path, table1=table1(tmp_path, LEVELS | {"distillm": 63.0})), "above_baselines")
+    assert line["verdict"] == FAILS and float(line["high"]) < 0
+
+
+def test_no_difference_is_undecided_and_says_what_would_decide(tmp_path: Path) -> None:
+    frame = judged(tmp_path, table1=table1(tmp_path, {"sft": 50.0, "mgsr": 50.05}, spread=4.0))
+    line = one(frame, "above_baselines")
+    assert line["verdict"] == UNDECIDED and float(line["low"]) < 0 < float(line["high"])
+    assert int(float(line["prompts_to_decide"])) > line["prompts"]
+    assert f"{int(float(line['prompts_to_decide'])):,}" in (tmp_path / "claims.md").read_text()
+
+
+def test_equal_answers_are_not_above(tmp_path: Path) -> None:
+    same = scores(50.0)
+    rows = [plant(tmp_path, name, same) for name in ("mgsr", "mgsr_three_passes")]
+    assert one(judged(tmp_path, table4c=cells("table4c", rows)), "three_passes_add")["verdict"] == FAILS
+
+
+@pytest.mark.parametrize(("level", "expected"), [(60.0, HOLDS), (57.5, UNDECIDED), (55.0, FAILS)])
+def test_fifteen_per_cent_is_the_bar_over_sft(tmp_path: Path, level: float, expected: str) -> None:
+    """Scores proportional to SFT's but for a little noise: 1.15 times 50 is 57.5."""
+    base = {name: 50.0 + np.linspace(-9, 9, 40) for name in SETS}
+    noise = np.resize([0.4, -0.4], 40)
+    rows = [plant(tmp_path, "sft", base), plant(tmp_path, "mgsr", {n: v * level / 50 + noise for n, v in base.items()})]
+    line = one(judged(tmp_path, table1=cells("table1", rows)), "gain_over_sft")
+    assert line["verdict"] == expected
+    assert float(line["effect"]) == pytest.approx(level - 57.5, abs=1e-3)
+    assert float(line["gain_percent"]) == pytest.approx(100 * (level / 50 - 1), abs=1e-3)
+
+
+def test_what_was_not_run_says_so(tmp_path: Path) -> None:
+    rows = [plant(tmp_path, "mgsr_without_scrg", scores(50.0)), plant(tmp_path, "mgsr", scores(52.0))]
+    frame = judged(tmp_path, table1=table1(tmp_path), table4c=cells("table4c", rows))
+    for claim in ("above_losses", "above_generation", "three_passes_add", "five_passes_add", "span_adds"):
+        assert one(frame, claim)["verdict"] == NOT_RUN
+    assert one(frame, "less_exposure_bias", "plain sampling")["verdict"] == NOT_RUN
+    assert {claim.key for claim in claims.CLAIMS} | {claims.EXPOSURE.key} == set(frame["claim"])
+
+
+def test_components_are_judged_on_the_sets_of_their_table(tmp_path: Path) -> None:
+    """Another set does not enter: there, span consistency would do great harm."""
+    rows = []
+    for name, level in {"mgsr_without_span": 50.0, "mgsr": 52.0}.items():
+        harm = -20.0 if name == "mgsr" else 0.0
+        rows.append(plant(tmp_path, name, scores(level) | {"unni": 50 + harm + np.linspace(-1, 1, 40)}))
+    frame = judged(tmp_path, table2=cells("table2", rows, sets=[*SETS, "unni"]))
+    line = one(frame, "span_adds")
+    assert line["verdict"] == HOLDS and line["sets"] == "dolly, self_instruct"
+
+
+def test_training_seeds_widen_the_interval(tmp_path: Path) -> None:
+    """A gain that one seed has and another has not is no gain of the method."""
+    rows = []
+    for seed, gain in ((10, 6.0), (20, -2.0), (30, 0.0)):
+        rows.append(plant(tmp_path, "sft", scores(50.0, seed=seed), seed=seed))
+        rows.append(plant(tmp_path, "mgsr", scores(50.0 + gain, seed=seed), seed=seed))
+    line = one(judged(tmp_path, table1=cells("table1", rows)), "above_baselines")
+    assert line["verdict"] == UNDECIDED and claims.MORE_SEEDS in (tmp_path / "claims.md").read_text()
+    assert "One training seed" not in (tmp_path / "claims.md").read_text()
+
+
+def finding(values: Any) -> Finding:
+    """A comparison by Student's t: independent of our intervals and p-values."""
+    test = stats.ttest_1samp(values, 0.0)
+    low, high = test.confidence_interval()
+    mean = float(np.mean(values))
+    return Finding("x", "x", "", mean, Interval(mean, float(low), float(high), len(values)), float(test.pvalue), None, None)
+
+
+def test_verdicts_are_wrong_at_their_nominal_rate_only() -> None:
+    """No difference anywhere, seven comparisons that share one side, as a claim's do."""
+    generator, wrong = np.random.default_rng(0), {HOLDS: 0, FAILS: 0, UNDECIDED: 0}
+    single = {HOLDS: 0, FAILS: 0, UNDECIDED: 0}
+    trials = 600
+    for _ in range(trials):
+        ours, theirs = generator.standard_normal(30), generator.standard_normal((7, 30))
+        found = [finding(ours - other) for other in theirs]
+        wrong[claims.verdict(found)] += 1
+        single[claims.verdict(found[:1])] += 1
+    bound = {tail: stats.binom.ppf(0.999, trials, tail) for tail in (0.025, 0.05)}
+    assert wrong[HOLDS] <= bound[0.025] and wrong[FAILS] <= bound[0.05]
+    assert max(single[HOLDS], single[FAILS]) <= bound[0.025]
+    assert min(single[HOLDS], single[FAILS]) > 0  # the rate is not 0 either
+
+
+def test_exposure_bias_by_brute_force(tmp_path: Path) -> None:
+    generator, prompts, lengths = np.random.default_rng(1), 50, [2, 4]
+    teacher = 1 + generator.random((prompts, 4))
+    own = {"minillm": 1.3 * teacher, "distillm": 1.5 * teacher, "mgsr": 1.2 * teacher + 0.05 * generator.random((prompts, 4))}
+    rows = []
+    for name, student in own.items():
+        summary = plant_exposure(tmp_path / "exposure" / name, f"tiny-{name}-10", student, teacher, lengths)
+        rows.append(plant(tmp_path, name, scores(50.0), title=name, exposure=summary))
+    frame = judged(tmp_path, table4a=cells("table4a", rows))
+    lines = frame[frame["claim"] == "less_exposure_bias"]
+    assert len(lines) == 4 and set(lines["verdict"]) == {HOLDS}
+    for line in lines.to_dict("records"):
+        length = int(line["sets"].rpartition(" ")[2])
+        excess = {name: sum(own[name][:, i].mean() for i in range(length)) for name in own}
+        expected = sum(teacher[:, i].mean() for i in range(length))
+        gap = 100 * (excess[line["against"]] - excess["mgsr"]) / expected
+        assert float(line["effect"]) == pytest.approx(gap, abs=1e-3)
+        assert float(line["low"]) < gap < float(line["high"])
+    assert one(frame, "less_exposure_bias", "plain sampling")["against"] == "minillm"
+
+
+def test_the_same_cells_give_the_same_bytes(tmp_path: Path) -> None:
+    path = claims_file(tmp_path, {"table1": table1(tmp_path)})
+    for folder in ("a", "b"):
+        claims.write(path, tmp_path / folder)
+    for name in ("claims.csv", "claims.md", "claims.tex"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MgsrError, match="not a claims file"):
+        claims.write(write(tmp_path / "x.json", cells("table1", [])), tmp_path)
+    with pytest.raises(MgsrError, match="holds no table"):
+        claims.write(claims_file(tmp_path, {}), tmp_path)
