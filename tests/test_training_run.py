@@ -12,8 +12,8 @@ from mgsr.evaluation.run import Evaluator
 from mgsr.models.loading import load_model
 from mgsr.rollouts import sequence
 from mgsr.storage import read_json
+from mgsr.training import rollouts as rollouts_module
 from mgsr.training import run as run_module
-from mgsr.training import sequences as sequences_module
 from mgsr.training import step as step_module
 from mgsr.training.checkpoint import load_checkpoint, run_lock
 from mgsr.training.run import learning_rate_at, train
@@ -144,7 +144,7 @@ def test_errors_of_rollouts_and_validation_name_run_and_step(root: Path, monkeyp
     def fail(*_: Any, **__: Any) -> Any:
         raise MgsrError("not finite")
 
-    monkeypatch.setattr(sequences_module, "revise", fail)
+    monkeypatch.setattr(rollouts_module, "revise", fail)
     with pytest.raises(MgsrError, match="run rolled, step 1: not finite"):
         train("rolled", run_spec(STUDENT, MGSR), root)
     monkeypatch.setattr(run_module, "validation_rouge_l", fail)

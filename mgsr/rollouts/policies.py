@@ -1,4 +1,4 @@
-"""Which sequences an optimiser step trains on: the dataset's, fresh ones of the student, or replayed ones.
+"""Which sequences an optimiser step trains on: the dataset's, the teacher's, fresh ones of the student, or replayed ones.
 
 Every decision is drawn from named axes (seed, step), so it is the same on every process and after a resume.
 """
@@ -6,7 +6,7 @@ Every decision is drawn from named axes (seed, step), so it is the same on every
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from mgsr.errors import MgsrError
 from mgsr.rollouts.noise import row_key, uniform
 from mgsr.rollouts.sequence import Sequence
 
-Source = Literal["dataset", "student", "buffer"]
+Source = Literal["dataset", "student", "buffer", "teacher", "custom"]
 
 
 class ReplayBuffer:
@@ -44,11 +44,11 @@ class ReplayBuffer:
         return [self._items[place] for place in chosen]
 
     def state_dict(self) -> list[list[Any]]:
-        return [[s.example_id, list(s.prompt_ids), list(s.response_ids), s.finished] for s in self._items]
+        return [[s.example_id, list(s.prompt_ids), list(s.response_ids), s.finished, s.author] for s in self._items]
 
     def load_state_dict(self, state: list[list[Any]]) -> None:
         self._items.clear()
-        self.store(Sequence(name, tuple(prompt), tuple(response), finished) for name, prompt, response, finished in state)
+        self.store(Sequence(name, tuple(prompt), tuple(response), *rest) for name, prompt, response, *rest in state)
 
 
 class AdaptiveThreshold:
@@ -69,7 +69,7 @@ class AdaptiveThreshold:
 
 
 class RolloutPolicy:
-    """The policy of a run. Call `on_validation` with the loss before training, then `plan` once for each step.
+    """The policy of a run. Call `on_validation` with the loss before training, then `plan` for each step.
 
     Only `off_policy` has a buffer: `student` and `mixed` always train on fresh text.
     """
@@ -77,7 +77,6 @@ class RolloutPolicy:
     def __init__(self, config: SequencesConfig, *, seed: int, global_batch: int) -> None:
         """MgsrError where the replay buffer cannot fill a batch."""
         self._config, self._seed, self._global_batch = config, seed, global_batch
-        self._counts: Counter[str] = Counter()
         self._threshold: AdaptiveThreshold | None = None
         self._buffer: ReplayBuffer | None = None
         if config.policy == "off_policy":
@@ -94,29 +93,20 @@ class RolloutPolicy:
         """Tau; None for a policy without one."""
         return self._threshold.value if self._threshold else None
 
-    @property
-    def student_share(self) -> float | None:
-        """Share of the steps planned so far that train on text of the student, fresh or replayed."""
-        steps = self._counts.total()
-        return (self._counts["student"] + self._counts["buffer"]) / steps if steps else None
-
     def plan(self, step: int, steps: int) -> Source:
-        """What step `step` of `steps` (counted from 1) trains on. It is counted: ask once a step."""
+        """What step `step` of `steps` (counted from 1) trains on."""
         if not 1 <= step <= steps:
             raise ValueError(f"step {step} is not one of 1..{steps}")
-        source = self._decide(uniform(self._seed, "sequences", step), step / steps)
-        self._counts[source] += 1
-        return source
-
-    def _decide(self, draw: float, progress: float) -> Source:
+        draw = uniform(self._seed, "sequences", step)
         if self._threshold is not None and self._buffer is not None:
             tau = self._threshold.value
-            if draw < tau * (1 - progress) or (draw < tau and not self._buffer.full):
+            if draw < tau * (1 - step / steps) or (draw < tau and not self._buffer.full):
                 return "student"
             return "buffer" if draw < tau else "dataset"
         if self._config.policy == "mixed":
             return "student" if draw < self._config.student_share else "dataset"
-        return "student" if self._config.policy in ("student", "collection") else "dataset"
+        own: dict[str, Source] = {"dataset": "dataset", "teacher": "teacher", "custom": "custom"}
+        return own.get(self._config.policy, "student")
 
     def store(self, sequences: Iterable[Sequence]) -> None:
         """Hand in a step's student sequences, revised ones where there is SCRG, of all processes in their global order.
@@ -140,13 +130,11 @@ class RolloutPolicy:
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON values; `load_state_dict` continues exactly from there."""
         return {
-            "counts": dict(self._counts),
             "threshold": None if self._threshold is None else [self._threshold.value, self._threshold.previous_loss],
             "buffer": None if self._buffer is None else self._buffer.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._counts = Counter(state["counts"])
         if self._threshold is not None and self._buffer is not None:
             self._threshold.value, self._threshold.previous_loss = state["threshold"]
             self._buffer.load_state_dict(state["buffer"])

@@ -12,7 +12,7 @@ from mgsr.errors import MgsrError
 from mgsr.models.heads import LanguageModel
 from mgsr.rollouts.decoder import CacheDecoder, Decoder, device_of, inference
 from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
-from mgsr.rollouts.sequence import Sequence, by_length
+from mgsr.rollouts.sequence import Author, Sequence, by_length
 
 PUBLISHED_NGRAM = 6  # no_repeat_ngram_size of the code base's final evaluation, in none of its scripts (pitfall 27)
 
@@ -89,6 +89,7 @@ def generate(
     pad_id: int,
     vocabulary: int,
     batch: int,
+    author: Author = "student",
 ) -> list[Sequence]:
     """Write a response to each prompt, in the order of the prompts.
 
@@ -101,6 +102,7 @@ def generate(
         pass_: 0 for the rollout itself, k for the k-th re-generation.
         vocabulary: tokens from this id on are never chosen (padded output layers).
         batch: rows decoded together; finished rows leave.
+        author: whose model it is.
 
     Raises:
         MgsrError: a prompt leaves no room for a response; the model gives logits that are not finite.
@@ -122,7 +124,10 @@ def generate(
     with inference(model):
         for group in by_length([len(row.prompt.ids) + len(row.response) for row in unfinished], batch):
             _decode(CacheDecoder(model, pad_id), [unfinished[i] for i in group], decoding, eos_id, vocabulary, device_of(model))
-    return [Sequence(row.prompt.example_id, row.prompt.ids, tuple(row.response), row.response[-1:] == [eos_id]) for row in rows]
+    return [
+        Sequence(row.prompt.example_id, row.prompt.ids, tuple(row.response), row.response[-1:] == [eos_id], author)
+        for row in rows
+    ]
 
 
 def _decode(decoder: Decoder, rows: list[_Row], decoding: Decoding, eos_id: int, vocabulary: int, device: torch.device) -> None:

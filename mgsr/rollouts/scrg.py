@@ -1,11 +1,12 @@
 """SCRG: sequence correction and re-generation (MGSR, Eq. 3-4).
 
 The teacher reads what the student wrote, draws a token of its own at each response position, and where it disagrees and the two
-models lie furthest apart, its token replaces the student's; the student writes the rest anew.
+models lie furthest apart, its token replaces the student's; the student writes the rest anew. Other readings: `ScrgConfig`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
@@ -71,7 +72,8 @@ def revise(
 
     Detection runs over the whole current sequence. A corrected position is no candidate while its correction stands; a later
     pass that corrects an earlier position cuts it off. Teacher tokens have a purpose of their own ("teacher_token"), so they
-    are independent of the draws that made the sequence; the suffix is a rollout of pass k. Both draw afresh each pass.
+    are independent of the draws that made the sequence; the suffix is a rollout of pass k, by whichever model writes it. Both
+    draw afresh each pass.
 
     Args:
         visit: as for `generate`, and the same as the sequences were generated with.
@@ -79,7 +81,7 @@ def revise(
         chunk: positions whose logits exist at one time.
 
     Raises:
-        MgsrError: the divergence is not finite somewhere.
+        MgsrError: the detection score is not finite somewhere.
     """
     visits = [visit] * len(sequences) if isinstance(visit, int) else list(visit)
     current = list(sequences)
@@ -98,6 +100,7 @@ def revise(
                     [current[i] for i in group],
                     [keys[i] for i in group],
                     [standing[i] for i in group],
+                    config,
                     pad_id=pad_id,
                     vocabulary=vocabulary,
                     chunk=chunk,
@@ -112,7 +115,7 @@ def revise(
             prefix = (*current[i].response_ids[: error.position], error.token)
             prompts.append(Prompt(current[i].example_id, current[i].prompt_ids, prefix))
         rewritten = generate(
-            student,
+            student if config.suffix_writer == "student" else teacher,
             prompts,
             decoding,
             seed=seed,
@@ -123,6 +126,7 @@ def revise(
             pad_id=pad_id,
             vocabulary=vocabulary,
             batch=batch,
+            author=config.suffix_writer,
         )
         for (i, _), sequence in zip(hits, rewritten, strict=True):
             current[i] = sequence
@@ -136,34 +140,41 @@ def _find_errors(
     sequences: list[Sequence],
     keys: list[int],
     standing: list[frozenset[int]],
+    config: ScrgConfig,
     *,
     pad_id: int,
     vocabulary: int,
     chunk: int,
 ) -> list[_Error | None]:
-    """Per sequence, the candidate of the largest KL(student || teacher), the earliest one of equals; None without candidate."""
+    """Per sequence, the candidate of the largest detection score, the earliest one of equals; None without candidate."""
     device = device_of(student)
     batch = collate(sequences, pad_id).to(device)
     row_keys = key_tensor(keys, device)
     best: list[_Error | None] = [None] * len(sequences)
-    highest = [-1.0] * len(sequences)
-    for at, divergence, tokens in _compare(student, teacher, batch, row_keys, vocabulary, chunk):
-        columns = (batch.row[at], batch.position[at], batch.targets[at], tokens, divergence)
-        for row, position, written, token, kl in zip(*(column.tolist() for column in columns), strict=True):
-            if kl != kl or kl == float("inf"):
+    highest = [-torch.inf] * len(sequences)
+    for at, scores, tokens in _compare(student, teacher, batch, row_keys, config, vocabulary, chunk):
+        columns = (batch.row[at], batch.position[at], batch.targets[at], tokens, scores)
+        for row, position, written, token, score in zip(*(column.tolist() for column in columns), strict=True):
+            if not math.isfinite(score):
                 raise MgsrError(
-                    f"example {sequences[row].example_id}, response position {position}: KL(student || teacher) is not finite; "
-                    "one of the two models gives logits that are not finite"
+                    f"example {sequences[row].example_id}, response position {position}: SCRG's detection score "
+                    f"'{config.score}' is not finite; one of the two models gives logits that are not finite"
                 )
-            if token != written and position not in standing[row] and kl > highest[row]:
-                best[row], highest[row] = _Error(position, token), kl
+            if token != written and position not in standing[row] and score > highest[row]:
+                best[row], highest[row] = _Error(position, token), score
     return best
 
 
 def _compare(
-    student: LanguageModel, teacher: LanguageModel, batch: Batch, keys: Tensor, vocabulary: int, chunk: int
+    student: LanguageModel,
+    teacher: LanguageModel,
+    batch: Batch,
+    keys: Tensor,
+    config: ScrgConfig,
+    vocabulary: int,
+    chunk: int,
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Per chunk of the batch's response positions: where it is, KL(student || teacher) [chunk], teacher's tokens [chunk]."""
+    """Per chunk of the batch's response positions: where it is, detection scores [chunk], teacher's tokens [chunk]."""
     hidden = [
         model.backbone(batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state.flatten(0, 1)
         for model in (student, teacher)
@@ -174,6 +185,27 @@ def _compare(
             model.head(states[batch.hidden_index[at]])[:, :vocabulary].float().log_softmax(-1)
             for model, states in zip((student, teacher), hidden, strict=True)
         )
-        divergence = (student_logp.exp() * (student_logp - teacher_logp)).sum(-1)
-        tokens = coupled_scores(teacher_logp, keys[batch.row[at]], batch.position[at]).argmax(-1)
-        yield at, divergence, tokens
+        if config.teacher_token == "greedy":
+            tokens = teacher_logp.argmax(-1)
+        else:
+            tokens = coupled_scores(teacher_logp, keys[batch.row[at]], batch.position[at]).argmax(-1)
+        yield at, detection_scores(student_logp, teacher_logp, batch.targets[at], config), tokens
+
+
+def detection_scores(student_logp: Tensor, teacher_logp: Tensor, written: Tensor, config: ScrgConfig) -> Tensor:
+    """How much each position looks like an error, in nats.
+
+    `kl` (Eq. 3) depends on the text before the position alone; `teacher_nll` and `log_ratio` look at the token written there.
+
+    Args:
+        student_logp, teacher_logp: [n, vocabulary] log-probabilities of the two models at n response positions.
+        written: [n], the tokens that stand there.
+
+    Returns:
+        [n].
+    """
+    if config.score == "kl":
+        p, q = (student_logp, teacher_logp) if config.direction == "student_teacher" else (teacher_logp, student_logp)
+        return (p.exp() * (p - q)).sum(-1)
+    student, teacher = (logp.gather(-1, written[:, None]).squeeze(-1) for logp in (student_logp, teacher_logp))
+    return -teacher if config.score == "teacher_nll" else student - teacher

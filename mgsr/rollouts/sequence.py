@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -17,15 +17,21 @@ from torch import Tensor
 if TYPE_CHECKING:
     from mgsr.data.examples import Example
 
+Author = Literal["dataset", "student", "teacher"]
+
 
 @dataclass(frozen=True)
 class Sequence:
-    """A prompt and a response. `finished`: the response ends in end-of-sequence."""
+    """A prompt and a response.
+
+    finished: the response ends in end-of-sequence. author: who wrote the response, or its suffix where it was corrected.
+    """
 
     example_id: str
     prompt_ids: tuple[int, ...]
     response_ids: tuple[int, ...]
     finished: bool
+    author: Author = "dataset"
 
     @classmethod
     def from_example(cls, example: Example, eos_id: int) -> Sequence:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from mgsr.data.examples import Example
 from mgsr.rollouts.noise import row_key
@@ -15,6 +15,11 @@ class DataOrder:
     def __init__(self, examples: Items[Example], seed: int, global_batch: int) -> None:
         self._examples, self._seed, self._batch = examples, seed, global_batch
         self._permutation = lru_cache(maxsize=2)(self._permute)
+
+    @cached_property
+    def first_places(self) -> dict[str, int]:
+        """By example id, where the walk meets it for the first time."""
+        return {self._examples[index].id: place for place, index in enumerate(self._permute(0))}
 
     def _permute(self, epoch: int) -> list[int]:
         keys = [row_key(self._seed, "order", epoch, example.id) for example in self._examples]

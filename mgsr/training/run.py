@@ -48,7 +48,8 @@ from mgsr.training.checkpoint import (
 )
 from mgsr.training.clock import Clock
 from mgsr.training.distributed import World, start_world
-from mgsr.training.sequences import Models, StepSource
+from mgsr.training.rollouts import Models
+from mgsr.training.sequences import StepSource
 from mgsr.training.step import StepSequences, TrainStep, autocast, make_parts, response_states
 from mgsr.training.validation import cross_entropy, validation_rouge_l
 

@@ -1,45 +1,25 @@
-"""Where the sequences of an optimiser step come from: the data set, the student (corrected or not), the replay buffer."""
+"""Where the sequences of an optimiser step come from: the data set, the student or the teacher (corrected or not), the replay
+buffer, a collection, or a function of the user's."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
-from mgsr.config.schema import PolicyGradientConfig, RunSpec
+from mgsr.config.schema import CrossEntropy, PolicyGradientConfig, RunSpec
 from mgsr.data.examples import Example
 from mgsr.data.spans import token_spans
 from mgsr.errors import MgsrError
-from mgsr.models.heads import LanguageModel
+from mgsr.plugins import load_custom
 from mgsr.rollouts.collection import Collection, collect
 from mgsr.rollouts.policies import RolloutPolicy, Source
-from mgsr.rollouts.sampler import Decoding, Prompt, generate
-from mgsr.rollouts.scrg import revise
+from mgsr.rollouts.sampler import Prompt
 from mgsr.rollouts.sequence import Sequence
 from mgsr.training.clock import Clock
 from mgsr.training.distributed import World
 from mgsr.training.order import DataOrder
+from mgsr.training.rollouts import Models, Rollouts
 from mgsr.training.step import StepSequences, autocast, whitened
-
-
-@dataclass(frozen=True)
-class Models:
-    """The two models of a run and the vocabulary they share; tokens from `vocabulary` on are padding of output layers."""
-
-    student: LanguageModel
-    teacher: LanguageModel | None
-    tokenizer: PreTrainedTokenizerBase
-    vocabulary: int
-
-    @property
-    def eos_id(self) -> int:
-        return int(self.tokenizer.eos_token_id)
-
-    @property
-    def pad_id(self) -> int:
-        return int(self.tokenizer.pad_token_id)
 
 
 class StepSource:
@@ -48,13 +28,14 @@ class StepSource:
     def __init__(
         self, spec: RunSpec, models: Models, examples: Items[Example], world: World, clock: Clock, with_spans: bool
     ) -> None:
+        """MgsrError where the method's policy cannot work with its batch, or its function cannot be loaded."""
         self._spec, self._models, self._world, self._clock, self._with_spans = spec, models, world, clock, with_spans
         self._training, self._config = spec.method.training, spec.method.sequences
         self._policy = RolloutPolicy(self._config, seed=spec.seed, global_batch=self._training.global_batch)
         self._order = DataOrder(examples, spec.seed, self._training.global_batch)
-        limit = self._config.max_new_tokens or spec.max_new_tokens
-        self._decoding = Decoding(limit, spec.data_config.max_length)
-        self._hits: list[tuple[int, int]] = []
+        self._rollouts = Rollouts(spec, models, self._order, world, clock)
+        self._steps = self._student_steps = 0
+        self._custom = load_custom(self._config.function) if self._config.function else None
         self._collection: Collection | None = None
         if self._config.policy == "collection":
             batch = self._training.global_batch
@@ -62,96 +43,114 @@ class StepSource:
 
     @property
     def student_share(self) -> float | None:
-        """Share of the steps so far that trained on text of the student; None where the method uses the data set alone."""
-        return None if self._config.policy == "dataset" else self._policy.student_share
+        """Share of the steps so far that trained on text of the student, fresh, replayed or corrected; None where the method
+        asks for none of it."""
+        without = self._config.policy == "dataset" or (self._config.policy == "teacher" and self._config.scrg is None)
+        return None if without or not self._steps else self._student_steps / self._steps
 
     def step(self, step: int) -> tuple[StepSequences, dict[str, Any]]:
-        """This process's sequences of optimiser step `step` (from 1), and what the metrics say about them: `source`, and
-        `scrg_hits` where SCRG was at work: [position, response length] of each correction, of all processes."""
-        self._hits = []
-        if self._collection is not None:
-            return self._collected(step, self._collection)
-        seen = self._order.batch(step)[self._world.slice(self._training.global_batch)]
-        truth = [Sequence.from_example(example, self._models.eos_id) for example, _ in seen]
+        """This process's sequences of optimiser step `step` (from 1), and what the metrics say about those of all processes:
+        `source`, `student_share` up to here; `scrg_hits` where SCRG was at work: [position, response length] of each
+        correction; `teacher_text_gold` where the teacher wrote: share of its texts that equal the ground truth."""
         source = self._policy.plan(step, self._training.steps)
-        distilled = truth if source == "dataset" else self._distilled(step, source, seen)
-        facts: dict[str, Any] = {"source": source, "student_share": self._policy.student_share}
-        if self._config.scrg is not None and source == "student":
-            facts["scrg_hits"] = self._world.gather(self._hits)
-        return StepSequences(distilled, self._spans(distilled), truth), facts
+        facts: dict[str, Any] = {"source": source}
+        if self._collection is not None:
+            sequences = self._collected(step, self._collection)
+        else:
+            seen = self._order.batch(step)[self._world.slice(self._training.global_batch)]
+            truth = self._rollouts.dataset([example for example, _ in seen])
+            distilled = truth if source == "dataset" else self._distilled(step, source, seen)
+            sft_only = source == "dataset" and self._config.dataset_terms == "sft"
+            spans = [[] for _ in distilled] if sft_only else self._spans(distilled)
+            sequences = StepSequences(distilled, spans, truth, sft_only=sft_only)
+            if source == "teacher":
+                facts["teacher_text_gold"] = self._gold_share(seen, truth)
+        if self._config.scrg is not None and source in ("student", "teacher", "custom"):
+            facts["scrg_hits"] = self._world.gather(self._rollouts.take_hits())
+        self._steps += 1
+        self._student_steps += self._has_student_text(source, sequences.distilled)
+        return sequences, facts | {"student_share": self._student_steps / self._steps}
+
+    def _has_student_text(self, source: Source, distilled: list[Sequence]) -> bool:
+        # A rollout that the teacher went on with still begins with the student's text; a sequence keeps its last author only.
+        if source in ("dataset", "student", "buffer"):
+            return source != "dataset"
+        return self._world.sum([sum(sequence.author == "student" for sequence in distilled)])[0] > 0
 
     def _distilled(self, step: int, source: Source, seen: list[tuple[Example, int]]) -> list[Sequence]:
         if source == "buffer":
             return self._policy.draw(step)[self._world.slice(self._training.global_batch)]
-        fresh = self._student([example for example, _ in seen], [visit for _, visit in seen])
+        examples, visits = [example for example, _ in seen], [visit for _, visit in seen]
+        if self._custom is not None:
+            made = self._custom(self._rollouts, examples, visits, step=step, steps=self._training.steps)
+            return self._of_custom(made, examples)
+        fresh = (self._rollouts.teacher if source == "teacher" else self._rollouts.student)(examples, visits)
+        if source == "teacher":
+            self._rollouts.keep_teacher_text(self._world.gather(fresh))
+        if self._config.scrg is not None:
+            fresh = self._rollouts.revise(fresh, visits)
+        if source == "teacher":
+            self._check_targets(fresh)
         self._policy.store(self._world.gather(fresh))
         return fresh
 
-    def _collected(self, step: int, collection: Collection) -> tuple[StepSequences, dict[str, Any]]:
+    def _gold_share(self, seen: list[tuple[Example, int]], truth: list[Sequence]) -> float:
+        written = self._rollouts.teacher([example for example, _ in seen], [visit for _, visit in seen])
+        same = sum(text.response_ids == gold.response_ids for text, gold in zip(written, truth, strict=True))
+        return self._world.sum([same])[0] / self._training.global_batch
+
+    def _check_targets(self, sequences: list[Sequence]) -> None:
+        """SeqKD has been published with targets that were the data set's (pitfall 16)."""
+        objective = self._spec.method.objective
+        if isinstance(objective.distillation, CrossEntropy) and objective.distillation_weight > 0:
+            for sequence in sequences:
+                if sequence.author != "teacher" or not self._rollouts.is_teacher_text(sequence):
+                    raise MgsrError(
+                        f"example {sequence.example_id}: cross-entropy under policy 'teacher' asks for the teacher's own text, "
+                        f"and this sequence is by the {sequence.author}, or revised; leave sequences.scrg null"
+                    )
+
+    def _of_custom(self, sequences: object, examples: list[Example]) -> list[Sequence]:
+        """What the user's policy gave, once it is sure to be one response to each prompt, in order."""
+        where = f"the policy {self._config.function}"
+        if not isinstance(sequences, list) or not all(isinstance(sequence, Sequence) for sequence in sequences):
+            raise MgsrError(f"{where} must give a list of mgsr.rollouts.sequence.Sequence; it gave {type(sequences).__name__}")
+        if len(sequences) != len(examples):
+            raise MgsrError(f"{where} gave {len(sequences)} sequences for {len(examples)} examples; give one each, in order")
+        for sequence, example in zip(sequences, examples, strict=True):
+            if (sequence.example_id, sequence.prompt_ids) != (example.id, example.prompt_ids) or not sequence.response_ids:
+                raise MgsrError(f"{where} gave no response to the prompt of example {example.id} in that example's place")
+        return sequences
+
+    def _collected(self, step: int, collection: Collection) -> StepSequences:
         """MiniLLM's: a batch of the collection that the step belongs to, which is made where its first step asks for it."""
         gradient = self._spec.method.objective.distillation
         assert isinstance(gradient, PolicyGradientConfig)  # the configuration has them together
-        source = self._policy.plan(step, self._training.steps)
         seen = [pair for batch in collection.prompt_batches(step) for pair in self._order.batch(batch)]
         if collection.due(step):
-            if self._models.teacher is None:
-                raise MgsrError("sequences.policy 'collection' needs a teacher; this run has none")
             own = seen[self._world.slice(len(seen))]
             prompts = [Prompt(example.id, example.prompt_ids) for example, _ in own]
             with autocast(self._training.precision, self._world.device), self._clock.measure("rollout"):
                 fresh = collect(
                     self._models.student,
-                    self._models.teacher,
+                    self._rollouts.teacher_model(),
                     prompts,
                     teacher_mix=self._config.collection.teacher_mix,
-                    **self._axes([visit for _, visit in own]),
+                    **self._rollouts.axes([visit for _, visit in own]),
                 )
             collection.fill(step, self._world.gather(fresh))
         chosen = collection.batch(step)[self._world.slice(self._training.global_batch)]
         distilled = [rollout.sequence for _, rollout in chosen]
-        truth = [Sequence.from_example(seen[place][0], self._models.eos_id) for place, _ in chosen]
+        truth = self._rollouts.dataset([seen[place][0] for place, _ in chosen])
         columns = whitened([rollout.columns(gradient) for _, rollout in chosen], self._world)
-        facts = {"source": source, "student_share": self._policy.student_share}
-        return StepSequences(distilled, self._spans(distilled), truth, rollout=columns), facts
+        return StepSequences(distilled, self._spans(distilled), truth, rollout=columns)
 
     def _spans(self, sequences: list[Sequence]) -> list[list[tuple[int, int]]]:
         if not self._with_spans:
             return [[] for _ in sequences]
+        spans = self._spec.method.objective.span
         with self._clock.measure("chunker"):
-            return [token_spans(sequence.response_ids, self._models.tokenizer) for sequence in sequences]
-
-    # -- making text ---------------------------------------------------------------------------------------------------
-
-    def _axes(self, visits: list[int]) -> dict[str, Any]:
-        models = self._models
-        return {
-            "seed": self._spec.seed, "visit": visits, "decoding": self._decoding, "eos_id": models.eos_id,
-            "pad_id": models.pad_id, "vocabulary": models.vocabulary, "batch": self._training.rollout_batch,
-        }  # fmt: skip
-
-    def _student(self, examples: list[Example], visits: list[int]) -> list[Sequence]:
-        """Fresh text of the student's current weights, revised where the method has SCRG."""
-        prompts = [Prompt(example.id, example.prompt_ids) for example in examples]
-        with autocast(self._training.precision, self._world.device), self._clock.measure("rollout"):
-            sequences = generate(self._models.student, prompts, purpose="rollout", **self._axes(visits))
-        return self._revised(sequences, visits)
-
-    def _revised(self, sequences: list[Sequence], visits: list[int]) -> list[Sequence]:
-        if self._config.scrg is None:
-            return sequences
-        if self._models.teacher is None:
-            raise MgsrError("sequences.scrg needs a teacher; this run has none")
-        with autocast(self._training.precision, self._world.device), self._clock.measure("scrg"):
-            revised, stats = revise(
-                self._models.student,
-                self._models.teacher,
-                sequences,
-                self._config.scrg,
-                chunk=self._training.chunk,
-                **self._axes(visits),
-            )
-        self._hits += stats.hits
-        return revised
+            return [token_spans(sequence.response_ids, self._models.tokenizer, spans) for sequence in sequences]
 
     # -- validation, checkpoints ---------------------------------------------------------------------------------------
 
@@ -161,12 +160,13 @@ class StepSource:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON values; `load_state_dict` continues exactly from there."""
-        state: dict[str, Any] = {"policy": self._policy.state_dict()}
+        state: dict[str, Any] = {"policy": self._policy.state_dict(), "steps": [self._steps, self._student_steps]}
         if self._collection is not None:
             state["collection"] = self._collection.state_dict()
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._policy.load_state_dict(state["policy"])
+        self._steps, self._student_steps = state["steps"]
         if self._collection is not None:
             self._collection.load_state_dict(state["collection"])
