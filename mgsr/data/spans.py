@@ -1,18 +1,22 @@
-"""Span priors: the noun, verb and prepositional phrases of a response, as runs of its tokens (Eq. 9).
+"""Span priors: what a span of a response is (Eq. 9), as runs of its tokens. `SpanConfig` has the readings.
 
-textblob's port of the `pattern` chunker marks them; its lexicon lies inside the package, nothing is downloaded. A preposition
-with its noun phrase (PNP) is one phrase, in place of the bare preposition and the noun phrase.
+Phrases are marked by textblob's port of the `pattern` chunker; its lexicon lies inside the package, nothing is downloaded. A
+preposition with its noun phrase (PNP) is one phrase, in place of the bare preposition and the noun phrase, unless `chunk` is
+asked for. Sentences are its tokeniser's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby, pairwise
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 from weakref import WeakKeyDictionary
 
+from textblob.en import tokenize
 from textblob.en.parsers import PatternParser
+
+from mgsr.config.schema import SpanConfig
 
 PHRASES = ("NP", "VP", "PP")
 Span = tuple[int, int]
@@ -42,35 +46,59 @@ def _words(text: str) -> Iterator[tuple[str, str, str]]:
         yield "", "O", "O"
 
 
-@lru_cache(maxsize=8192)
-def _phrase_spans(text: str) -> tuple[Span, ...]:
+def _located(words: Iterable[str], text: str) -> Iterator[Span | None]:
+    """The characters of each word; None for an empty one and for one that does not stand in the text."""
     # The chunker moves and collapses white space but keeps all other characters in order, so words are laid over those.
     positions = [index for index, character in enumerate(text) if not character.isspace()]
     compact = "".join(text[index] for index in positions)
-    spans: list[Span] = []
-    cursor, current = 0, ""
-    for word, chunk, pnp in _words(text):
+    cursor = 0
+    for word in words:
         # A text may itself hold "&slash;": the spelling that stands in the text decides.
-        found = [(at, len(form)) for form in (word.replace("&slash;", "/"), word) if (at := compact.find(form, cursor)) >= 0]
-        tag = pnp if pnp != "O" else chunk
-        kind = tag[2:]
-        if not word or not found or kind not in (*PHRASES, "PNP"):
-            current = ""
-        start, length = min(found, default=(cursor, 0))
-        if word and found and kind in (*PHRASES, "PNP"):
-            first, end = positions[start], positions[start + length - 1] + 1
-            if tag.startswith("I-") and kind == current:
-                spans[-1] = (spans[-1][0], end)
-            else:
-                spans.append((first, end))
-            current = kind
+        forms = (word.replace("&slash;", "/"), word) if word else ()
+        found = [(at, len(form)) for form in forms if (at := compact.find(form, cursor)) >= 0]
+        if not found:
+            yield None
+            continue
+        start, length = min(found)
+        yield positions[start], positions[start + length - 1] + 1
         cursor = start + length
+
+
+@lru_cache(maxsize=8192)
+def _phrase_spans(text: str, prepositional: Literal["pnp", "chunk"]) -> tuple[Span, ...]:
+    tagged = list(_words(text))
+    spans: list[Span] = []
+    current = ""
+    for (_, chunk, pnp), place in zip(tagged, _located((word for word, _, _ in tagged), text), strict=True):
+        tag = pnp if pnp != "O" and prepositional == "pnp" else chunk
+        kind = tag[2:]
+        if place is None or kind not in (*PHRASES, "PNP"):
+            current = ""
+            continue
+        if tag.startswith("I-") and kind == current:
+            spans[-1] = (spans[-1][0], place[1])
+        else:
+            spans.append(place)
+        current = kind
     return tuple(spans)
 
 
-def phrase_spans(text: str) -> list[Span]:
+@lru_cache(maxsize=8192)
+def _sentence_spans(text: str) -> tuple[Span, ...]:
+    sentences = [sentence.split(" ") for sentence in tokenize(text)]
+    places = _located((word for sentence in sentences for word in sentence), text)
+    found = [[place for _ in sentence if (place := next(places))] for sentence in sentences]
+    return tuple((sentence[0][0], sentence[-1][1]) for sentence in found if sentence)
+
+
+def phrase_spans(text: str, prepositional: Literal["pnp", "chunk"] = "pnp") -> list[Span]:
     """The phrases of a text as half-open character ranges: sorted, disjoint, no white space at their ends."""
-    return list(_phrase_spans(text))
+    return list(_phrase_spans(text, prepositional))
+
+
+def sentence_spans(text: str) -> list[Span]:
+    """The sentences of a text, their punctuation included, likewise. A blank line ends one."""
+    return list(_sentence_spans(text))
 
 
 def _decode(ids: Sequence[int], tokenizer: Decoder) -> str:
@@ -105,27 +133,42 @@ def _token_ranges(ids: Sequence[int], tokenizer: Decoder) -> tuple[str, list[Spa
     return text, ranges
 
 
-def token_spans(response_ids: Sequence[int], tokenizer: Decoder) -> list[Span]:
-    """The phrases of a response as half-open runs of token positions: sorted and disjoint.
+_SPECIAL, _UNCOVERED = -2, -1
 
-    A token belongs to the phrase that covers its first non-space character. Special tokens (EOS) belong to none. A phrase
-    whose characters all lie in another phrase's tokens has no run.
+
+def token_spans(response_ids: Sequence[int], tokenizer: Decoder, config: SpanConfig) -> list[Span]:
+    """The spans of a response as half-open runs of token positions: sorted and disjoint.
+
+    A token belongs to the phrase or sentence that covers its first non-space character; where all of one's characters lie in
+    another one's tokens, it has no run. Spans of `fixed` length start at the first token, and the last one is what is left.
+    Special tokens (EOS) belong to no span. Runs outside phrases are spans where `uncovered` is `own`. Spans below `min_tokens`
+    are left out.
     """
     special = set(tokenizer.all_special_ids)
-    kept = [position for position, token in enumerate(response_ids) if token not in special]
-    text, ranges = _token_ranges([response_ids[position] for position in kept], tokenizer)
-    owner = [-1] * len(text)
-    for phrase, (start, end) in enumerate(_phrase_spans(text)):
-        owner[start:end] = [phrase] * (end - start)
-    owners = [-1] * len(response_ids)
-    for position, (start, end) in zip(kept, ranges, strict=True):
-        first = next((at for at in range(start, end) if not text[at].isspace()), start)
-        if start < end:
-            owners[position] = owner[first]
-    runs, position = [], 0
-    for phrase, group in groupby(owners):
-        length = len(list(group))
-        if phrase >= 0:
-            runs.append((position, position + length))
-        position += length
-    return runs
+    owners = [_SPECIAL if token in special else _UNCOVERED for token in response_ids]
+    kept = [position for position, owner in enumerate(owners) if owner != _SPECIAL]
+    if config.priors == "fixed":
+        for start, end in list(_runs(owners)):
+            if owners[start] != _SPECIAL:
+                owners[start:end] = [offset // config.fixed_length for offset in range(end - start)]
+    elif kept:
+        text, ranges = _token_ranges([response_ids[position] for position in kept], tokenizer)
+        phrases = _sentence_spans(text) if config.priors == "sentences" else _phrase_spans(text, config.prepositional)
+        owner = [_UNCOVERED] * len(text)
+        for phrase, (start, end) in enumerate(phrases):
+            owner[start:end] = [phrase] * (end - start)
+        for position, (start, end) in zip(kept, ranges, strict=True):
+            first = next((at for at in range(start, end) if not text[at].isspace()), start)
+            if start < end:
+                owners[position] = owner[first]
+    lowest = _UNCOVERED if config.uncovered == "own" else 0
+    return [(start, end) for start, end in _runs(owners) if owners[start] >= lowest and end - start >= config.min_tokens]
+
+
+def _runs(owners: Sequence[int]) -> Iterator[Span]:
+    """The runs of equal owners."""
+    start = 0
+    for _, group in groupby(owners):
+        end = start + len(list(group))
+        yield start, end
+        start = end
