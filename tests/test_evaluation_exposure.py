@@ -16,8 +16,9 @@ from transformers import AutoModelForCausalLM
 
 from mgsr.config.schema import ExposureConfig, ExposureSpec, SamplesSpec
 from mgsr.errors import MgsrError
-from mgsr.evaluation.accumulation import SOURCES, Divergences, percentile_interval, read_divergences
+from mgsr.evaluation.accumulation import SOURCES, Divergences, read_divergences
 from mgsr.evaluation.exposure import collect, divergences_by_position, measure_exposure, sample_teacher
+from mgsr.evaluation.intervals import percentile_interval
 from mgsr.evaluation.run_model import RunModel
 from mgsr.models.heads import LanguageModel
 from mgsr.rollouts.sampler import Decoding, Prompt

@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mgsr.errors import MgsrError
+from mgsr.evaluation.intervals import RESAMPLES, Numbers, resampling_weights
 from mgsr.storage import read_jsonl
 
-Numbers = NDArray[np.float64]
 SOURCES = ("student", "teacher")  # who wrote the prefixes
 
 
@@ -46,21 +45,11 @@ class Divergences:
         ours, expected = (self.accumulated(source, lengths, weights) for source in SOURCES)
         return 100 * np.divide(ours - expected, expected, out=np.full_like(expected, np.nan), where=expected > 0)
 
-    def excess_error_resamples(self, lengths: Sequence[int], *, resamples: int = 10_000, seed: int = 0) -> Numbers:
+    def excess_error_resamples(self, lengths: Sequence[int], *, resamples: int = RESAMPLES, seed: int = 0) -> Numbers:
         """ExAccErr [resamples, lengths] over prompts drawn with replacement. For two models with the same prompts the same seed
         draws the same prompts, so the difference of their resamples is the paired bootstrap's."""
-        generator, prompts = np.random.default_rng(seed), len(self.ids)
-        parts = []
-        for start in range(0, resamples, 1000):  # a thousand at a time: the memory stays small
-            draws = generator.multinomial(prompts, np.full(prompts, 1 / prompts), min(1000, resamples - start))
-            parts.append(self.excess_error(lengths, draws.astype(np.float64)))
-        return np.concatenate(parts)
-
-
-def percentile_interval(resamples: Numbers, level: float = 0.95) -> list[list[float] | None]:
-    """The bounds by column of [resamples, columns]; null where a resample has no value."""
-    low, high = np.quantile(resamples, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return [[float(a), float(b)] if np.isfinite([a, b]).all() else None for a, b in zip(low, high, strict=True)]
+        weights = resampling_weights(len(self.ids), resamples, seed)
+        return np.concatenate([self.excess_error(lengths, drawn) for drawn in weights])
 
 
 def read_divergences(path: Path) -> Divergences:

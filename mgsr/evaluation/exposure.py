@@ -17,8 +17,9 @@ import torch
 from mgsr.config.schema import ExposureConfig, ExposureSpec, SamplesSpec
 from mgsr.data.examples import Example
 from mgsr.errors import MgsrError
-from mgsr.evaluation.accumulation import SOURCES, Divergences, Numbers, percentile_interval
-from mgsr.evaluation.run_model import RunModel, read_with_both
+from mgsr.evaluation.accumulation import SOURCES, Divergences
+from mgsr.evaluation.intervals import Numbers, percentile_interval
+from mgsr.evaluation.run_model import RunModel, read
 from mgsr.models.loading import check_shared_vocabulary
 from mgsr.objectives.divergences import forward_kl
 from mgsr.rollouts.sampler import Decoding, Prompt
@@ -75,7 +76,7 @@ def divergences_by_position(
 ) -> list[Numbers]:
     """KL(t_i || s_i) of each sequence at each of its response positions, end-of-sequence included."""
     found: list[Numbers] = [np.empty(0)] * len(sequences)
-    for i, student_logp, teacher_logp in read_with_both(student, teacher, sequences, vocabulary, batch=batch):
+    for i, (student_logp, teacher_logp) in read((student, teacher), sequences, vocabulary, batch=batch):
         found[i] = forward_kl(student_logp, teacher_logp).double().cpu().numpy()
     return found
 

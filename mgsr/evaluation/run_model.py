@@ -78,19 +78,17 @@ class RunModel:
             )
 
 
-def read_with_both(
-    student: RunModel, teacher: RunModel, sequences: Items[Sequence], vocabulary: int, *, batch: int
-) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Teacher-forced on each sequence, longest first: its index and the log-probabilities of the student and the teacher
-    [response length, vocabulary]. Both run in the student's precision. Nothing has a gradient."""
-    with inference(student.model, teacher.model), autocast(student.precision, student.device):
+def read(
+    models: Items[RunModel], sequences: Items[Sequence], vocabulary: int, *, batch: int
+) -> Iterator[tuple[int, list[Tensor]]]:
+    """Teacher-forced on each sequence, longest first: its index and each model's log-probabilities [response length, vocabulary].
+    All run in the first one's precision. Nothing has a gradient."""
+    first = models[0]
+    with inference(*(run.model for run in models)), autocast(first.precision, first.device):
         for group in by_length([len(sequence) for sequence in sequences], batch):
             lengths = [len(sequences[i].response_ids) for i in group]
-            part = collate([sequences[i] for i in group], student.pad_id).to(student.device)
-            states = [torch.split(response_states(run.model, part), lengths) for run in (student, teacher)]
-            for i, own, others in zip(group, *states, strict=True):
-                yield (
-                    i,
-                    log_probabilities(student.model.head, own, vocabulary),
-                    log_probabilities(teacher.model.head, others, vocabulary),
-                )
+            part = collate([sequences[i] for i in group], first.pad_id).to(first.device)
+            states = [torch.split(response_states(run.model, part), lengths) for run in models]
+            for i, *own in zip(group, *states, strict=True):
+                heads = zip(models, own, strict=True)
+                yield i, [log_probabilities(run.model.head, hidden, vocabulary) for run, hidden in heads]

@@ -1,0 +1,156 @@
+"""Does SCRG's detection find planted errors, and does correcting them help? Rows only; `mgsr.evaluation.probe` sums them up.
+
+Detection is SCRG's own: the teacher draws a token at each position, candidates are the positions where it is not the token that
+stands there, and the candidate of the largest score is chosen, the earliest of equals (`mgsr.rollouts.scrg`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mgsr.config.schema import ScrgConfig
+from mgsr.evaluation.injection import Injected
+from mgsr.evaluation.run_model import SEED, RunModel, read
+from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
+from mgsr.rollouts.sampler import Decoding, Prompt
+from mgsr.rollouts.scrg import detection_scores
+from mgsr.rollouts.sequence import Sequence, decode_texts
+from mgsr.rouge import rouge_l_many
+
+SCORES = {
+    "kl_student_teacher": ScrgConfig(),
+    "kl_teacher_student": ScrgConfig(direction="teacher_student"),
+    "teacher_nll": ScrgConfig(score="teacher_nll"),
+    "log_ratio": ScrgConfig(score="log_ratio"),
+}
+DETECTORS = (*SCORES, "student_entropy", "random")  # the last two are baselines
+WINDOW = 5  # positions before and after the planted one
+WINDOWS = ("at", "after", "before")
+STARTS = ("at_error", *SCORES)  # where a correction is made: at the planted position, or where a score says
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What each detector would correct in a sequence. tokens: the teacher's, by position; candidates: where it disagrees; chosen: a
+    position by detector, None without candidate (`random` has none of its own: each candidate has the same chance)."""
+
+    tokens: list[int]
+    candidates: list[int]
+    chosen: dict[str, int | None]
+
+
+def detect(student: RunModel, teacher: RunModel, sequences: Items[Sequence], vocabulary: int, *, batch: int) -> list[Detection]:
+    """One detection a sequence. A corrupted response and its twin have the same teacher's draws up to the error."""
+    found: dict[int, Detection] = {}
+    for i, (student_logp, teacher_logp) in read((student, teacher), sequences, vocabulary, batch=batch):
+        written = torch.tensor(sequences[i].response_ids, device=student_logp.device)
+        key = key_tensor([row_key(SEED, "teacher_token", 0, 1, sequences[i].example_id)], student_logp.device)
+        positions = torch.arange(len(written), device=student_logp.device)
+        tokens = coupled_scores(teacher_logp, key.expand(len(written), -1), positions).argmax(-1)
+        scores = {name: detection_scores(student_logp, teacher_logp, written, config) for name, config in SCORES.items()}
+        scores["student_entropy"] = -(student_logp.exp() * student_logp).sum(-1)
+        candidates = (tokens != written).nonzero().squeeze(-1).tolist()
+        chosen = {name: _highest(score, candidates) for name, score in scores.items()}
+        found[i] = Detection(tokens.tolist(), candidates, chosen)
+    return [found[i] for i in range(len(sequences))]
+
+
+def _highest(score: Tensor, candidates: list[int]) -> int | None:
+    values = score.tolist()
+    return max(candidates, key=lambda position: values[position], default=None)  # max keeps the first of equals
+
+
+def hits(detection: Detection, position: int) -> dict[str, list[float]]:
+    """By detector, whether (for `random`: how probably) it chose each window of `WINDOWS` around the position."""
+    windows = [
+        range(position, position + 1),
+        range(position + 1, position + 1 + WINDOW),
+        range(max(0, position - WINDOW), position),
+    ]
+    found = {name: [float(chosen in window) for window in windows] for name, chosen in detection.chosen.items()}
+    count = max(1, len(detection.candidates))
+    return {**found, "random": [sum(place in window for place in detection.candidates) / count for window in windows]}
+
+
+def _sequence(row: Injected, ids: tuple[int, ...], eos_id: int) -> Sequence:
+    return Sequence(row.example.id, row.example.prompt_ids, ids, ids[-1:] == (eos_id,))
+
+
+def detection_rows(
+    injected: Items[Injected], student: RunModel, teacher: RunModel, vocabulary: int, decoding: Decoding, *, batch: int
+) -> list[dict[str, Any]]:
+    """The rows of probe.json's `injected_errors`, in the order given; their fields stand in `mgsr.evaluation.probe`."""
+    corrupted = [_sequence(row, row.ids, student.eos_id) for row in injected]
+    # a twin is read once, whatever was planted in it
+    twins = {row.twin_ids + row.example.prompt_ids: _sequence(row, row.twin_ids, student.eos_id) for row in injected}
+    found = detect(student, teacher, [*corrupted, *twins.values()], vocabulary, batch=batch)
+    of_twin = dict(zip(twins, found[len(corrupted) :], strict=True))
+    rows = []
+    for row, detection in zip(injected, found, strict=False):
+        twin = of_twin[row.twin_ids + row.example.prompt_ids]
+        with_error, without = hits(detection, row.position), hits(twin, row.position)
+        rows.append(
+            {
+                "id": row.example.id,
+                "category": row.example.category,
+                "error": row.error,
+                "position": row.position,
+                "planted": (row.end or len(row.ids)) - row.position,
+                "tokens": len(row.ids),
+                "twin_tokens": len(row.twin_ids),
+                "chosen": {name: [detection.chosen[name], twin.chosen[name]] for name in detection.chosen},
+                "hits": {name: [*with_error[name], *without[name]] for name in DETECTORS},
+            }
+        )
+    continued = _continue(injected, found[: len(corrupted)], student, teacher, vocabulary, decoding, batch=batch)
+    return [{**row, "continued": own} for row, own in zip(rows, continued, strict=True)]
+
+
+def _prefixes(row: Injected, detection: Detection) -> dict[str, tuple[int, ...]]:
+    """What the student continues: the response up to the end of the error (at most WINDOW tokens after k) as it is, or up to
+    the corrected token, which is the teacher's."""
+    shown = row.position + 1 + WINDOW
+    places = {"at_error": row.position, **{name: detection.chosen[name] for name in SCORES}}
+    return {
+        "kept": row.ids[: min(row.end or shown, shown)],
+        **{start: row.ids if place is None else (*row.ids[:place], detection.tokens[place]) for start, place in places.items()},
+    }
+
+
+def _continue(
+    injected: Items[Injected],
+    detections: Items[Detection],
+    student: RunModel,
+    teacher: RunModel,
+    vocabulary: int,
+    decoding: Decoding,
+    *,
+    batch: int,
+) -> list[dict[str, list[float | None]]]:
+    """By start: the teacher's mean log-probability of what the student wrote from there on (None where it wrote nothing), and the
+    ROUGE-L of the whole response. All starts of an example share their random numbers."""
+    prefixes = [_prefixes(row, detection) for row, detection in zip(injected, detections, strict=True)]
+    wanted = {
+        (row.example.id, prefix): row.example for row, own in zip(injected, prefixes, strict=True) for prefix in own.values()
+    }
+    prompts = [Prompt(name, example.prompt_ids, prefix) for (name, prefix), example in wanted.items()]
+    written = student.write(prompts, decoding, purpose="probe", visit=0, batch=batch)
+    references = [example.references for example in wanted.values()]
+    rouge = rouge_l_many(decode_texts(student.tokenizer, written), references)
+    likelihood: list[float | None] = [None] * len(written)
+    for i, (teacher_logp,) in read((teacher,), written, vocabulary, batch=batch):
+        start, ids = len(prompts[i].prefix), written[i].response_ids
+        if len(ids) > start:
+            own = torch.tensor(ids[start:], device=teacher_logp.device)
+            likelihood[i] = fmean(teacher_logp[start:].gather(-1, own[:, None]).squeeze(-1).tolist())
+    results = dict(zip(wanted, zip(likelihood, rouge, strict=True), strict=True))
+    return [
+        {start: list(results[row.example.id, prefix]) for start, prefix in own.items()}
+        for row, own in zip(injected, prefixes, strict=True)
+    ]

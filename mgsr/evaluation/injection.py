@@ -1,0 +1,135 @@
+"""Good responses with one planted error each, at a known place: repetition, semantic drift, factual substitution.
+
+Errors are planted in the text, between words, and the text is tokenised anew, so that they look as a model's own errors look.
+The error's position k is the first response token that differs from the uncorrupted twin's; all tokens before it are the same.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from textblob.en.parsers import PatternParser
+
+from mgsr.data.examples import Example, Tokenizer
+from mgsr.rollouts.noise import uniform
+
+Item = TypeVar("Item")
+
+ERRORS = ("repetition", "drift", "substitution")
+FIRST_WORD = 3  # words before an error at least
+REPEATED_WORDS = 3  # the last words before the error come again...
+REPEATS = 2  # ...so many times
+FACTS = ("CD", "NNP", "NNS", "NN")  # tags of the words that are substituted: numbers first, then names, then nouns
+
+_parser = PatternParser()
+_WORD = re.compile(r"\S+")
+_CORE = re.compile(r"\w(?:.*\w)?")  # a word without the punctuation around it
+_SENTENCE_END = re.compile(r"[.!?:]\W*$")
+
+
+@dataclass(frozen=True)
+class Injected:
+    """A response with an error. ids, twin_ids: with and without it, both cut alike; position: k; end: the first token after what
+    was planted, or None where everything from k on was."""
+
+    example: Example
+    error: str
+    ids: tuple[int, ...]
+    twin_ids: tuple[int, ...]
+    position: int
+    end: int | None
+
+
+def _tags(text: str) -> dict[str, str]:
+    """Part of speech by word, as the chunker of the span priors tags it."""
+    fields = (tagged.rsplit("/", 3) for tagged in _parser.parse(text).split())
+    return {field[0]: field[1] for field in fields if len(field) == 4}
+
+
+class Planter:
+    """Plants errors in the references of these examples. What it borrows, it borrows from the others among them."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self._examples = examples
+        self._tags = {example.id: _tags(example.references[0]) for example in examples}
+        self._pool: dict[str, list[str]] = {
+            tag: sorted({word for tags in self._tags.values() for word, own in tags.items() if own == tag}) for tag in FACTS
+        }
+        self._errors: Mapping[str, Callable[[Example, str, list[tuple[int, int]]], str | None]] = {
+            "repetition": self._repetition,
+            "drift": self._drift,
+            "substitution": self._substitution,
+        }
+
+    def plant(self, example: Example, error: str) -> str | None:
+        """The example's reference with this error; None where it is too short, or has nothing to substitute."""
+        text = example.references[0]
+        words = [match.span() for match in _WORD.finditer(text)]
+        return self._errors[error](example, text, words) if len(words) > FIRST_WORD else None
+
+    def _repetition(self, example: Example, text: str, words: list[tuple[int, int]]) -> str:
+        """The words before the error come again, then the response goes on."""
+        at = _choose(range(FIRST_WORD, len(words)), example, "repetition")
+        start = words[at][0]
+        return text[:start] + text[words[at - REPEATED_WORDS][0] : start] * REPEATS + text[start:]
+
+    def _drift(self, example: Example, text: str, words: list[tuple[int, int]]) -> str | None:
+        """From the error on, the answer to another question; where a sentence begins, if one begins late enough."""
+        others = [other for other in self._examples if other.references[0] != text]
+        if not others:
+            return None
+        places = range(FIRST_WORD, len(words))
+        begins = [at for at in places if _SENTENCE_END.search(text[words[at - 1][0] : words[at - 1][1]])]
+        at = _choose(begins or places, example, "drift")
+        return text[: words[at][0]] + _choose(others, example, "drift", "lender").references[0]
+
+    def _substitution(self, example: Example, text: str, words: list[tuple[int, int]]) -> str | None:
+        """One number, name or noun becomes another one that the response does not hold."""
+        tags = self._tags[example.id]
+        cores = [match for start, end in words[FIRST_WORD:] if (match := _CORE.search(text, start, end))]
+        for tag in FACTS:
+            places = [core for core in cores if tags.get(core.group()) == tag]
+            others = [word for word in self._pool[tag] if word not in tags]
+            if places and others:
+                core = _choose(places, example, "substitution")
+                word = _choose(others, example, "substitution", "word")
+                return text[: core.start()] + word + text[core.end() :]
+        return None
+
+
+def _choose(items: Sequence[Item], example: Example, *axes: str) -> Item:
+    return items[int(uniform("injection", *axes, example.id) * len(items))]
+
+
+def inject(
+    examples: Sequence[Example], tokenizer: Tokenizer, room: Callable[[Example], int]
+) -> tuple[list[Injected], dict[str, int]]:
+    """Each example with each error, and by error how many rows could not have it. `room`: tokens that a response may have."""
+    planter, injected, skipped = Planter(examples), list[Injected](), dict.fromkeys(ERRORS, 0)
+    for example in examples:
+        for error in ERRORS:
+            text = planter.plant(example, error)
+            found = text is not None and _tokenise(example, error, text, tokenizer, room(example))
+            if found:
+                injected.append(found)
+            else:
+                skipped[error] += 1
+    return injected, skipped
+
+
+def _tokenise(example: Example, error: str, text: str, tokenizer: Tokenizer, room: int) -> Injected | None:
+    """None where the error lies beyond the room, or changes no token."""
+    twin, ids = (
+        (*tokenizer(piece, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
+        for piece in (example.references[0], text)
+    )
+    shorter = min(len(twin), len(ids))
+    position = next((i for i in range(shorter) if ids[i] != twin[i]), shorter)
+    if not 0 < position < min(shorter, room):
+        return None
+    common = next(i for i in range(shorter + 1) if i == shorter or ids[-1 - i] != twin[-1 - i])
+    end = len(ids) - min(common, shorter - position)
+    return Injected(example, error, ids[:room], twin[:room], position, None if error == "drift" else min(end, room))
