@@ -21,7 +21,7 @@ def sample(model, items, decoding=PLAIN, batch=8, seed=10, purpose="rollout", vi
     return generate(model, items, decoding, seed=seed, purpose=purpose, visit=visit, batch=batch, **{**AXES, **options})
 
 
-def reference(model, prompt, decoding, seed=10, purpose="rollout", visit=0, pass_=0):
+def reference(model, prompt, decoding, seed=10, purpose="rollout", visit=0, pass_=0, author="student"):
     """One sequence, no cache, no padding: the definition."""
     key = key_tensor([row_key(seed, purpose, visit, pass_, prompt.example_id)])
     response = list(prompt.prefix)
@@ -33,7 +33,7 @@ def reference(model, prompt, decoding, seed=10, purpose="rollout", visit=0, pass
             logp = model.head(state)[:, :VOCABULARY].float().log_softmax(-1)
             score = logp if decoding.greedy else coupled_scores(logp, key, torch.tensor([len(response)]))
             response.append(score.argmax(-1).item())
-    return Sequence(prompt.example_id, prompt.ids, tuple(response), response[-1:] == [EOS])
+    return Sequence(prompt.example_id, prompt.ids, tuple(response), response[-1:] == [EOS], author)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -101,7 +101,7 @@ def test_the_limit_counts_prompt_prefix_and_response():
     for item, sequence in zip(prompts(8), sample(model, prompts(8), short, **never), strict=True):
         assert len(sequence.response_ids) == min(20, 16 - len(item.ids)) and not sequence.finished
     (full,) = sample(model, [Prompt("a", (5,), (6,) * 15)], short, **never)
-    assert full == Sequence("a", (5,), (6,) * 15, False)
+    assert full == Sequence("a", (5,), (6,) * 15, False, "student")
     with pytest.raises(MgsrError, match="example a: a prompt of 16 tokens"):
         sample(model, [Prompt("a", (5,) * 16)], short)
 

@@ -1,9 +1,12 @@
 import copy
+import dataclasses
 import math
 import random
 
+import numpy as np
 import pytest
 import torch
+from scipy.special import rel_entr
 from torch import nn
 
 from mgsr.config.schema import ScrgConfig
@@ -11,7 +14,7 @@ from mgsr.errors import MgsrError
 from mgsr.models.heads import LanguageModel, split
 from mgsr.rollouts.noise import exponential_noise, key_tensor, row_key
 from mgsr.rollouts.sampler import Decoding, Prompt
-from mgsr.rollouts.scrg import ScrgStats, revise
+from mgsr.rollouts.scrg import ScrgStats, detection_scores, revise
 from mgsr.rollouts.sequence import Sequence
 from tests.rollouts_support import AXES, EOS, VOCABULARY, parts, prompts, tiny
 from tests.test_rollouts_sampler import reference, sample
@@ -20,11 +23,11 @@ DECODING = Decoding(max_new_tokens=20, max_length=64)
 SEED, VISIT = 10, 2
 
 
-def run(student, teacher, sequences, passes=1, decoding=DECODING, batch=8, chunk=16, visit=VISIT):
+def run(student, teacher, sequences, passes=1, decoding=DECODING, batch=8, chunk=16, visit=VISIT, **readings):
+    config = ScrgConfig(passes=passes, **readings)
     return revise(
-        student, teacher, sequences, ScrgConfig(passes=passes), seed=SEED, visit=visit, decoding=decoding, batch=batch,
-        chunk=chunk, **AXES,
-    )  # fmt: skip
+        student, teacher, sequences, config, seed=SEED, visit=visit, decoding=decoding, batch=batch, chunk=chunk, **AXES
+    )
 
 
 def rollouts(student, count=16, decoding=DECODING):
@@ -58,22 +61,31 @@ def divergences(student_rows, teacher_rows):
     ]
 
 
-def oracle(student, teacher, sequence, passes, decoding=DECODING):
+def score_of(s, t, y, score="kl", direction="student_teacher", **_):
+    """The detection score of one position, from the lists of log-probabilities."""
+    if score == "kl":
+        return divergences([s], [t])[0] if direction == "student_teacher" else divergences([t], [s])[0]
+    return -t[y] if score == "teacher_nll" else s[y] - t[y]
+
+
+def oracle(student, teacher, sequence, passes, decoding=DECODING, teacher_token="sample", suffix_writer="student", **readings):
     """Section 1 of the method's text, one sequence at a time, in Python numbers."""
     corrected, history = [], []
     for pass_ in range(1, passes + 1):
         s, t = distributions(student, sequence), distributions(teacher, sequence)
-        c, kl = teacher_tokens(t, sequence, pass_), divergences(s, t)
+        c = teacher_tokens(t, sequence, pass_) if teacher_token == "sample" else [row.index(max(row)) for row in t]
+        scores = [score_of(*position, **readings) for position in zip(s, t, sequence.response_ids, strict=True)]
         candidates = [i for i, y in enumerate(sequence.response_ids) if y != c[i] and i not in corrected]
         if not candidates:
             history.append(None)
             continue
-        j = max(candidates, key=lambda i: kl[i])
+        j = max(candidates, key=lambda i: scores[i])
         history.append(j)
         corrected = [i for i in corrected if i < j] + [j]
         prefix = (*sequence.response_ids[:j], c[j])
         prompt = Prompt(sequence.example_id, sequence.prompt_ids, prefix)
-        sequence = reference(student, prompt, decoding, seed=SEED, visit=VISIT, pass_=pass_)
+        writer = student if suffix_writer == "student" else teacher
+        sequence = reference(writer, prompt, decoding, seed=SEED, visit=VISIT, pass_=pass_, author=suffix_writer)
     return sequence, history
 
 
@@ -108,6 +120,78 @@ def test_revision_equals_the_text_of_the_method(student, teacher, passes):
     assert revised == [sequence for sequence, _ in expected]
     assert [list(row) for row in zip(*stats.positions, strict=True)] == [history for _, history in expected]
     assert stats.revised_share == 1.0
+
+
+READINGS = [
+    {"direction": "teacher_student"},
+    {"score": "teacher_nll"},
+    {"score": "log_ratio"},
+    {"teacher_token": "greedy"},
+    {"suffix_writer": "teacher"},
+    {"score": "log_ratio", "teacher_token": "greedy", "suffix_writer": "teacher"},
+]
+
+
+@pytest.mark.parametrize("readings", READINGS, ids=lambda readings: "-".join(readings.values()))
+def test_every_reading_equals_the_text_of_the_method(student, teacher, readings):
+    sequences = rollouts(student, 6)
+    revised, stats = run(student, teacher, sequences, 2, **readings)
+    expected = [oracle(student, teacher, sequence, 2, **readings) for sequence in sequences]
+    assert revised == [sequence for sequence, _ in expected]
+    assert [list(row) for row in zip(*stats.positions, strict=True)] == [history for _, history in expected]
+    assert (revised, stats) != run(student, teacher, sequences, 2)
+    assert {sequence.author for sequence in revised} == {readings.get("suffix_writer", "student")}
+
+
+def test_scores_equal_scipys_and_may_be_negative():
+    generator = np.random.default_rng(0)
+    s, t = generator.dirichlet(np.ones(7), 5), generator.dirichlet(np.ones(7), 5)
+    written = generator.integers(7, size=5)
+    at = np.arange(5), written
+    expected = {
+        ("kl", "student_teacher"): rel_entr(s, t).sum(-1),
+        ("kl", "teacher_student"): rel_entr(t, s).sum(-1),
+        ("teacher_nll", "student_teacher"): -np.log(t[at]),
+        ("log_ratio", "student_teacher"): np.log(s[at] / t[at]),
+    }
+    for (score, direction), values in expected.items():
+        config = ScrgConfig(score=score, direction=direction)
+        mine = detection_scores(torch.tensor(s).log(), torch.tensor(t).log(), torch.tensor(written), config)
+        assert mine.numpy() == pytest.approx(values, rel=1e-9)
+    assert expected["log_ratio", "student_teacher"].min() < 0
+
+
+def test_a_sequence_whose_scores_are_all_negative_is_corrected_too(student):
+    """Where the teacher is surer of each token than the student: the log ratio is below 0, and there is no threshold."""
+    sharp = LanguageModel(student.backbone, copy.deepcopy(student.head))
+    sharp.head.weight.data *= 3
+    greedy = sample(student, prompts(16), Decoding(20, 64, greedy=True))
+    ratios = [
+        score_of(s, t, y, "log_ratio")
+        for sequence in greedy
+        for s, t, y in zip(distributions(student, sequence), distributions(sharp, sequence), sequence.response_ids, strict=True)
+    ]
+    assert max(ratios) < 0
+    assert run(student, sharp, greedy, score="log_ratio")[1].revised_share > 0
+
+
+@pytest.mark.parametrize("score", ["kl", "teacher_nll", "log_ratio"])
+def test_the_printed_score_depends_on_the_prefix_alone(student, teacher, score):
+    """So it cannot single out the token that stands at the error position itself; the other two can."""
+    (sequence,) = rollouts(student, 1)
+    k = len(sequence.response_ids) // 2
+    other = dataclasses.replace(
+        sequence,
+        response_ids=(*sequence.response_ids[:k], (sequence.response_ids[k] + 1) % VOCABULARY, *sequence.response_ids[k + 1 :]),
+    )
+    at_k, later = [], []
+    for text in (sequence, other):
+        s, t = (torch.tensor(distributions(model, text)) for model in (student, teacher))
+        scores = detection_scores(s, t, torch.tensor(text.response_ids), ScrgConfig(score=score))
+        at_k.append(float(scores[k]))
+        later.append(scores[k + 1 :].tolist())
+    assert (at_k[0] == at_k[1]) == (score == "kl")
+    assert later[0] != later[1]
 
 
 def test_a_correction_that_was_cut_off_no_longer_stands(student, teacher):
@@ -255,5 +339,5 @@ def test_modes_are_restored_and_nothing_has_a_gradient():
 def test_diverged_teacher_is_named(student):
     bad = tiny(seed=1)
     bad.lm_head.weight.data.fill_(torch.nan)
-    with pytest.raises(MgsrError, match=r"example row-\d+, response position \d+: KL"):
+    with pytest.raises(MgsrError, match=r"example row-\d+, response position \d+: SCRG's detection score 'kl' is not finite"):
         run(student, split(bad), rollouts(student))
