@@ -63,7 +63,7 @@ LIGHT = [
 ]
 TABLES = [
     "mgsr.tables.main_table",
-    "mgsr.tables.components",
+    "mgsr.tables.registry",
     "mgsr.tables.report",
     "mgsr.evaluation.floor",
     "mgsr.evaluation.rows",

@@ -12,7 +12,7 @@ import pytest
 from mgsr.errors import MgsrError
 from mgsr.tables import tracking
 from mgsr.tables.cells import Cell, load_cells
-from mgsr.tables.main_table import write
+from mgsr.tables.registry import write
 from tests import results_tree
 
 SYNC = """

@@ -88,7 +88,7 @@ class Group:
         return {name: float(np.mean([run[name] for run in runs])) for name in runs[0]}
 
     def differences(self, other: Group, sets: Sequence[str], protocol: str, factor: float = 1.0) -> list[Floats]:
-        """By set: this method minus `factor` times `other`, [training seeds, prompts]; runs of equal training seed are paired."""
+        """By set, [training seeds, prompts]: this method minus `factor` times `other`, runs of equal training seed paired."""
         seeds = [[cell.seed for cell in group.cells] for group in (self, other)]
         if seeds[0] != seeds[1] and min(map(len, seeds)) > 1:
             raise MgsrError(f"{self.family}: {self.title} and {other.title} differ in training seeds; train both with the same")

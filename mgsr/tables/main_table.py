@@ -2,141 +2,134 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mgsr.errors import MgsrError
 from mgsr.tables import paper
-from mgsr.tables.cells import AVERAGE, Cells, Group, load_cells, row_scores
-from mgsr.tables.render import MARK, Block, Document, number, spread_text, write_table
-from mgsr.tables.statistics import Interval, Spread, paired_bootstrap
+from mgsr.tables.cells import AVERAGE, Cells, Group, row_scores
+from mgsr.tables.other_groups import other_groups_blocks
+from mgsr.tables.render import Block, Document, number
+from mgsr.tables.scores import (
+    SET_TITLES,
+    best_and_tied,
+    comparison_columns,
+    comparison_text,
+    comparisons,
+    headings,
+    row_columns,
+    row_label,
+    score_columns,
+    score_notes,
+    score_text,
+    student_share,
+    typed,
+)
+from mgsr.tables.statistics import Comparison, Interval, paired_bootstrap
 
 FLOOR = "floor"
 FLOOR_TITLE = "answers borrowed from other rows of the same kind"
-SET_TITLES = {"dolly": "Dolly", "self_instruct": "Self-Instruct", "vicuna": "Vicuna", "sni": "S-NI", "unni": "UnNI"}
-LEGEND = (
-    "ROUGE-L as `mean ± decoding deviation (training deviation)`: sample deviations over decoding seeds (averaged over "
-    "training seeds) and over training seeds (of each one's mean over decoding seeds); n/a where there is one seed."
-)
+BEST = "best_baseline"
 FLOOR_NOTE = f"{FLOOR_TITLE}: an answer from another row of the same category; not decoded, so the same under every protocol."
 SHARE_NOTE = "student steps: share of optimiser steps on the student's own sequences; n/a where the method has none by design."
-MARK_NOTE = f"{MARK} its policy generates student sequences, but none was ever used: the row is training on the data set."
-
-
-def student_share(group: Group) -> float | None:
-    """Mean share of student steps; None where the method has none by design."""
-    shares = [cell.card["student_step_share"] for cell in group.cells if cell.card["student_step_share"] is not None]
-    return float(np.mean(shares)) if shares else None
-
-
-def unused_policy(group: Group) -> bool:
-    """True where sequences of the student were asked for and none was trained on."""
-    policies = {cell.card["spec"]["method"]["sequences"]["policy"] for cell in group.cells}
-    return policies != {"dataset"} and student_share(group) == 0
+BASELINE_NOTE = (
+    f"Baselines: {', '.join(paper.BASELINES.values())}. The best of them is chosen by the very scores shown, one a column, "
+    "which favours it against the rows compared with it."
+)
 
 
 def seconds(parts: Iterable[dict[str, Any]]) -> float:
     return float(np.mean([part["timings"]["total"] for part in parts]))
 
 
-def build_long(cells: Cells) -> pd.DataFrame:
-    """One line for each protocol, family, method and set (with `average`); the floor is a method of role `floor`."""
-    printed = paper.table1() if cells.preset == "paper" else {}
-    lines = []
-    for protocol in cells.protocols:
-        for family in cells.families:
-            entries: list[tuple[str, str, str, dict[str, Spread], int]] = [
-                (g.method, g.title, g.role, g.spreads(cells.sets, protocol), len(g.cells))
-                for g in cells.groups
-                if g.family == family
-            ]
-            if family in cells.floor:
-                entries.append((FLOOR, FLOOR_TITLE, FLOOR, cells.floor_spreads(family), 0))
-            for method, title, role, spreads, training_seeds in entries:
-                for name, spread in spreads.items():
-                    line: dict[str, Any] = {
-                        "protocol": protocol, "family": family, "method": method, "title": title, "role": role, "set": name,
-                        "mean": spread.mean, "training_deviation": spread.training, "decoding_deviation": spread.decoding,
-                        "training_seeds": training_seeds,
-                    }  # fmt: skip
-                    if cells.preset == "paper":
-                        line["paper"] = printed.get((family, title), {}).get(name)
-                    lines.append(line)
-    numeric = ["mean", "training_deviation", "decoding_deviation", *(["paper"] if cells.preset == "paper" else [])]
-    return pd.DataFrame(lines).astype(dict.fromkeys(numeric, "float64"))
+def build(cells: Cells) -> pd.DataFrame:
+    """Wide form, one line for each protocol, family and method (the floor is one); the timings are its last columns, means over
+    training seeds."""
+    lines = [
+        line
+        for protocol in cells.protocols
+        for family in cells.families
+        for line in _family_lines(cells, [group for group in cells.groups if group.family == family], protocol)
+    ]
+    return typed(lines)
 
 
-def build_table1(cells: Cells) -> pd.DataFrame:
-    """Wide form, one line for each protocol, family and method: per set `<set>_mean`, both deviations, and `<set>_paper` in the
-    paper's preset. The timings are its last columns, means over training seeds."""
-    long = build_long(cells)
-    keys = ["protocol", "family", "method", "title", "role", "training_seeds"]
-    values = [name for name in ("mean", "training_deviation", "decoding_deviation", "paper") if name in long]
-    groups = {(group.family, group.method): group for group in cells.groups}
+def _family_lines(cells: Cells, groups: Sequence[Group], protocol: str) -> list[dict[str, Any]]:
+    columns = [*cells.sets, AVERAGE]
+    family, printed = groups[0].family, paper.table1()
+    marks = best_and_tied([group for group in groups if group.role == "student"], columns, cells.sets, protocol)
+    spreads = {group.method: group.spreads(cells.sets, protocol) for group in groups}
+    baselines = [group for group in groups if group.method in paper.BASELINES]
+    best = {name: max(baselines, key=lambda g: spreads[g.method][name].mean) for name in columns} if baselines else {}
     lines = []
-    for key, part in long.groupby(keys, sort=False):
-        line: dict[str, Any] = dict(zip(keys, key, strict=True))
-        group = groups.get((line["family"], line["method"]))
-        line["student_step_share"] = student_share(group) if group else None
-        line["student_steps_unused"] = bool(group and unused_policy(group))
-        line |= {f"{row['set']}_{value}": row[value] for row in part.to_dict("records") for value in values}
-        for divergence in ("forward_kl", "reverse_kl"):
-            line[f"heldout_{divergence}"] = group.heldout(divergence) if group else None
-        line["training_seconds"] = seconds(cell.card for cell in group.cells) if group else None
-        line["evaluation_seconds"] = seconds(cell.summary for cell in group.cells) if group else None
+    for group in groups:
+        line: dict[str, Any] = row_columns(group, protocol)
+        line["student_step_share"] = student_share(group)
+        beside, compared = printed.get((family, group.method), {}), dict[str, Comparison]()
+        if group.role != "teacher":
+            others = {name: other for name, other in best.items() if other is not group}
+            compared = comparisons(group, others, cells.sets, protocol)
+        for name in columns:
+            line |= score_columns(name, spreads[group.method][name], beside.get(name))
+            line[f"{name}_mark"] = marks.get((group.method, name), "")
+        for name in columns:
+            line[f"{name}_{BEST}"] = best[name].method if best else ""
+            line |= comparison_columns(f"{name}_minus_{BEST}", compared.get(name))
+        line |= {f"heldout_{name}": group.heldout(name) for name in ("forward_kl", "reverse_kl")}
+        line["training_seconds"] = seconds(cell.card for cell in group.cells)
+        line["evaluation_seconds"] = seconds(cell.summary for cell in group.cells)
         lines.append(line)
-    frame = pd.DataFrame(lines)
-    texts = {*keys, "student_steps_unused"}
-    return frame.astype({name: "float64" for name in frame.columns if name not in texts})
+    if family in cells.floor:
+        lines.append(_floor_line(cells, lines[0]))
+    return lines
 
 
-def row_label(line: Any) -> str:
-    return str(line["title"]) + (f" {MARK}" if line["student_steps_unused"] else "")
-
-
-def score_text(line: Any, name: str) -> str:
-    """A cell of a wide line, with the paper's number behind it where there is one."""
-    text = spread_text(Spread(line[f"{name}_mean"], line[f"{name}_training_deviation"], line[f"{name}_decoding_deviation"]))
-    printed = line.get(f"{name}_paper")
-    return text if printed is None or pd.isna(printed) else f"{text} [{number(printed)}]"
-
-
-def headings(cells: Cells, table: str) -> str:
-    return f"{table} (preset {cells.preset}, recipe {cells.recipe})"
-
-
-def preset_notes(cells: Cells) -> list[str]:
-    return [cells.note.strip()] if cells.note.strip() else []
-
-
-def paper_notes(cells: Cells, notes: tuple[str, ...]) -> list[str]:
-    return ["In square brackets: the paper's number.", *notes] if cells.preset == "paper" else []
+def _floor_line(cells: Cells, like: dict[str, Any]) -> dict[str, Any]:
+    texts = {"method": FLOOR, "title": FLOOR_TITLE, "role": FLOOR, "training_seeds": 0, "student_steps_unused": False}
+    kept = ("protocol", "family", *(name for name in like if name.endswith(f"_{BEST}") and "_minus_" not in name))
+    line = dict.fromkeys(like) | {name: like[name] for name in kept} | texts
+    for name, spread in cells.floor_spreads(like["family"]).items():
+        line |= score_columns(name, spread, None) | {f"{name}_mark": ""}
+    return line
 
 
 def document(cells: Cells) -> Document:
-    frame, several = build_table1(cells), len(cells.families) > 1
-    columns = [*cells.sets, AVERAGE]
-    header = (*(["family"] if several else []), "method", *(SET_TITLES.get(name, name) for name in columns), "student steps")
-    blocks = [
-        Block(
-            f"protocol {protocol}",
-            header,
-            tuple(
-                (*([line["family"]] if several else []), row_label(line), *(score_text(line, name) for name in columns),
-                 number(line["student_step_share"]))
-                for line in part.to_dict("records")
-            ),
-        )
-        for protocol, part in frame.groupby("protocol", sort=False)
-    ]  # fmt: skip
-    notes = [*preset_notes(cells), LEGEND, FLOOR_NOTE, SHARE_NOTE]
-    notes += [MARK_NOTE] if frame["student_steps_unused"].any() else []
-    notes += paper_notes(cells, paper.TABLE1_NOTES)
+    frame, several = build(cells), len(cells.families) > 1
+    columns, lead = [*cells.sets, AVERAGE], ("family",) if several else ()
+    titles = tuple(SET_TITLES.get(name, name) for name in columns)
+    blocks = []
+    for protocol, part in frame.groupby("protocol", sort=False):
+        rows = tuple(
+            (*([line["family"]] if several else []), row_label(line),
+             *(score_text(line, name, line[f"{name}_mark"]) for name in columns), number(line["student_step_share"]))
+            for line in part.to_dict("records")
+        )  # fmt: skip
+        blocks.append(Block(f"protocol {protocol}", (*lead, "method", *titles, "student steps"), rows))
+        if differences := _difference_rows(part, columns, several):
+            heading = f"protocol {protocol}: difference to the best baseline (95 % interval)"
+            blocks.append(Block(heading, (*lead, "method", *titles), differences))
+    if cells.other_groups:
+        blocks += other_groups_blocks(cells.families, losses=False)
+    notes = [*score_notes(cells, frame, paper.TABLE1_NOTES), BASELINE_NOTE, SHARE_NOTE, FLOOR_NOTE]
     return Document(headings(cells, "Table 1"), tuple(blocks), tuple(notes), tuple(checks(cells)))
+
+
+def _difference_rows(part: pd.DataFrame, columns: Sequence[str], several: bool) -> tuple[tuple[str, ...], ...]:
+    """For each family, which baseline is the best by column, then every row that is compared with it."""
+    rows: list[tuple[str, ...]] = []
+    for family, frame in part.groupby("family", sort=False):
+        lead = (str(family),) if several else ()
+        lines = frame.to_dict("records")
+        best = tuple(paper.BASELINES.get(lines[0][f"{name}_{BEST}"], "") for name in columns)
+        if any(best):
+            rows.append((*lead, "best baseline", *best))
+        for line in lines:
+            texts = tuple(comparison_text(line, f"{name}_minus_{BEST}") for name in columns)
+            if any(texts):
+                rows.append((*lead, row_label(line), *texts))
+    return tuple(rows)
 
 
 # --- checks -----------------------------------------------------------------------------------------------------------
@@ -182,11 +175,3 @@ def checks(cells: Cells) -> list[str]:
                     f"token ({number(value, 4)} against {number(base, 4)}; {word})."
                 )
     return found
-
-
-def write(cells_path: Path, folder: Path) -> None:
-    """folder/table1.csv, .md and .tex from a cells file."""
-    cells = load_cells(cells_path)
-    if cells.table != "table1":
-        raise MgsrError(f"{cells_path} is for {cells.table}, not table1")
-    write_table(build_table1(cells), folder, "table1", document(cells))

@@ -16,8 +16,15 @@ TICK, CROSS, MARK = "✓", "–", "†"
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "–": "--", "<": "$<$", ">": "$>$",
+    "→": r"$\rightarrow$",
     TICK: r"$\checkmark$", MARK: r"$^\dagger$",
 }  # fmt: skip
+
+
+class Bold(str):
+    """Text of a cell that is printed in bold."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True)
@@ -49,11 +56,16 @@ def spread_text(spread: Spread) -> str:
     return f"{number(spread.mean)} ± {number(spread.decoding)} ({number(spread.training)})"
 
 
+def _markdown_cell(cell: str) -> str:
+    text = cell.replace("|", r"\|")
+    return f"**{text}**" if isinstance(cell, Bold) else text
+
+
 def markdown(document: Document) -> str:
     parts = [f"# {document.title}"]
     for block in document.blocks:
         lines = [block.header, tuple("---" for _ in block.header), *block.rows]
-        table = "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines)
+        table = "\n".join("| " + " | ".join(map(_markdown_cell, line)) + " |" for line in lines)
         parts += [f"## {block.heading}", table]
     parts.append("\n".join(f"- {note}" for note in document.notes))
     if document.checks:
@@ -62,7 +74,8 @@ def markdown(document: Document) -> str:
 
 
 def _escape(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in text)
+    escaped = "".join(LATEX.get(character, character) for character in text)
+    return rf"\textbf{{{escaped}}}" if isinstance(text, Bold) else escaped
 
 
 def latex(document: Document, name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,11 @@ from matplotlib.figure import Figure
 
 from mgsr.errors import MgsrError
 from mgsr.storage import write_text
-from mgsr.tables import components, main_table
 from mgsr.tables.cells import AVERAGE, Cells, Group, load_cells
-from mgsr.tables.main_table import SET_TITLES, headings
-from mgsr.tables.render import MISSING, Document, number
+from mgsr.tables.registry import DOCUMENTS
+from mgsr.tables.render import MISSING, number
+from mgsr.tables.scores import SET_TITLES, headings
 
-DOCUMENTS: dict[str, Callable[[Cells], Document]] = {"table1": main_table.document, "table2": components.document}
 CURVES = (
     ("validation", "rouge_l", "validation ROUGE-L"),
     ("validation", "loss", "validation loss"),
