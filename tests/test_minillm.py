@@ -209,8 +209,7 @@ def test_without_the_teachers_share_it_is_the_students_rollout() -> None:
         split(tiny(seed=1)), prompts(8), DECODING, seed=10, purpose="rollout", visit=3, batch=8, **AXES
     )  # fmt: skip
     found = rolled(0.0)
-    assert [rollout.sequence.response_ids for rollout in found] == [sequence.response_ids for sequence in written]
-    assert [rollout.sequence.finished for rollout in found] == [sequence.finished for sequence in written]
+    assert [rollout.sequence for rollout in found] == written
     assert any(rollout.sequence.finished for rollout in found) and not all(rollout.sequence.finished for rollout in found)
     assert all((rollout.columns(config())[:, 2] == 1).all() for rollout in found)
     assert [rollout.sequence.response_ids for rollout in rolled(0.5)] != [sequence.response_ids for sequence in written]
@@ -275,7 +274,7 @@ def test_errors_name_the_example() -> None:
 
 
 def numbered(count: int, start: int = 0) -> list[Rollout]:
-    sequences = [Sequence(f"row-{start + i}", (5, 6), (7 + i, EOS), True) for i in range(count)]
+    sequences = [Sequence(f"row-{start + i}", (5, 6), (7 + i, EOS), True, "student") for i in range(count)]
     return [Rollout(sequence, torch.randn(2, 3)) for sequence in sequences]
 
 

@@ -98,7 +98,7 @@ def collect(
             _decode(decoders, [rows[i] for i in group], teacher_mix, eos_id, vocabulary, device_of(student))
     return [
         Rollout(
-            Sequence(row.prompt.example_id, row.prompt.ids, tuple(row.response), row.response[-1] == eos_id),
+            Sequence(row.prompt.example_id, row.prompt.ids, tuple(row.response), row.response[-1] == eos_id, "student"),
             torch.tensor(row.log_probs),
         )
         for row in rows
@@ -211,6 +211,6 @@ class Collection:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._number = state["number"]
         self._rollouts = [
-            Rollout(Sequence(name, tuple(prompt), tuple(response), finished), torch.tensor(log_probs))
+            Rollout(Sequence(name, tuple(prompt), tuple(response), finished, "student"), torch.tensor(log_probs))
             for name, prompt, response, finished, log_probs in state["rollouts"]
         ]

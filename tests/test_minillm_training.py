@@ -1,0 +1,160 @@
+"""MiniLLM in the training loop: when it collects, what a step trains on, and that a run resumes and is shared exactly."""
+
+import os
+import random
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mgsr.config.schema import RunSpec
+from mgsr.rollouts.collection import Rollout
+from mgsr.storage import read_json
+from mgsr.training import run as run_module
+from mgsr.training import sequences as sequences_module
+from mgsr.training.run import train
+from tests.training_support import FORKED, make_root, metrics, run_spec, stop_after, weights
+
+COLLECTION: dict[str, Any] = {"rollouts": 8, "inner_epochs": 2}  # of batches of 4: four steps
+SEQUENCES: dict[str, Any] = {"policy": "collection", "collection": COLLECTION}
+OBJECTIVE: dict[str, Any] = {"sft_weight": 1.0, "distillation": {"name": "policy_gradient"}}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_root(tmp_path_factory.mktemp("results"))
+
+
+@pytest.fixture
+def collected(monkeypatch: pytest.MonkeyPatch) -> list[list[Rollout]]:
+    """What each collection gave."""
+    original, seen = sequences_module.collect, list[list[Rollout]]()
+
+    def recording(*arguments: Any, **options: Any) -> list[Rollout]:
+        seen.append(original(*arguments, **options))
+        return seen[-1]
+
+    monkeypatch.setattr(sequences_module, "collect", recording)
+    return seen
+
+
+def assert_same(root: Path, first: str, second: str) -> None:
+    assert weights(root, first) == weights(root, second)
+    assert (root / "runs" / first / "metrics.jsonl").read_bytes() == (root / "runs" / second / "metrics.jsonl").read_bytes()
+
+
+def test_a_collection_serves_its_inner_epochs_and_every_step_is_the_students(
+    root: Path, collected: list[list[Rollout]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[Any] = []
+    original = run_module.make_parts
+
+    def recording(step: Any, *arguments: Any) -> Any:
+        steps.append(step)
+        return original(step, *arguments)
+
+    monkeypatch.setattr(run_module, "make_parts", recording)
+    train("whole", run_spec(SEQUENCES, OBJECTIVE, steps=10), root)
+    assert [len(rollouts) for rollouts in collected] == [8, 8, 8]
+    prompts = [rollout.sequence.example_id for rollouts in collected for rollout in rollouts]
+    assert len(set(prompts)) == 24  # the data order goes on where the collection before ended
+    for number, step in enumerate(steps):
+        of = {rollout.sequence.example_id: rollout for rollout in collected[number // 4]}
+        assert [s.example_id for s in step.truth] == [s.example_id for s in step.distilled]
+        assert all(s.author == "dataset" for s in step.truth)
+        assert all(s is of[s.example_id].sequence and s.author == "student" for s in step.distilled)
+        advantages = torch.cat(step.rollout)[:, 1]
+        assert float(advantages.mean()) == pytest.approx(0, abs=1e-5)
+        assert float(advantages.std(correction=0)) == pytest.approx(1, abs=1e-4)
+        for sequence, columns in zip(step.distilled, step.rollout, strict=True):
+            assert torch.equal(columns[:, 0], of[sequence.example_id].log_probs[:, 0])
+    lines, card = metrics(root, "whole"), read_json(root / "runs/whole/card.json")
+    assert {line["source"] for line in lines} == {"student"} and card["student_step_share"] == 1
+    assert "no_student_text" not in {warning["name"] for warning in card["warnings"]}
+    assert {f"policy_gradient/{name}" for name in ("single_step", "ratio", "clipped")} <= lines[0].keys()
+    assert lines[0]["loss"] == pytest.approx(lines[0]["sft"] + lines[0]["distillation"], rel=1e-4)
+
+
+def test_the_ratio_is_one_until_the_student_moves(root: Path) -> None:
+    sequences = {**SEQUENCES, "collection": {**COLLECTION, "teacher_mix": 0.0}}
+    train("ratio", run_spec(sequences, OBJECTIVE, steps=8, learning_rate=3e-2), root)
+    lines = metrics(root, "ratio")
+    fresh, moved = [lines[i] for i in (0, 4)], [lines[i] for i in (1, 2, 3, 5, 6, 7)]
+    assert all(line["policy_gradient/ratio"] == pytest.approx(1, abs=1e-5) for line in fresh)
+    assert all(line["policy_gradient/clipped"] == 0 for line in fresh)
+    assert all(abs(line["policy_gradient/ratio"] - 1) > 1e-3 for line in moved)
+    assert any(line["policy_gradient/clipped"] > 0 for line in moved)
+
+
+def test_the_student_comes_nearer_to_the_teacher(root: Path) -> None:
+    spec = run_spec(SEQUENCES, {**OBJECTIVE, "sft_weight": 0.0}, steps=40, learning_rate=1e-2, validations=1)
+    train("learns", spec, root)
+    course = [line["policy_gradient/single_step"] for line in metrics(root, "learns")]
+    assert sum(course[-8:]) < 0.8 * sum(course[:8])
+
+
+def test_accumulation_and_chunks_change_nothing(root: Path) -> None:
+    train("coarse", run_spec(SEQUENCES, OBJECTIVE), root)
+    train("fine", run_spec(SEQUENCES, OBJECTIVE, micro_batch=1, chunk=3, rollout_batch=3), root)
+    losses = [[line["loss"] for line in metrics(root, run)] for run in ("coarse", "fine")]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3, abs=1e-4)
+
+
+def test_a_run_goes_on_within_a_collection(root: Path, collected: list[list[Rollout]], monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = run_spec(SEQUENCES, {**OBJECTIVE, "span_weight": 1.0}, steps=10, dropout=0.1)
+    train("at-once", spec, root)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(6, patch)
+        train("in-two", spec, root)
+    collected.clear()
+    train("in-two", spec, root)
+    assert len(collected) == 1  # steps 7 and 8 train on what the checkpoint holds
+    assert_same(root, "at-once", "in-two")
+
+
+def test_killed_between_steps_ends_with_the_same_weights(root: Path) -> None:
+    spec = run_spec(SEQUENCES, OBJECTIVE, steps=14)
+    train("lived", spec, root)
+    folder, draw = root / "checkpoints/killed", random.Random()
+    for _ in range(2):
+        before = set(folder.glob("checkpoint-*"))
+        process = FORKED.Process(target=train, args=("killed", spec, root))
+        process.start()
+        deadline = time.monotonic() + 120
+        while set(folder.glob("checkpoint-*")) <= before:
+            assert process.is_alive() and time.monotonic() < deadline
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, 0.1))
+        process.kill()
+        process.join()
+        assert process.exitcode == -9
+    train("killed", spec, root)
+    assert_same(root, "lived", "killed")
+
+
+def train_as(rank: int, port: int, spec: RunSpec, root: Path) -> None:
+    """One of two processes, without torchrun's launcher."""
+    os.environ.update(WORLD_SIZE="2", RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    train("pair", spec, root)
+
+
+def test_pitfall_19_26_two_processes_share_a_collection(root: Path) -> None:
+    spec = run_spec(SEQUENCES, OBJECTIVE, steps=6, micro_batch=1, processes=2)
+    train("alone", spec.model_copy(update={"processes": 1}), root)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [FORKED.Process(target=train_as, args=(rank, port, spec, root)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
+    alone, pair = metrics(root, "alone"), metrics(root, "pair")
+    for figure in alone[-1].keys() - {"source", "kind"}:
+        values = [[line[figure] for line in lines] for lines in (pair, alone)]
+        assert values[0] == pytest.approx(values[1], rel=5e-3, abs=1e-4), figure
+    assert read_json(root / "runs/pair/card.json")["processes"] == 2
