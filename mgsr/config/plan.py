@@ -201,9 +201,8 @@ class Plan:
         family: Family = self.config.families[small.family if small else name]
         is_teacher, objective = method.role == "teacher", method.objective
         distils = objective.distillation is not None and objective.distillation_weight > 0
-        taught = (
-            distils or method.sequences.policy == "teacher" or method.sequences.scrg is not None or objective.span_weight > 0
-        )
+        written = method.sequences.policy in ("teacher", "collection", "custom") or method.sequences.scrg is not None
+        taught = distils or written or objective.span_weight > 0
         from_sft = method.role == "student" and method.start == "sft"
         base = checkpoint or (family.teacher if is_teacher else small.student if small else family.student)
         spec = RunSpec(
