@@ -1,6 +1,7 @@
-"""The log-space core against numpy, torch.distributions and finite differences."""
+"""The log-space core against scipy, torch.distributions, TRL and finite differences."""
 
 import math
+import os
 from functools import partial
 
 import numpy as np
@@ -8,10 +9,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
+from scipy.special import rel_entr
 from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
 
-from mgsr.config.schema import DacKlConfig, Distillation
+from mgsr.config.schema import CrossEntropy, Custom, DacKlConfig, Distillation, PolicyGradientConfig
 from mgsr.objectives.divergences import (
     DIVERGENCES,
     Divergence,
@@ -21,11 +23,16 @@ from mgsr.objectives.divergences import (
     reverse_kl,
     skew_forward_kl,
     skew_reverse_kl,
+    symmetric_kl,
+    total_variation,
 )
 
 ALL: dict[str, Divergence] = {
     "forward_kl": forward_kl,
     "reverse_kl": reverse_kl,
+    "symmetric_kl": partial(symmetric_kl, forward_share=0.5),
+    "symmetric_kl_code_base": partial(symmetric_kl, forward_share=0.1),
+    "total_variation": total_variation,
     "generalized_jsd": partial(generalized_jsd, beta=0.1),
     "generalized_jsd_half": partial(generalized_jsd, beta=0.5),
     "skew_forward_kl": partial(skew_forward_kl, alpha=0.1),
@@ -41,7 +48,7 @@ def draw(seed: int, *shape: int, scale: float = 2.0, dtype: torch.dtype = torch.
 
 
 def np_kl(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(np.sum(a * np.log(a / b), -1))
+    return np.asarray(np.sum(rel_entr(a, b), -1))
 
 
 def expected(name: str, p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -51,6 +58,11 @@ def expected(name: str, p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArr
             return np_kl(p, q)
         case "reverse_kl":
             return np_kl(q, p)
+        case "symmetric_kl" | "symmetric_kl_code_base":
+            share = 0.5 if name == "symmetric_kl" else 0.1
+            return np.asarray(share * np_kl(p, q) + (1 - share) * np_kl(q, p))
+        case "total_variation":
+            return np.asarray(1 - np.minimum(p, q).sum(-1))
         case "generalized_jsd" | "generalized_jsd_half":
             beta = 0.1 if name == "generalized_jsd" else 0.5
             m = beta * p + (1 - beta) * q
@@ -111,6 +123,57 @@ def test_pitfall_08_exact_where_probabilities_underflow() -> None:
     torch.testing.assert_close(skew_forward_kl(s, t, 0.1), torch.tensor([-math.log(0.1)]))
 
 
+def test_symmetric_kl_at_its_ends_is_a_kl_itself() -> None:
+    s, t = draw(1, 4, 11), draw(2, 4, 11)
+    torch.testing.assert_close(symmetric_kl(s, t, 0.0), reverse_kl(s, t), rtol=0, atol=0)
+    torch.testing.assert_close(symmetric_kl(s, t, 1.0), forward_kl(s, t), rtol=0, atol=0)
+    missing, half = torch.tensor([[0.0, -math.inf]]), torch.log(torch.tensor([[0.5, 0.5]]))
+    assert symmetric_kl(missing, half, 0.0).isfinite().all()  # 0 times the infinite forward KL is not part of it
+    assert symmetric_kl(missing, half, 0.5).item() == math.inf
+
+
+def test_total_variation_of_disjoint_and_equal_distributions() -> None:
+    s, t = torch.tensor([[0.0, -1e4]]), torch.tensor([[-1e4, 0.0]])
+    assert total_variation(s, t).item() == 1 and total_variation(s, s).item() == 0
+    equal = draw(1, 7).requires_grad_()
+    total_variation(equal, equal.detach()).backward()
+    assert equal.grad is not None and (equal.grad == 0).all()
+
+
+def test_skews_at_their_ends() -> None:
+    s, t = draw(1, 4, 11), draw(2, 4, 11)
+    torch.testing.assert_close(skew_forward_kl(s, t, 0.0), forward_kl(s, t), rtol=0, atol=0)
+    torch.testing.assert_close(skew_reverse_kl(s, t, 0.0), reverse_kl(s, t), rtol=0, atol=0)
+    # Near 1 they are (1 - a)^2 / 2 times the chi-squared distance.
+    a = 1 - 1e-5
+    p, q = t.exp(), s.exp()
+    torch.testing.assert_close(skew_forward_kl(s, t, a) / (1 - a) ** 2, ((p - q) ** 2 / p).sum(-1) / 2, rtol=1e-2, atol=0)
+    torch.testing.assert_close(skew_reverse_kl(s, t, a) / (1 - a) ** 2, ((p - q) ** 2 / q).sum(-1) / 2, rtol=1e-2, atol=0)
+
+
+def test_trl_agrees_where_both_are_defined() -> None:
+    """TRL 1.16's generalised JSD, values and gradients. It makes the end points KLs, ours has none: docs/methods.md."""
+    os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
+    trl = pytest.importorskip("trl.experimental.gkd").GKDTrainer.generalized_jsd_loss
+    for scale in (1.0, 30.0):
+        s, t = scale * draw(1, 3, 5, 17), scale * draw(2, 3, 5, 17)
+        for beta in (1e-3, 0.1, 0.5, 0.9):
+            ours, theirs = s.clone().requires_grad_(), s.clone().requires_grad_()
+            mine = generalized_jsd(ours.log_softmax(-1), t.log_softmax(-1), beta)
+            other = trl(theirs, t, beta=beta, reduction="none").sum(-1)
+            torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-12)  # TRL holds beta in the logits' precision
+            gradients = (torch.autograd.grad(x.sum(), y)[0] for x, y in ((mine, ours), (other, theirs)))
+            torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-10)
+    s, t = draw(1, 1, 4, 17), draw(2, 1, 4, 17)
+    torch.testing.assert_close(trl(s, t, beta=0, reduction="none").sum(-1), forward_kl(s, t))
+    torch.testing.assert_close(trl(s, t, beta=1, reduction="none").sum(-1), reverse_kl(s, t))
+    assert generalized_jsd(s, t, 1e-6).max() < 1e-4 < forward_kl(s, t).min()  # what the definition tends to instead
+    s, t = (x.clone().index_fill(-1, torch.tensor([3]), -math.inf) for x in (s, t))
+    s, t = s.log_softmax(-1), t.log_softmax(-1)
+    assert trl(s, t, beta=0.5, reduction="none").sum().isnan()  # a class that both exclude
+    np.testing.assert_allclose(generalized_jsd(s, t, 0.5), expected("generalized_jsd_half", t.exp().numpy(), s.exp().numpy()))
+
+
 def test_infinite_where_support_is_missing() -> None:
     s, t = torch.tensor([[0.0, -math.inf]]), torch.log(torch.tensor([[0.5, 0.5]]))
     assert forward_kl(s, t).item() == math.inf
@@ -141,10 +204,13 @@ def test_pitfall_20_configuration_reaches_exactly_its_divergence() -> None:
     for config, name in (
         ({"name": "forward_kl"}, "forward_kl"),
         ({"name": "reverse_kl"}, "reverse_kl"),
+        ({"name": "symmetric_kl"}, "symmetric_kl"),
+        ({"name": "symmetric_kl", "forward_share": 0.1}, "symmetric_kl_code_base"),
+        ({"name": "total_variation"}, "total_variation"),
         ({"name": "generalized_jsd", "beta": 0.5}, "generalized_jsd_half"),
         ({"name": "skew_forward_kl", "alpha": 0.0}, "skew_forward_kl_0"),
         ({"name": "skew_reverse_kl", "alpha": 0.1}, "skew_reverse_kl"),
     ):
         parsed = TypeAdapter(Distillation).validate_python(config)
-        assert not isinstance(parsed, DacKlConfig) and parsed.name in DIVERGENCES
+        assert not isinstance(parsed, DacKlConfig | CrossEntropy | PolicyGradientConfig | Custom) and parsed.name in DIVERGENCES
         torch.testing.assert_close(divergence_from_config(parsed)(s, t), ALL[name](s, t), rtol=0, atol=0)

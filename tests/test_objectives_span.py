@@ -1,11 +1,17 @@
 """Span consistency: Eq. 9-10 by hand."""
 
+import math
+from typing import Literal
+
 import pytest
 import torch
 from torch import Tensor
 
 from mgsr.errors import MgsrError
 from mgsr.objectives.span import span_consistency, span_pair_weights
+
+Norm = Literal["l2", "l2_squared"]
+each_norm = pytest.mark.parametrize("norm", ["l2", "l2_squared"])
 
 
 def draw(seed: int, n: int = 6) -> Tensor:
@@ -38,13 +44,45 @@ def test_weights() -> None:
             span_pair_weights([5], [[span]], 1)
 
 
-def test_zero_value_and_gradient_at_equality() -> None:
+def test_divisor_pairs_differs_from_tokens_by_n_over_n_minus_1() -> None:
+    spans: list[list[tuple[int, int]]] = [[(0, 2), (2, 5), (5, 6)]]
+    (tokens,), (pairs,) = (span_pair_weights([6], spans, 4, divisor) for divisor in ("tokens", "pairs"))
+    torch.testing.assert_close(pairs, torch.tensor([1, 0, 1 / 2, 1 / 2, 0, 0]) / 3 / 4)
+    torch.testing.assert_close(pairs[:5], tokens[:5] * torch.tensor([2, 1, 3 / 2, 3 / 2, 1]))
+    assert torch.equal(span_pair_weights([2], [[(0, 1)]], 1, "pairs")[0], torch.zeros(2))  # one token: no pair, value 0
+
+
+def test_l2_squared() -> None:
+    s, t, weight = draw(1), draw(2), torch.tensor([0.5, 0, 1, 2, 0, 0], dtype=torch.float64)
+    p, q = t.exp().numpy(), s.exp().numpy()
+    squares = [float(((q[a] * q[a + 1] - p[a] * p[a + 1]) ** 2).sum()) for a in range(5)]
+    expected = sum(w * x for w, x in zip(weight.tolist(), squares, strict=False))
+    assert span_consistency(s, t, weight, "l2_squared").item() == pytest.approx(expected, rel=1e-12)
+    assert span_consistency(s, t, weight).item() == pytest.approx(
+        sum(w * x**0.5 for w, x in zip(weight.tolist(), squares, strict=False)), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@each_norm
+def test_pitfall_08_extreme_logits(norm: Norm, dtype: torch.dtype) -> None:
+    for low in (-1e4, -math.inf):
+        s = torch.tensor([[1e4, 0.0, low], [0.0, 1e4, low], [0.0, 0.0, low]], dtype=dtype, requires_grad=True)
+        t = torch.tensor([[0.0, 1e4, low], [0.0, 1e4, low], [1.0, 2.0, low]], dtype=dtype)
+        value = span_consistency(s.log_softmax(-1), t.log_softmax(-1), torch.tensor([1.0, 1, 0], dtype=dtype), norm)
+        value.backward()
+        assert value > 0 and value.isfinite() and s.grad is not None and s.grad.isfinite().all()
+
+
+@each_norm
+def test_zero_value_and_gradient_at_equality(norm: Norm) -> None:
     s = draw(1).requires_grad_()
-    value = span_consistency(s, s.detach(), torch.tensor([1.0, 1, 1, 1, 1, 0], dtype=torch.float64))
+    value = span_consistency(s, s.detach(), torch.tensor([1.0, 1, 1, 1, 1, 0], dtype=torch.float64), norm)
     value.backward()
     assert value == 0 and s.grad is not None and (s.grad == 0).all()
 
 
-def test_gradient() -> None:
+@each_norm
+def test_gradient(norm: Norm) -> None:
     t, weight = draw(2), torch.tensor([0.5, 0, 1, 2, 0, 0], dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda x: span_consistency(x.log_softmax(-1), t, weight), (draw(1).requires_grad_(),))
+    assert torch.autograd.gradcheck(lambda x: span_consistency(x.log_softmax(-1), t, weight, norm), (draw(1).requires_grad_(),))
