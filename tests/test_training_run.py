@@ -147,7 +147,7 @@ def test_errors_of_rollouts_and_validation_name_run_and_step(root: Path, monkeyp
     monkeypatch.setattr(rollouts_module, "revise", fail)
     with pytest.raises(MgsrError, match="run rolled, step 1: not finite"):
         train("rolled", run_spec(STUDENT, MGSR), root)
-    monkeypatch.setattr(run_module, "validation_rouge_l", fail)
+    monkeypatch.setattr(run_module, "validation_scores", fail)
     with pytest.raises(MgsrError, match="run validated, step 4: not finite"):
         train("validated", run_spec(), root)
 

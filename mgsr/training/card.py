@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections import Counter, deque
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from mgsr.config.schema import RunSpec
 
 PACKAGES = ("mgsr", "torch", "transformers", "tokenizers", "peft", "safetensors", "textblob", "numpy")
-COLLAPSED_SHARE = 0.9  # of the logged steps; method.md's threshold
+SPIKE_WINDOW, SPIKE_START = 100, 10  # distilling steps that the running median is over, at most and at least
 
 
 def git_commit() -> str | None:
@@ -24,22 +27,99 @@ def git_commit() -> str | None:
         return None
 
 
-def failure_signatures(student_share: float | None, spec: RunSpec, lines: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Named warnings: signs that a method did not do what its name says."""
-    warnings = []
-    if student_share == 0:
-        warnings.append({"name": "no_student_text", "message": "no step used a student-generated sequence"})
-    bands = [line["band/collapsed"] for line in lines if line["kind"] == "train" and line.get("band/collapsed") is not None]
-    collapsed = sum(share >= COLLAPSED_SHARE for share in bands)
-    if bands and collapsed >= COLLAPSED_SHARE * len(bands):
-        message = f"at most one class was kept on 90 % of positions in {collapsed} of {len(bands)} logged steps"
-        warnings.append({"name": "band_collapsed", "message": message})
-    norms = [line["clip_network_gradient_norm"] for line in lines if line.get("clip_network_gradient_norm") is not None]
-    idle = sum(norm < 1e-8 for norm in norms)
-    if norms and idle >= COLLAPSED_SHARE * len(norms):
-        message = f"DAC-KL's clipping network had a gradient below 1e-8 in {idle} of {len(norms)} logged steps"
-        warnings.append({"name": "clip_network_untrained", "message": message})
-    return warnings
+class Signatures:
+    """Watches every optimiser step for signs that a method does not do what its name says. Thresholds: `training.warnings`.
+
+    A step that distilled on nothing has no figure of DAC-KL or the span term, and counts for none of them.
+    """
+
+    def __init__(self, spec: RunSpec) -> None:
+        objective = spec.method.objective
+        self._limits = spec.method.training.warnings
+        self._weights = {
+            "sft": objective.sft_weight,
+            "distillation": objective.distillation_weight,
+            "span": objective.span_weight,
+        }
+        self._recent: deque[float] = deque(maxlen=SPIKE_WINDOW)  # values of DAC-KL
+        self._counts: Counter[str] = Counter()
+        self._worst_spike = (0.0, 0)  # times the median, step
+        self._span_row = 0  # steps in a row, up to now, in which the span term dominated
+        self._longest_span_row = (0, 0)  # their number, last step
+
+    def on_step(self, step: int, figures: Mapping[str, Any]) -> None:
+        """Tell the figures of optimiser step `step`, as the metrics have them."""
+        if "band/collapsed" in figures:
+            self._watch_dac_kl(step, figures["distillation"])
+            self._count("collapsed", "bands", figures["band/collapsed"] >= self._limits.collapsed_share)
+        if "clip_network_gradient_norm" in figures:
+            self._count("untrained", "norms", figures["clip_network_gradient_norm"] < self._limits.untrained_norm)
+        if "teacher_text_gold" in figures:
+            self._count("gold", "teacher_texts", figures["teacher_text_gold"] == 1)
+        if "span" in figures:
+            terms = {name: abs(weight * figures[name]) for name, weight in self._weights.items() if name in figures}
+            dominates = terms["span"] > self._limits.span_share * sum(terms.values())
+            self._span_row = self._span_row + 1 if dominates else 0
+            self._longest_span_row = max(self._longest_span_row, (self._span_row, step))
+
+    def _count(self, sign: str, all_: str, seen: bool) -> None:
+        self._counts[sign] += seen
+        self._counts[all_] += 1
+
+    def _watch_dac_kl(self, step: int, value: float) -> None:
+        if len(self._recent) >= SPIKE_START and (middle := median(self._recent)) > 0:
+            times = value / middle
+            self._counts["spikes"] += times > self._limits.spike_factor
+            self._worst_spike = max(self._worst_spike, (times, step))
+        self._recent.append(value)
+
+    def warnings(self, student_share: float | None) -> list[dict[str, str]]:
+        """Name and message of each sign seen. `student_share`: share of steps on student text; None where none is wanted."""
+        limits, counts, found = self._limits, self._counts, []
+        if student_share == 0:
+            found.append({"name": "no_student_text", "message": "no step used a student-generated sequence"})
+        if counts["spikes"]:
+            message = (
+                f"DAC-KL rose above {limits.spike_factor:g} times its running median in {counts['spikes']} of "
+                f"{counts['bands']} steps, the highest at {self._worst_spike[0]:.3g} times (step {self._worst_spike[1]})"
+            )
+            found.append({"name": "dac_kl_spikes", "message": message})
+        if counts["collapsed"] >= limits.steps_share * counts["bands"] > 0:
+            message = (
+                f"at most one class was kept on {limits.collapsed_share:.0%} of positions "
+                f"in {counts['collapsed']} of {counts['bands']} steps"
+            )
+            found.append({"name": "band_collapsed", "message": message})
+        if counts["untrained"] >= limits.steps_share * counts["norms"] > 0:
+            message = (
+                f"DAC-KL's clipping network had a gradient below {limits.untrained_norm:g} "
+                f"in {counts['untrained']} of {counts['norms']} steps"
+            )
+            found.append({"name": "clip_network_untrained", "message": message})
+        row, end = self._longest_span_row
+        if row >= limits.span_steps:
+            message = f"the span term was above {limits.span_share:.0%} of the loss in {row} steps in a row, up to step {end}"
+            found.append({"name": "span_dominates", "message": message})
+        if counts["gold"] == counts["teacher_texts"] > 0:
+            message = f"in all {counts['gold']} steps the teacher's texts equal the data set's responses"
+            found.append({"name": "teacher_text_is_gold", "message": message})
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `load_state_dict` continues exactly from there."""
+        return {
+            "recent": list(self._recent),
+            "counts": dict(self._counts),
+            "worst_spike": self._worst_spike,
+            "span": [self._span_row, *self._longest_span_row],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._recent = deque(state["recent"], maxlen=SPIKE_WINDOW)
+        self._counts = Counter(state["counts"])
+        self._worst_spike = (state["worst_spike"][0], state["worst_spike"][1])
+        self._span_row, *longest = state["span"]
+        self._longest_span_row = (longest[0], longest[1])
 
 
 def make_card(run: str, spec: RunSpec, **facts: Any) -> dict[str, Any]:

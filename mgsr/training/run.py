@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import resource
 import shutil
 import sys
 import time
@@ -38,7 +39,7 @@ from mgsr.rollouts.noise import row_key
 from mgsr.rollouts.sampler import PUBLISHED_NGRAM, Decoding
 from mgsr.storage import new_folder, read_json, write_json, write_jsonl
 from mgsr.training.adopt import adopt
-from mgsr.training.card import failure_signatures, make_card
+from mgsr.training.card import Signatures, make_card
 from mgsr.training.checkpoint import (
     load_checkpoint,
     load_optimizer_tensors,
@@ -51,7 +52,7 @@ from mgsr.training.distributed import World, start_world
 from mgsr.training.rollouts import Models
 from mgsr.training.sequences import StepSource
 from mgsr.training.step import StepSequences, TrainStep, autocast, make_parts, response_states
-from mgsr.training.validation import cross_entropy, validation_rouge_l
+from mgsr.training.validation import cross_entropy, validation_scores
 
 
 def learning_rate_at(step: int, spec: RunSpec) -> float:
@@ -62,6 +63,14 @@ def learning_rate_at(step: int, spec: RunSpec) -> float:
     progress = (step - 1 - training.warmup_steps) / max(1, training.steps - 1 - training.warmup_steps)
     low = min(training.final_learning_rate, training.learning_rate)
     return low + (training.learning_rate - low) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def peak_memory(device: torch.device, before: int) -> int:
+    """Bytes: the most that torch held on the GPU, or else the process; `before`, what it was before a resume, where that is more."""
+    if device.type == "cuda":
+        return max(before, torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return max(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
 class Trainer:
@@ -85,6 +94,9 @@ class Trainer:
         self.step, self.lines = 0, list[dict[str, Any]]()
         self.best: dict[str, Any] | None = None
         self.best_state: dict[str, torch.Tensor] = {}
+        self.best_scores: dict[str, float] = {}
+        self.signatures = Signatures(spec)
+        self.peak_memory = 0
 
     # -- set-up --------------------------------------------------------------------------------------------------------
 
@@ -122,7 +134,7 @@ class Trainer:
     def _make_optimizer(self) -> torch.optim.AdamW:
         trained = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
         groups = [{"params": trained, "weight_decay": self.training.weight_decay}]
-        if own := list(self.objective.parameters()):
+        if own := [parameter for parameter in self.objective.parameters() if parameter.requires_grad]:
             groups.append({"params": own, "weight_decay": 0.0})
         return torch.optim.AdamW(groups, lr=self.training.learning_rate, betas=self.training.betas)
 
@@ -138,6 +150,7 @@ class Trainer:
 
     def _optimise(self, step: int) -> dict[str, Any]:
         sequences, facts = self.source.step(step)
+        self.objective.progress = step / self.training.steps
         torch.manual_seed(row_key(self.spec.seed, "dropout", step, self.world.rank) >> 1)  # dropout is the only user
         self.student.train()
         totals: defaultdict[str, float] = defaultdict(float)
@@ -157,24 +170,25 @@ class Trainer:
             totals["loss"] += float(loss.detach())
             for name, value in sums.items():
                 totals[name] += float(value)
-        names = sorted(totals)
+        names = sorted(totals.keys() & {"loss", "sft"} if sequences.sft_only else totals)
         figures: dict[str, Any] = dict(zip(names, self.world.sum(totals[name] for name in names), strict=True))
         with self.clock.measure("update"):
             groups = self.optimizer.param_groups
             norms = [float(torch.nn.utils.clip_grad_norm_(group["params"], self.training.gradient_clip)) for group in groups]
             figures["gradient_norm"] = norms[0]
-            if len(norms) > 1:
-                figures["clip_network_gradient_norm"] = norms[1]
+            if len(norms) > 1 and not sequences.sft_only:
+                figures["clip_network_gradient_norm" if self.objective.dac_kl is not None else "loss_gradient_norm"] = norms[1]
             self._stop_unless_finite(facts["source"], sequences, figures)
             for group in groups:
                 group["lr"] = learning_rate_at(step, self.spec)
             self.optimizer.step()
             self.optimizer.zero_grad()
+            self.objective.after_step(figures)
         return figures | facts | {"learning_rate": groups[0]["lr"]}
 
     def _stop_unless_finite(self, source: str, sequences: StepSequences, figures: dict[str, float]) -> None:
         """Before the update: a gradient can be not finite where the loss is, and would spoil the weights of the checkpoint."""
-        for name in ("loss", "gradient_norm", "clip_network_gradient_norm"):
+        for name in ("loss", "gradient_norm", "clip_network_gradient_norm", "loss_gradient_norm"):
             if not math.isfinite(figures.get(name, 0.0)):
                 ids = ", ".join(sequence.example_id for sequence in self.world.gather(sequences.distilled))
                 raise MgsrError(
@@ -200,7 +214,8 @@ class Trainer:
             line: dict[str, Any] = {"step": self.step, "kind": "validation", "loss": loss}
             if with_scores:
                 rows = self.validation[: self.training.validation_rows]
-                line["rouge_l"] = validation_rouge_l(self.models.student, self.tokenizer, rows, decoding, **shared)
+                scores = validation_scores(self.models.student, self.tokenizer, rows, decoding, **shared)
+                line["rouge_l"] = math.fsum(scores.values()) / len(scores)  # exact, so in whatever order
         self.source.on_validation(loss)
         self.lines.append(line)
         if with_scores:
@@ -209,6 +224,7 @@ class Trainer:
             )
             if better:
                 self.best = {"step": self.step, "loss": loss, "rouge_l": line["rouge_l"]}
+                self.best_scores = scores
                 self.best_state = trainable_state(self.student)
 
     def save(self) -> None:
@@ -218,8 +234,9 @@ class Trainer:
             tensors |= {"objective": objective} if (objective := self.objective.state_dict()) else {}
             tensors |= {"best": self.best_state} if self.best_state else {}
             state = {
-                "source": self.source.state_dict(), "best": self.best, "lines": self.lines,
-                "timings": dict(self.clock.seconds), "data_digest": self.data_digest,
+                "source": self.source.state_dict(), "best": self.best, "best_scores": self.best_scores, "lines": self.lines,
+                "timings": dict(self.clock.seconds), "signatures": self.signatures.state_dict(),
+                "peak_memory": peak_memory(self.world.device, self.peak_memory), "data_digest": self.data_digest,
             }  # fmt: skip
             save_checkpoint(self.folder, self.step, tensors, state)
         self.world.barrier()
@@ -238,6 +255,8 @@ class Trainer:
             self.objective.load_state_dict(tensors["objective"])
         self.source.load_state_dict(state["source"])
         self.best, self.best_state, self.lines = state["best"], tensors.get("best", {}), state["lines"]
+        self.best_scores, self.peak_memory = state["best_scores"], state["peak_memory"]
+        self.signatures.load_state_dict(state["signatures"])
         self.clock.seconds.update(state["timings"])
         return True
 
@@ -257,6 +276,7 @@ class Trainer:
             with self.clock.measure("total"), self._named(self.step + 1):
                 figures = self._optimise(self.step + 1)
                 self.step += 1
+                self.signatures.on_step(self.step, figures)
                 if self.step % self.training.log_every == 0 or self.step == steps:
                     self.lines.append({"step": self.step, "kind": "train", **figures})
                     bar.set_postfix(loss=f"{figures['loss']:.3f}")
@@ -268,6 +288,13 @@ class Trainer:
                 self.save()
                 saved = time.monotonic()
         bar.close()
+        self.peak_memory = max(self.world.gather([peak_memory(self.world.device, self.peak_memory)]))
+
+    def _sequences_per_second(self) -> float:
+        """Sequences trained on, per second of making and training on them; start ("total" has none of it), checkpoints and
+        validation apart."""
+        seconds = self.clock.seconds["total"] - self.clock.seconds["validation"]
+        return self.training.steps * self.training.global_batch / seconds
 
     def finish(self, out: Path) -> None:
         """Write the best model, its card and its metrics; then the checkpoints are no longer needed."""
@@ -284,11 +311,14 @@ class Trainer:
             processes=self.world.size,
             device=torch.cuda.get_device_name() if self.world.device.type == "cuda" else "cpu",
             parameters=sum(value.numel() for name, value in self.student.named_parameters() if ".lora_" not in name),
+            peak_memory_bytes=self.peak_memory,
+            examples_per_second=round(self._sequences_per_second(), 3),
             timings={name: round(seconds, 3) for name, seconds in self.clock.seconds.items()},
             best_step=self.best["step"],
             validation=self.best,
+            validation_scores={name: round(score, 4) for name, score in sorted(self.best_scores.items())},
             student_step_share=self.source.student_share,
-            warnings=failure_signatures(self.source.student_share, self.spec, self.lines),
+            warnings=self.signatures.warnings(self.source.student_share),
         )
         with new_folder(out) as new:
             save_model(self.student, self.tokenizer, new / "model")

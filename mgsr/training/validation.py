@@ -46,7 +46,7 @@ def cross_entropy(
     return total / tokens_all
 
 
-def validation_rouge_l(
+def validation_scores(
     model: LanguageModel,
     tokenizer: object,
     examples: Items[Example],
@@ -57,8 +57,8 @@ def validation_rouge_l(
     vocabulary: int,
     batch: int,
     world: World,
-) -> float:
-    """Mean ROUGE-L (0 to 100) of one sampled response to each example."""
+) -> dict[str, float]:
+    """By example id, the ROUGE-L (0 to 100) of one sampled response; those of all processes."""
     own = examples[world.rank :: world.size]
     written = generate(
         model,
@@ -73,5 +73,4 @@ def validation_rouge_l(
         batch=batch,
     )
     scores = rouge_l_many(decode_texts(tokenizer, written), [example.references for example in own])
-    total, count = world.sum([sum(scores), len(scores)])
-    return total / count
+    return dict(world.gather([(example.id, score) for example, score in zip(own, scores, strict=True)]))
