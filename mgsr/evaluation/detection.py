@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from mgsr.config.schema import ScrgConfig
+from mgsr.errors import MgsrError
 from mgsr.evaluation.injection import Injected
 from mgsr.evaluation.run_model import SEED, RunModel, read
 from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
@@ -37,8 +38,8 @@ STARTS = ("at_error", *SCORES)  # where a correction is made: at the planted pos
 
 @dataclass(frozen=True)
 class Detection:
-    """What each detector would correct in a sequence. tokens: the teacher's, by position; candidates: where it disagrees; chosen: a
-    position by detector, None without candidate (`random` has none of its own: each candidate has the same chance)."""
+    """What each detector would correct in a sequence. tokens: the teacher's, by position; candidates: where it disagrees.
+    chosen: a position by detector, None without candidate. `random` is not among them: each candidate has the same chance."""
 
     tokens: list[int]
     candidates: list[int]
@@ -55,6 +56,9 @@ def detect(student: RunModel, teacher: RunModel, sequences: Items[Sequence], voc
         tokens = coupled_scores(teacher_logp, key.expand(len(written), -1), positions).argmax(-1)
         scores = {name: detection_scores(student_logp, teacher_logp, written, config) for name, config in SCORES.items()}
         scores["student_entropy"] = -(student_logp.exp() * student_logp).sum(-1)
+        for name, score in scores.items():
+            if not score.isfinite().all():
+                raise MgsrError(f"example {sequences[i].example_id}: the score '{name}' is not finite; so are a model's logits")
         candidates = (tokens != written).nonzero().squeeze(-1).tolist()
         chosen = {name: _highest(score, candidates) for name, score in scores.items()}
         found[i] = Detection(tokens.tolist(), candidates, chosen)
@@ -88,12 +92,12 @@ def detection_rows(
     """The rows of probe.json's `injected_errors`, in the order given; their fields stand in `mgsr.evaluation.probe`."""
     corrupted = [_sequence(row, row.ids, student.eos_id) for row in injected]
     # a twin is read once, whatever was planted in it
-    twins = {row.twin_ids + row.example.prompt_ids: _sequence(row, row.twin_ids, student.eos_id) for row in injected}
+    twins = {row.example.id: _sequence(row, row.twin_ids, student.eos_id) for row in injected}
     found = detect(student, teacher, [*corrupted, *twins.values()], vocabulary, batch=batch)
     of_twin = dict(zip(twins, found[len(corrupted) :], strict=True))
     rows = []
     for row, detection in zip(injected, found, strict=False):
-        twin = of_twin[row.twin_ids + row.example.prompt_ids]
+        twin = of_twin[row.example.id]
         with_error, without = hits(detection, row.position), hits(twin, row.position)
         rows.append(
             {
@@ -133,8 +137,8 @@ def _continue(
     *,
     batch: int,
 ) -> list[dict[str, list[float | None]]]:
-    """By start: the teacher's mean log-probability of what the student wrote from there on (None where it wrote nothing), and the
-    ROUGE-L of the whole response. All starts of an example share their random numbers."""
+    """By start: the teacher's mean log-probability of what the student wrote from there on (None where it wrote nothing), and
+    the ROUGE-L of the whole response. All starts of an example share their random numbers."""
     prefixes = [_prefixes(row, detection) for row, detection in zip(injected, detections, strict=True)]
     wanted = {
         (row.example.id, prefix): row.example for row, own in zip(injected, prefixes, strict=True) for prefix in own.values()

@@ -32,8 +32,8 @@ _SENTENCE_END = re.compile(r"[.!?:]\W*$")
 
 @dataclass(frozen=True)
 class Injected:
-    """A response with an error. ids, twin_ids: with and without it, both cut alike; position: k; end: the first token after what
-    was planted, or None where everything from k on was."""
+    """A response with an error. ids, twin_ids: with and without it, both cut alike; position: k; end: the first token after
+    what was planted, or None where everything from k on was."""
 
     example: Example
     error: str
@@ -45,7 +45,7 @@ class Injected:
 
 def _tags(text: str) -> dict[str, str]:
     """Part of speech by word, as the chunker of the span priors tags it."""
-    fields = (tagged.rsplit("/", 3) for tagged in _parser.parse(text).split())
+    fields = (tagged.rsplit("/", 3) for tagged in str(_parser.parse(text)).split())
     return {field[0]: field[1] for field in fields if len(field) == 4}
 
 

@@ -1,14 +1,15 @@
 """The open checks that train nothing, on the SFT student and the teacher of a family: injected errors, span priors, diversity.
 
-`probes/<name>/probe.json` holds summaries, for tables, and the rows that they are made of. Intervals are 95 %, by percentile
-bootstrap over prompts (`low`, `high`; null where there are fewer than two prompts); samples of a prompt are averaged first.
+`probes/<name>/probe.json` holds summaries, for tables, and the rows that they are made of, all on one line. Intervals (`low`,
+`high`) are 95 %, by percentile bootstrap over prompts, null below two prompts; samples of a prompt are averaged first.
 `error`: repetition, drift, substitution. `source`: reference, student (its rollouts), scrg (the same rollouts, revised).
 
     schema, student_run, teacher_run, rows (prompts), samples (rollouts a prompt), timings
     injected_errors
       skipped      {error: prompts whose reference could not have it}
       detection    [{error, detector, window, rate, twin_rate, difference, low, high, prompts}]
-                   detector: kl_student_teacher (as printed), kl_teacher_student, teacher_nll, log_ratio, student_entropy, random
+                   detector: kl_student_teacher (as printed), kl_teacher_student, teacher_nll, log_ratio, and the baselines
+                   student_entropy and random
                    window: at (k itself), after (k+1..k+5), before (k-5..k-1). rate: how often the chosen position lies there;
                    twin_rate: the same window on the uncorrupted twin; difference: rate - twin_rate, with its interval
       correction   [{error, start, measure, kept, corrected, gain, low, high, prompts}]
@@ -31,3 +32,241 @@ bootstrap over prompts (`low`, `high`; null where there are fewer than two promp
       corpus       [{source, responses, distinct_1, distinct_2, distinct_4}]: one response a prompt together, mean over samples
       rows         [{id, source, sample, distinct_1, distinct_2, distinct_4, repetition, words}]
 """
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from mgsr.config.schema import ProbeSpec, ScrgConfig
+from mgsr.data.examples import Example
+from mgsr.evaluation.detection import DETECTORS, STARTS, WINDOWS, detection_rows
+from mgsr.evaluation.diversity import MEASURES, corpus_diversity, response_diversity
+from mgsr.evaluation.injection import ERRORS, inject
+from mgsr.evaluation.intervals import mean_interval
+from mgsr.evaluation.run_model import SEED, RunModel
+from mgsr.evaluation.span_statistics import PRIORS, pooled, span_counts
+from mgsr.models.loading import check_shared_vocabulary
+from mgsr.rollouts.sampler import Decoding, Prompt
+from mgsr.rollouts.scrg import revise
+from mgsr.rollouts.sequence import Sequence as TokenSequence
+from mgsr.rollouts.sequence import decode_texts
+from mgsr.storage import canonical_json, new_folder, write_json, write_text
+from mgsr.training.step import autocast
+
+SCHEMA = 1
+SOURCES = ("reference", "student", "scrg")
+ALL = "all"  # in place of a category
+CHUNK = 256  # positions whose logits exist at one time
+CORRECTION_MEASURES = ("teacher_logp", "rouge_l")
+
+Row = dict[str, Any]
+
+
+def rollouts(
+    student: RunModel, teacher: RunModel, examples: list[Example], spec: ProbeSpec, vocabulary: int
+) -> tuple[list[TokenSequence], list[TokenSequence]]:
+    """`samples` responses of the student to each example, prompt by prompt, and the same ones after SCRG as printed."""
+    decoding = Decoding(spec.max_new_tokens, spec.data_config.max_length)
+    visits = list(range(spec.probe.samples)) * len(examples)
+    prompts = [Prompt(example.id, example.prompt_ids) for example in examples for _ in range(spec.probe.samples)]
+    written = student.write(prompts, decoding, purpose="rollout", visit=visits, batch=spec.batch)
+    with autocast(student.precision, student.device):
+        revised, _ = revise(
+            student.model,
+            teacher.model,
+            written,
+            ScrgConfig(),
+            seed=SEED,
+            visit=visits,
+            decoding=decoding,
+            eos_id=student.eos_id,
+            pad_id=student.pad_id,
+            vocabulary=vocabulary,
+            batch=spec.batch,
+            chunk=CHUNK,
+        )
+    return written, revised
+
+
+# --- summaries --------------------------------------------------------------------------------------------------------
+
+
+def by_prompt(rows: Iterable[Row], value: Callable[[Row], float | None]) -> dict[str, float]:
+    """The mean value of each prompt's rows, by id; rows and prompts without one are left out."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        if (number := value(row)) is not None:
+            found[row["id"]].append(number)
+    return {name: fmean(values) for name, values in found.items()}
+
+
+def _interval(values: Sequence[float], name: str) -> Row:
+    """The mean under this name, and its interval."""
+    mean, low, high = mean_interval(values)
+    return {name: mean, "low": low, "high": high, "prompts": len(values)}
+
+
+def _means(names: tuple[str, str], pairs: Sequence[tuple[float, float]]) -> Row:
+    """The means of both sides under these names; null without pairs."""
+    return {name: fmean(pair[side] for pair in pairs) if pairs else None for side, name in enumerate(names)}
+
+
+def summarise_detection(rows: list[Row]) -> list[Row]:
+    """`injected_errors.detection`."""
+    lines = []
+    for error in ERRORS:
+        of_error = [row for row in rows if row["error"] == error]
+        for detector in DETECTORS:
+            for at, window in enumerate(WINDOWS):
+                pairs = [(row["hits"][detector][at], row["hits"][detector][at + len(WINDOWS)]) for row in of_error]
+                lines.append(
+                    {"error": error, "detector": detector, "window": window, **_means(("rate", "twin_rate"), pairs)}
+                    | _interval([with_error - without for with_error, without in pairs], "difference")
+                )
+    return lines
+
+
+def summarise_correction(rows: list[Row]) -> list[Row]:
+    """`injected_errors.correction`: over the rows that have both values."""
+    lines = []
+    for error in ERRORS:
+        of_error = [row["continued"] for row in rows if row["error"] == error]
+        for start in STARTS:
+            for at, measure in enumerate(CORRECTION_MEASURES):
+                pairs = [(own["kept"][at], own[start][at]) for own in of_error]
+                both = [(kept, corrected) for kept, corrected in pairs if kept is not None and corrected is not None]
+                lines.append(
+                    {"error": error, "start": start, "measure": measure, **_means(("kept", "corrected"), both)}
+                    | _interval([corrected - kept for kept, corrected in both], "gain")
+                )
+    return lines
+
+
+def summarise_spans(rows: list[Row]) -> list[Row]:
+    """`spans.summary`: all rows first, then each category."""
+    lines = []
+    for source in SOURCES:
+        of_source = [row for row in rows if row["source"] == source]
+        for category in (ALL, *sorted({row["category"] for row in of_source})):
+            own = [row for row in of_source if category in (ALL, row["category"])]
+            for prior in PRIORS:
+                terms = by_prompt(own, lambda row, prior=prior: row["priors"][prior][3])  # type: ignore[misc]
+                lines.append(
+                    {"source": source, "priors": prior, "category": category, "responses": len(own)}
+                    | pooled(own, prior)
+                    | _interval(list(terms.values()), "span_term")
+                )
+    return lines
+
+
+def summarise_diversity(rows: list[Row]) -> tuple[list[Row], list[Row]]:
+    """`diversity.summary` and `diversity.differences`."""
+    lines, differences = [], []
+    for measure in MEASURES:
+        values = {
+            source: by_prompt((row for row in rows if row["source"] == source), lambda row: row[measure])  # noqa: B023
+            for source in SOURCES
+        }
+        lines += [
+            {"source": source, "measure": measure} | _interval(list(values[source].values()), "mean") for source in SOURCES
+        ]
+        both = [name for name in values["student"] if name in values["scrg"]]
+        change = [values["scrg"][name] - values["student"][name] for name in both]
+        differences.append({"measure": measure} | _interval(change, "difference"))
+    return lines, differences
+
+
+def summarise_corpus(texts: dict[str, list[str]], samples: int) -> list[Row]:
+    """`diversity.corpus`. texts: by source, prompt by prompt. One response a prompt makes a collection: equal sizes."""
+    lines = []
+    for source, own in texts.items():
+        step = 1 if source == "reference" else samples
+        found = [corpus_diversity(own[first::step]) for first in range(step)]
+        line: Row = {"source": source, "responses": len(own) // step}
+        for name in found[0]:
+            values = [value for one in found if (value := one[name]) is not None]
+            line[name] = fmean(values) if values else None
+        lines.append(line)
+    return lines
+
+
+# --- the stage --------------------------------------------------------------------------------------------------------
+
+
+def probe(name: str, spec: ProbeSpec, root: Path) -> None:
+    """Write `probes/<name>`: probe.json, whose fields are listed above, and spec.json."""
+    started = time.perf_counter()
+    torch.set_num_threads(spec.threads)
+    student, teacher = RunModel.load(root, spec.student_run), RunModel.load(root, spec.teacher_run)
+    vocabulary = check_shared_vocabulary(teacher.tokenizer, student.tokenizer)
+    examples = student.examples(root / "data" / spec.data, spec.data_config, spec.probe.rows)
+    decoding = Decoding(spec.max_new_tokens, spec.data_config.max_length)
+    timings = {"start": time.perf_counter() - started}
+
+    began = time.perf_counter()
+    injected, skipped = inject(examples, student.tokenizer, lambda example: decoding.limit(example.prompt_ids))
+    errors = detection_rows(injected, student, teacher, vocabulary, decoding, batch=spec.batch)
+    timings["injected_errors"] = time.perf_counter() - began
+
+    began = time.perf_counter()
+    written, revised = rollouts(student, teacher, examples, spec, vocabulary)
+    references = [TokenSequence.from_example(example, student.eos_id) for example in examples]
+    timings["rollouts"] = time.perf_counter() - began
+
+    began = time.perf_counter()
+    sequences = {"reference": references, "student": written, "scrg": revised}
+    texts = {source: decode_texts(student.tokenizer, own) for source, own in sequences.items()}
+    category = {example.id: example.category for example in examples}
+    spans: list[Row] = []
+    diversity: list[Row] = []
+    for source, own in sequences.items():
+        samples = 1 if source == "reference" else spec.probe.samples
+        counts = span_counts(own, student, teacher, vocabulary, batch=spec.batch)
+        for place, (sequence, found, text) in enumerate(zip(own, counts, texts[source], strict=True)):
+            row = {"id": sequence.example_id, "source": source, "sample": place % samples}
+            tokens = len(sequence.response_ids)
+            spans.append({**row, "category": category[sequence.example_id], "tokens": tokens, "priors": found})
+            diversity.append({**row, **response_diversity(text)})
+    summary, differences = summarise_diversity(diversity)
+    content = {
+        "injected_errors": {
+            "skipped": skipped,
+            "detection": summarise_detection(errors),
+            "correction": summarise_correction(errors),
+            "rows": errors,
+        },
+        "spans": {"summary": summarise_spans(spans), "rows": spans},
+        "diversity": {
+            "summary": summary,
+            "differences": differences,
+            "corpus": summarise_corpus(texts, spec.probe.samples),
+            "rows": diversity,
+        },
+    }
+    timings |= {"statistics": time.perf_counter() - began, "total": time.perf_counter() - started}
+    head = {
+        "schema": SCHEMA,
+        "student_run": spec.student_run,
+        "teacher_run": spec.teacher_run,
+        "rows": len(examples),
+        "samples": spec.probe.samples,
+    }
+    with new_folder(root / "probes" / name) as out:
+        write_json(out / "spec.json", spec.model_dump(mode="json"))
+        write_text(out / "probe.json", canonical_json(_rounded({**head, **content, "timings": timings})) + "\n")
+
+
+def _rounded(value: Any) -> Any:
+    """Six digits for every number with a fraction."""
+    if isinstance(value, dict):
+        return {name: _rounded(own) for name, own in value.items()}
+    if isinstance(value, list):
+        return [_rounded(own) for own in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value

@@ -81,8 +81,8 @@ class RunModel:
 def read(
     models: Items[RunModel], sequences: Items[Sequence], vocabulary: int, *, batch: int
 ) -> Iterator[tuple[int, list[Tensor]]]:
-    """Teacher-forced on each sequence, longest first: its index and each model's log-probabilities [response length, vocabulary].
-    All run in the first one's precision. Nothing has a gradient."""
+    """Teacher-forced on each sequence, longest first: its index and each model's log-probabilities [length, vocabulary] of the
+    response. All run in the first one's precision. Nothing has a gradient."""
     first = models[0]
     with inference(*(run.model for run in models)), autocast(first.precision, first.device):
         for group in by_length([len(sequence) for sequence in sequences], batch):
