@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mgsr.config.schema import DacKlConfig
-from mgsr.objectives.dac_kl import DacKl
-from mgsr.objectives.divergences import reverse_kl
+from mgsr.objectives.dac_kl import DacKl, log_mass_not_above, quantiles
+from mgsr.objectives.divergences import forward_kl, reverse_kl
 
 V = 23
 
@@ -36,9 +36,10 @@ def draw(seed: int, n: int = 40, dtype: torch.dtype = torch.float64) -> Tensor:
 
 
 def trained(dac: DacKl, seed: int = 0) -> DacKl:
-    """An f whose thresholds differ between positions."""
-    with torch.no_grad():
-        dac.f.get_parameter("2.weight").normal_(generator=torch.Generator().manual_seed(seed))
+    """An f, if there is one, whose thresholds differ between positions."""
+    if dac.f is not None:
+        with torch.no_grad():
+            dac.f.get_parameter("2.weight").normal_(generator=torch.Generator().manual_seed(seed))
     return dac
 
 
@@ -56,58 +57,102 @@ def sigmoid(x: np.ndarray | float) -> np.ndarray:
 
 
 def oracle(c: DacKlConfig, t: np.ndarray, s: np.ndarray, u: float, low: float) -> tuple[float, float]:
-    """One position in plain probabilities, slot by slot; (loss without penalty, kept teacher mass)."""
+    """One position in plain probabilities, slot by slot; (loss without penalty, kept teacher mass).
+
+    u and low: what f gives, or the levels and bounds that the configuration starts with.
+    """
+    if c.thresholds == "rank":
+        u, low = (float(np.quantile(t, level)) for level in (u, low))
     low = min(low, u)
+    x = np.array([1 - t[t > t[k]].sum() for k in range(V)]) if c.thresholds == "mass" else t
     if c.mask_space == "log":
-        m = sigmoid((np.log(t) - math.log(low)) / c.softness) * sigmoid((math.log(u) - np.log(t)) / c.softness)
+        m = sigmoid((np.log(x) - math.log(low)) / c.softness) * sigmoid((math.log(u) - np.log(x)) / c.softness)
     else:
-        m = sigmoid((t - low) / c.softness) * sigmoid((u - t) / c.softness)
+        m = sigmoid((x - low) / c.softness) * sigmoid((u - x) / c.softness)
+    if c.parts == "target_only":
+        m = np.zeros(V)
     target = int(np.argmax(t))
     vectors = []
     for p in (s, t):
-        slots = []
-        for k in range(V):
-            value = m[k] if c.content == "mask" else m[k] * p[k]
-            slots.append(p[k] if k == target and c.target == "once" else value)
-        if c.target == "twice":
-            slots.append(p[target])
+        band = [m[k] if c.content == "mask" else m[k] * p[k] for k in range(V)]
+        if c.parts == "dense_only":
+            band[target] = 0.0
+            slots, rest = band, sum((1 - m[k]) * p[k] for k in range(V) if k != target) + p[target]
+        else:
+            if c.target == "once":
+                band[target] = p[target]
+            slots, rest = (
+                [*band, *([p[target]] if c.target == "twice" else [])],
+                sum((1 - m[k]) * p[k] for k in range(V) if k != target),
+            )
         if c.normalisation == "residual":
-            slots.append(sum((1 - m[k]) * p[k] for k in range(V) if k != target))
-        vectors.append(slots)
-    loss = sum(a * math.log(a / b) for a, b in zip(*vectors, strict=True) if a > 0)
+            slots = [*slots, rest]
+        vectors.append([slot / sum(slots) for slot in slots] if c.normalisation == "kept" else slots)
+    student, teacher = vectors if c.direction == "reverse" else reversed(vectors)
+    loss = sum(a * math.log(a / b) for a, b in zip(student, teacher, strict=True) if a > 0)
     return loss, sum(t[k] if k == target else m[k] * t[k] for k in range(V))
 
 
-@pytest.mark.parametrize(
-    ("content", "target", "normalisation", "space"),
-    list(product(("mask_times_prob", "mask"), ("once", "twice"), ("residual", "none"), ("log", "probability"))),
-)
-def test_equals_the_formulas_slot_by_slot(content: str, target: str, normalisation: str, space: str) -> None:
-    starts: list[dict[str, object]] = [{}, {"start_upper": 0.05, "start_lower": 0.3}]  # the second: f gives l > u
-    for start in starts:
+def is_always_zero(reading: dict[str, str]) -> bool:
+    """The target's share of itself; mask values against themselves."""
+    if reading["parts"] == "target_only":
+        return reading["normalisation"] == "kept"
+    return (reading["parts"], reading["content"]) == ("dense_only", "mask") and reading["normalisation"] != "residual"
+
+
+ALL_READINGS = [
+    dict(zip(("content", "target", "normalisation", "mask_space", "direction", "parts"), values, strict=True))
+    for values in product(
+        ("mask_times_prob", "mask"),
+        ("once", "twice"),
+        ("residual", "kept", "none"),
+        ("log", "probability"),
+        ("reverse", "forward"),
+        ("both", "target_only", "dense_only"),
+    )
+]
+
+READINGS = [reading for reading in ALL_READINGS if not is_always_zero(reading)]
+
+
+def name_of(reading: dict[str, str]) -> str:
+    return "-".join(reading.values())
+
+
+def softness(reading: dict[str, str]) -> float:
+    return 0.2 if reading["mask_space"] == "log" else 1e-2
+
+
+@pytest.mark.parametrize("thresholds", ["learned", "fixed", "rank", "mass"])
+@pytest.mark.parametrize("reading", READINGS, ids=name_of)
+def test_equals_the_formulas_slot_by_slot(reading: dict[str, str], thresholds: str) -> None:
+    starts: dict[str, list[dict[str, object]]] = {
+        "learned": [{}, {"start_upper": 0.05, "start_lower": 0.3}],  # the second: f gives l > u
+        "fixed": [{}, {"start_upper": 0.3, "start_lower": 0.01}],
+        "rank": [{"start_upper": 0.97, "start_lower": 0.31}],
+        "mass": [{"start_upper": 0.9, "start_lower": 0.05}],
+    }
+    for start in starts[thresholds]:
         assert_equals_the_formulas(
-            config(
-                content=content,
-                target=target,
-                normalisation=normalisation,
-                mask_space=space,
-                softness=0.2 if space == "log" else 1e-2,
-                trained_by="same",
-                **start,
-            )
+            config(**reading, softness=softness(reading), trained_by="same", thresholds=thresholds, **start)
         )
 
 
 def assert_equals_the_formulas(c: DacKlConfig) -> None:
-    dac, s, t = trained(DacKl(c, V, seed=1)).double(), draw(1), draw(2)
+    dac, s, t = trained(DacKl(c, V, seed=1)).double(), draw(1, 4), draw(2, 4)
     loss, band = dac(s, t)
     for i in range(len(s)):
-        inputs = torch.cat([t[i].exp(), t[i].exp().sort(descending=True).values, s[i].exp()])
-        u, low = torch.sigmoid(dac.f(inputs)).tolist()
+        u, low = c.start_upper, c.start_lower
+        if dac.f is not None:
+            inputs = torch.cat([t[i].exp(), t[i].exp().sort(descending=True).values, s[i].exp()])
+            u, low = torch.sigmoid(dac.f(inputs)).tolist()
         want, mass = oracle(c, t[i].exp().numpy(), s[i].exp().numpy(), u, low)
         assert loss[i].item() == pytest.approx(want, rel=1e-8, abs=1e-10)
-        assert band.kept_mass[i].item() == pytest.approx(mass, rel=1e-10)
-        assert band.log_width[i].item() == pytest.approx(math.log(u / min(u, low)), rel=1e-8, abs=1e-12)
+        assert band.kept_mass[i].item() == pytest.approx(mass, rel=1e-8)
+        if c.parts == "target_only":
+            assert band.log_width[i] == 0 and band.collapsed[i] == 1
+        elif c.thresholds != "rank":
+            assert band.log_width[i].item() == pytest.approx(math.log(u / min(u, low)), rel=1e-8, abs=1e-12)
 
 
 def test_as_printed_to_the_letter() -> None:
@@ -144,22 +189,58 @@ def test_pitfall_09_direction_is_student_to_teacher() -> None:
     assert (reverse_kl(s, t) - reverse_kl(t, s)).abs().max() > 0.1
 
 
-def test_gradients_against_finite_differences(monkeypatch: pytest.MonkeyPatch) -> None:
-    dac, s, t = (
-        trained(DacKl(config(hidden_width=3, trained_by="same"), V, seed=1)).double(),
-        draw(1, 3).requires_grad_(),
-        draw(2, 3),
-    )
+@pytest.mark.parametrize("reading", READINGS, ids=name_of)
+def test_gradient_of_the_student(reading: dict[str, str]) -> None:
+    """Of every reading, the thresholds held (f's input is detached)."""
+    c = config(**reading, softness=softness(reading), thresholds="fixed", start_upper=0.3, start_lower=0.02)
+    dac, s, t = DacKl(c, 6, seed=1), draw(1, 2)[:, :6].clone().requires_grad_(), draw(2, 2)[:, :6].log_softmax(-1)
+    assert torch.autograd.gradcheck(lambda x: dac(x.log_softmax(-1), t)[0], (s,))
+
+
+@pytest.mark.parametrize("thresholds", ["rank", "mass"])
+def test_gradient_of_the_student_with_thresholds_of_the_teacher(thresholds: str) -> None:
+    c = config(thresholds=thresholds, start_upper=0.9, start_lower=0.2)
+    dac, s, t = DacKl(c, V, seed=1), draw(1, 2).requires_grad_(), draw(2, 2)
+    assert torch.autograd.gradcheck(lambda x: dac(x.log_softmax(-1), t)[0], (s,))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"trained_by": "mass_floor", "start_lower": 0.3},
+        {"direction": "forward"},
+        {"normalisation": "kept"},
+        {"normalisation": "none"},
+        {"target": "twice"},
+        {"parts": "dense_only"},
+        {"parts": "dense_only", "normalisation": "kept", "direction": "forward"},
+        {"mask_space": "probability", "softness": 0.02},
+    ],
+    ids=str,
+)
+def test_gradient_of_f(changes: dict[str, object]) -> None:
+    c = config(**{"hidden_width": 3, "trained_by": "same", **changes})
+    dac, s, t = trained(DacKl(c, 9, seed=1)).double(), draw(1, 3)[:, :9].log_softmax(-1), draw(2, 3)[:, :9].log_softmax(-1)
 
     def value(*parameters: Tensor) -> Tensor:
         named = dict(zip(dict(dac.named_parameters()), parameters, strict=True))
-        out: Tensor = torch.func.functional_call(dac, named, (s.detach(), t))[0]
+        out: Tensor = torch.func.functional_call(dac, named, (s, t))[0]
         return out
 
     assert torch.autograd.gradcheck(value, tuple(dac.parameters()))
-    log_u, log_l = (x.detach() for x in dac.thresholds(s, t))
-    monkeypatch.setattr(dac, "thresholds", lambda *_: (log_u, log_l))  # f's input is detached: hold u and l fixed
-    assert torch.autograd.gradcheck(lambda x: dac(x.log_softmax(-1), t)[0], (s,))
+    assert any((g != 0).any() for g in gradients(dac, dac(s, t)[0].sum()))
+
+
+def test_an_attached_student_is_trained_through_f() -> None:
+    s, t = draw(1, 3)[:, :9].clone().requires_grad_(), draw(2, 3)[:, :9].log_softmax(-1)
+    attached, detached = (
+        trained(DacKl(config(student_input=value, start_lower=0.3, hidden_width=3), 9, seed=1)).double()
+        for value in ("attached", "detached")
+    )
+    assert torch.autograd.gradcheck(lambda x: attached(x.log_softmax(-1), t)[0], (s,))
+    grads = [torch.autograd.grad(dac(s.log_softmax(-1), t)[0].sum(), s)[0] for dac in (attached, detached)]
+    assert not torch.allclose(*grads, rtol=1e-3)
 
 
 def test_the_student_is_not_trained_through_f(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +311,109 @@ def test_start_and_seed() -> None:
     a, b, other = (DacKl(config(), V, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
-    assert not torch.equal(a.f.get_parameter("0.weight"), other.f.get_parameter("0.weight"))
+    assert not torch.equal(a.get_parameter("f.0.weight"), other.get_parameter("f.0.weight"))
     log_u, log_l = a.thresholds(draw(1, dtype=torch.float32), draw(2, dtype=torch.float32))
     torch.testing.assert_close(log_u.exp(), torch.full((40, 1), 0.999))
     torch.testing.assert_close(log_l.exp(), torch.full((40, 1), 1e-4))
+
+
+def test_without_learned_thresholds_there_is_no_network() -> None:
+    s, t = draw(1, 5), draw(2, 5)
+    for changes in ({"thresholds": "fixed"}, {"thresholds": "rank"}, {"thresholds": "mass"}, {"parts": "target_only"}):
+        dac = DacKl(config(**changes), V, seed=1)
+        assert dac.f is None and not list(dac.parameters()) and not dac.state_dict()
+        assert (dac(s, t)[1].penalty == 0).all()
+    # At its start f is a constant, so detached it is the fixed band.
+    detached, learned = DacKl(config(trained_by="detached"), V, seed=1), DacKl(config(trained_by="same"), V, seed=1).double()
+    assert not list(detached.parameters()) and list(learned.parameters())
+    torch.testing.assert_close(detached(s, t)[0], learned(s, t)[0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(detached(s, t)[0], DacKl(config(thresholds="fixed"), V, seed=1)(s, t)[0], rtol=0, atol=0)
+
+
+def test_directions_differ_and_each_is_its_kl_where_the_band_holds_all() -> None:
+    s, t = draw(1), draw(2)
+    wide = {"start_upper": 1 - 1e-9, "start_lower": 1e-30, "softness": 1e-3, "thresholds": "fixed"}
+    for direction, full in (("reverse", reverse_kl), ("forward", forward_kl)):
+        for normalisation in ("residual", "kept", "none"):
+            dac = DacKl(config(direction=direction, normalisation=normalisation, **wide), V, seed=1)
+            torch.testing.assert_close(dac(s, t)[0], full(s, t), rtol=1e-6, atol=1e-8)
+
+
+def test_target_only_is_a_binary_kl_and_dense_only_its_counterpart() -> None:
+    """With the residual bucket: target against all else; and band against all else, the target among it."""
+    s, t = draw(1), draw(2)
+    target = t.argmax(-1, keepdim=True)
+    a, b = s.exp().gather(-1, target), t.exp().gather(-1, target)
+    binary = (a * (a / b).log() + (1 - a) * ((1 - a) / (1 - b)).log()).squeeze(-1)
+    torch.testing.assert_close(DacKl(config(parts="target_only"), V, seed=1)(s, t)[0], binary, rtol=1e-8, atol=1e-10)
+    hard = config(parts="dense_only", thresholds="fixed", start_upper=0.999999, start_lower=0.02, softness=1e-6)
+    dense = (t.exp() > 0.02).scatter(-1, target, False)
+    p, q = (x.exp()[0, dense[0]] for x in (s, t))
+    rest = (1 - p.sum(), 1 - q.sum())
+    want = (p * (p / q).log()).sum() + rest[0] * (rest[0] / rest[1]).log()
+    torch.testing.assert_close(DacKl(hard, V, seed=1)(s, t)[0][0], want, rtol=1e-6, atol=1e-8)
+
+
+def test_kept_is_the_kl_of_what_is_kept() -> None:
+    """A hard band: both vectors are conditional distributions, and the loss is 0 where only their outsides differ."""
+    t = draw(2, 8)
+    hard = config(normalisation="kept", thresholds="fixed", start_upper=0.999999, start_lower=0.02, softness=1e-6)
+    inside = (t.exp() > 0.02).scatter(-1, t.argmax(-1, keepdim=True), True)
+    s = torch.where(inside, t + 1.5, t - 0.5).log_softmax(-1)
+    assert DacKl(hard, V, seed=1)(s, t)[0].max() < 1e-9 < reverse_kl(s, t).min()
+    p, q = (x.exp()[0, inside[0]] for x in (draw(1, 8), t))
+    p, q = p / p.sum(), q / q.sum()
+    torch.testing.assert_close(DacKl(hard, V, seed=1)(draw(1, 8), t)[0][0], (p * (p / q).log()).sum(), rtol=1e-6, atol=1e-9)
+
+
+def test_rank_thresholds_are_quantiles() -> None:
+    t = draw(2, 6).exp()
+    for levels in ((0.999, 0.5), (0.5, 0.25), (1.0, 0.0)):
+        found = torch.cat(quantiles(t, levels), -1).exp().numpy()
+        np.testing.assert_allclose(found, np.quantile(t.numpy(), levels, axis=-1).T, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_mass_not_above_a_class_with_ties(dtype: torch.dtype) -> None:
+    t = torch.tensor([[0.1, 0.4, 0.1, 0.4], [0.7, 0.0, 0.3, 0.0], [0.25, 0.25, 0.25, 0.25]], dtype=dtype)
+    brute = [[1 - sum(y for y in row if y > x) for x in row] for row in t.tolist()]
+    torch.testing.assert_close(log_mass_not_above(t).exp(), torch.tensor(brute, dtype=dtype), rtol=1e-6, atol=1e-6)
+
+
+def test_hard_mass_band_is_nucleus_like() -> None:
+    """l = 0.1: the classes at which 90 % of the mass is not yet above."""
+    t = torch.tensor([[0.5, 0.3, 0.15, 0.04, 0.01]], dtype=torch.float64).log()
+    dac = DacKl(config(thresholds="mass", start_upper=0.999, start_lower=0.1, softness=1e-6), 5, seed=1)
+    mask = dac.mask(t, t).log_in.exp().round()
+    assert mask.tolist() == [[0, 1, 1, 0, 0]]  # the first has mass 1 > u; it is the target, and kept as such
+    assert dac(t, t)[1].kept_classes.item() == 3
+
+
+@pytest.mark.parametrize("reading", READINGS, ids=name_of)
+def test_pitfall_07_and_08_equality_and_extreme_logits(reading: dict[str, str]) -> None:
+    """0 at p = q in every reading; finite values and gradients at extreme logits, -inf included."""
+    s = draw(1, 6, torch.float32)
+    logits = torch.tensor([[1e4, 0.0, -1e4, 3.0], [0.0, -math.inf, 1.0, 2.0], [0.0, 1e4, -math.inf, -math.inf]])
+    other = logits[[1, 2, 0]][:, [0, 1, 3, 2]]  # impossible for one model alone: a KL may be infinite, never NaN
+    for thresholds in ("learned", "fixed", "rank", "mass"):
+        for eps in (softness(reading), 1e-7):
+            c = config(**{**reading, "softness": eps}, thresholds=thresholds, trained_by="same", start_upper=0.9)
+            assert DacKl(c, V, seed=1)(s, s)[0].abs().max() < 1e-5
+            for teacher in (logits, other.nan_to_num(neginf=-1e4)):
+                dac, x = DacKl(c, 4, seed=1), logits.nan_to_num(neginf=-1e4).flip(-1).clone().requires_grad_()
+                loss, band = dac(x.log_softmax(-1), teacher.log_softmax(-1))
+                assert not loss.isnan().any() and all(value.isfinite().all() for value in vars(band).values())
+                if loss.isfinite().all():
+                    loss.sum().backward()
+                    assert x.grad is not None and x.grad.isfinite().all()
+                    assert all(p.grad is None or p.grad.isfinite().all() for p in dac.parameters())
+
+
+def test_clipped_vectors_are_those_of_the_loss_and_hold_the_mask() -> None:
+    s, t = draw(1, 5).requires_grad_(), draw(2, 5)
+    dac = trained(DacKl(config(trained_by="same"), V, seed=1)).double()
+    student, teacher = dac.clipped(s, t)
+    assert student.shape == teacher.shape == (5, V + 1)
+    torch.testing.assert_close(teacher.exp().sum(-1), torch.ones(5, dtype=torch.float64))
+    torch.testing.assert_close((student.exp() * (student - teacher)).sum(-1), dac(s, t)[0])
+    assert all(g is None for _, g in _pairs(dac, student.exp().square().sum()))
