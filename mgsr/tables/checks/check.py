@@ -1,0 +1,178 @@
+"""What all open checks share: their lines, the comparison of variants with a reference, and words for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from mgsr.tables.cells import AVERAGE, Cells, Group
+from mgsr.tables.render import Block, Document, number
+from mgsr.tables.scores import ALPHA, SET_TITLES
+from mgsr.tables.statistics import Interval, holm
+
+REFERENCE = "mgsr"
+TIES = "=: its interval or its p-value (Holm, over the variants) does not tell it from 0."
+ABOVE, BELOW, UNDECIDED = "above", "below", "undecided"
+DETECTABLE = 2.8 / 1.96  # a difference of so many half-widths of a 95 % interval is seen with a chance of 0.8
+Bounds = tuple[float, float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One number of a check's CSV; every check has these columns. None: does not apply, or not defined."""
+
+    family: str
+    measure: str
+    subject: str
+    value: float | None
+    scope: str = ""  # test set, category, kind of error
+    protocol: str = ""
+    against: str = ""  # what `value` is the difference to
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None  # Holm's, over all comparisons of this family, protocol and measure; the average apart from the sets
+    prompts: int | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """An open check with its answer. `figure`: SVG."""
+
+    name: str
+    title: str
+    sentences: tuple[str, ...]
+    lines: tuple[Line, ...]
+    blocks: tuple[Block, ...]
+    figure: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def document(self) -> Document:
+        return Document(self.title, self.blocks, self.notes)
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        frame = pd.DataFrame([vars(line) for line in self.lines], columns=list(Line.__dataclass_fields__))
+        return frame.astype(dict.fromkeys(("value", "low", "high", "p"), "float64") | {"prompts": "Int64"})
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A variant minus the reference on one scope; `p` is corrected over the variants."""
+
+    group: Group
+    reference: Group
+    protocol: str
+    scope: str
+    interval: Interval
+    p: float
+    needed: int | None
+
+    @property
+    def outcome(self) -> str:
+        """`above` or `below` where interval and corrected p-value agree that it is not chance."""
+        if not self.interval.excludes_zero or self.p >= ALPHA:
+            return UNDECIDED
+        return ABOVE if self.interval.difference > 0 else BELOW
+
+    @property
+    def text(self) -> str:
+        """Difference with its interval, and that it is undecided where it is."""
+        bounds = interval_text(self.interval.difference, self.interval.low, self.interval.high)
+        if self.outcome != UNDECIDED:
+            return bounds
+        needed = f"; about {self.needed:,} prompts would decide" if self.needed and self.needed > self.interval.rows else ""
+        return f"{bounds}, undecided{needed}"
+
+    @property
+    def line(self) -> Line:
+        interval = self.interval
+        return Line(self.group.family, "rouge_l_difference", self.group.title, interval.difference, self.scope, self.protocol,
+                    self.reference.title, interval.low, interval.high, self.p, interval.rows)  # fmt: skip
+
+
+def interval_text(value: float, low: float | None, high: float | None, digits: int = 2, unit: str = "") -> str:
+    sign = "+" if value > 0 else ""
+    bounds = f" ({number(low, digits)} to {number(high, digits)})" if low is not None and high is not None else ""
+    return f"{sign}{number(value, digits)}{unit}{bounds}"
+
+
+def by_method(cells: Cells, family: str) -> dict[str, Group]:
+    return {group.method: group for group in cells.groups if group.family == family}
+
+
+def differences(
+    groups: Mapping[str, Group], reference: str, sets: Sequence[str], protocol: str, *, each_set: bool = False
+) -> list[Difference]:
+    """Every method minus the reference, on the average over sets and, if asked for, on each set. p-values are corrected over
+    the methods, those of single sets over methods and sets together."""
+    if reference not in groups:
+        return []
+    base, found = groups[reference], []
+    others = [group for name, group in groups.items() if name != reference]
+    for scopes in ((AVERAGE,), tuple(sets) if each_set else ()):
+        pairs = [(group, scope) for scope in scopes for group in others]
+        results = [group.compare(base, sets if scope == AVERAGE else (scope,), protocol) for group, scope in pairs]
+        corrected = holm([result.p for result in results])
+        found += [
+            Difference(group, base, protocol, scope, result.interval, p, result.rows_to_decide)
+            for (group, scope), result, p in zip(pairs, results, corrected, strict=True)
+        ]
+    return found
+
+
+def score_lines(groups: Iterable[Group], sets: Sequence[str], protocol: str) -> list[Line]:
+    """ROUGE-L of each method by set and on average."""
+    return [
+        Line(group.family, "rouge_l", group.title, spread.mean, name, protocol)
+        for group in groups
+        for name, spread in group.spreads(sets, protocol).items()
+    ]
+
+
+def count_text(found: Sequence[Difference], reference: str) -> str:
+    """How many of some variants differ from the reference, and what could have been seen."""
+    counts = {word: sum(one.outcome == word for one in found) for word in (ABOVE, BELOW, UNDECIDED)}
+    text = (
+        f"of {len(found)} variants {counts[ABOVE]} are above {reference}, {counts[BELOW]} below, {counts[UNDECIDED]} undecided"
+    )
+    if not counts[UNDECIDED]:
+        return text
+    widths = sorted((one.interval.high - one.interval.low) / 2 for one in found)
+    seen = DETECTABLE * widths[len(widths) // 2]
+    return f"{text} ({found[0].interval.rows:,} prompts show a difference of about {number(seen, 1)} points, no smaller one)"
+
+
+def difference_block(found: Sequence[Difference], heading: str, several: bool) -> Block:
+    """Subjects by scope: difference with interval, marked where it is undecided."""
+    scopes = list(dict.fromkeys(one.scope for one in found))
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for one in found:
+        bounds = interval_text(one.interval.difference, one.interval.low, one.interval.high)
+        mark = " =" if one.outcome == UNDECIDED else ""
+        rows.setdefault((one.group.family, one.group.title), {})[one.scope] = bounds + mark
+    header = (*(("family",) if several else ()), "variant", *(SET_TITLES.get(scope, scope) for scope in scopes))
+    cells = [((family,) if several else ()) + (title, *(own[s] for s in scopes)) for (family, title), own in rows.items()]
+    return Block(heading, header, tuple(cells))
+
+
+def forest_series(found: Sequence[Difference], scope: str = AVERAGE) -> dict[str, dict[str, Bounds]]:
+    """By family, what `figures.forest` draws."""
+    series: dict[str, dict[str, Bounds]] = {}
+    for one in found:
+        if one.scope == scope:
+            interval = one.interval
+            series.setdefault(one.group.family, {})[one.group.title] = (interval.difference, interval.low, interval.high)
+    return series
+
+
+def strongest(found: Sequence[Difference]) -> list[Difference]:
+    """The decided differences, the largest first."""
+    decided = [one for one in found if one.outcome != UNDECIDED]
+    return sorted(decided, key=lambda one: -abs(one.interval.difference))
+
+
+def capital(text: str) -> str:
+    return text[0].upper() + text[1:]

@@ -1,0 +1,82 @@
+"""What MGSR gains over SFT and over itself without SCRG, by the student's size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from mgsr.tables import figures
+from mgsr.tables.cells import Cells
+from mgsr.tables.checks.check import (
+    REFERENCE,
+    UNDECIDED,
+    Check,
+    Difference,
+    Line,
+    by_method,
+    differences,
+    interval_text,
+    score_lines,
+)
+from mgsr.tables.render import MISSING, Block
+from mgsr.tables.scores import headings, preset_notes
+
+BASES = ("sft", "mgsr_without_scrg")
+
+
+def small_students(cells: Cells) -> Check:
+    """What MGSR gains over SFT and over itself without SCRG, by the student's size."""
+    first = cells.protocols[0]
+    lines: list[Line] = []
+    gains: dict[str, list[tuple[int, str, Difference]]] = {name: [] for name in BASES}
+    for family in cells.families:
+        groups = by_method(cells, family)
+        size = int(next(iter(groups.values())).cells[0].card["parameters"])
+        lines.append(Line(family, "parameters", "student", float(size)))
+        for protocol in cells.protocols:
+            lines += score_lines(groups.values(), cells.sets, protocol)
+            for base in BASES:
+                pair = {name: groups[name] for name in (base, REFERENCE) if name in groups}
+                if len(pair) == 2:
+                    (one,) = differences(pair, base, cells.sets, protocol)
+                    lines.append(one.line)
+                    gains[base] += [(size, family, one)] if protocol == first else []
+    for found in gains.values():
+        found.sort(key=lambda entry: entry[:2])
+    titles = {base: found[0][2].reference.title for base, found in gains.items() if found}
+    series = {
+        f"minus {titles[base]}": {
+            f"{family} ({size:,})": (one.interval.difference, one.interval.low, one.interval.high)
+            for size, family, one in found
+        }
+        for base, found in gains.items()
+        if found
+    }
+    rows = {(size, family) for found in gains.values() for size, family, _ in found}
+    texts = {(base, family): one.text for base, found in gains.items() for _, family, one in found}
+    block = Block(
+        f"MGSR's gain, ROUGE-L, average of sets, protocol {first}",
+        ("student", "parameters", *(f"minus {title}" for title in titles.values())),
+        tuple((family, f"{size:,}", *(texts.get((base, family), MISSING) for base in titles)) for size, family in sorted(rows)),
+    )
+    sentences = [_gain_sentence(found, titles[base]) for base, found in gains.items() if found]
+    figure = figures.forest(series, "MGSR's gain in ROUGE-L, average of sets (95 %)")
+    notes = (*preset_notes(cells), "The difference of two students' gains takes them as independent.")
+    title = headings(cells, "Very small students")
+    return Check("small_students", title, tuple(sentences) or ("No student was trained both ways.",), tuple(lines), (block,),
+                 figure, notes)  # fmt: skip
+
+
+def _gain_sentence(found: Sequence[tuple[int, str, Difference]], base: str) -> str:
+    decided = sum(one.outcome != UNDECIDED for *_, one in found)
+    text = f"Over {base}, MGSR's gain is decided for {decided} of {len(found)} students"
+    (small, small_name, one), (large, large_name, two) = found[0], found[-1]
+    if small == large:
+        return f"{text}: {small_name} ({small:,} parameters) {one.text}."
+    gap = one.interval.difference - two.interval.difference
+    half = math.hypot(*((each.interval.high - each.interval.low) / 2 for each in (one, two)))
+    word = "undecided" if abs(gap) <= half else "larger for the small one" if gap > 0 else "smaller for the small one"
+    return (
+        f"{text}: {one.text} for the smallest ({small_name}, {small:,} parameters), {two.text} for the largest ({large_name}, "
+        f"{large:,}); the smallest's minus the largest's is {interval_text(gap, gap - half, gap + half)}, {word}."
+    )

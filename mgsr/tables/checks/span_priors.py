@@ -1,0 +1,96 @@
+"""Scores of the span priors against phrases, and what each prior makes of references, rollouts and revised rollouts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mgsr.tables import figures
+from mgsr.tables.cells import Cells
+from mgsr.tables.checks.check import (
+    REFERENCE,
+    TIES,
+    Bounds,
+    Check,
+    Difference,
+    Line,
+    by_method,
+    capital,
+    count_text,
+    difference_block,
+    differences,
+    score_lines,
+    strongest,
+)
+from mgsr.tables.checks.probe import ALL, probe_line, probes, value_text
+from mgsr.tables.render import MISSING, Block, number
+from mgsr.tables.scores import headings, preset_notes
+
+REFERENCE_TITLE = "phrases"  # what MGSR's own spans are
+
+
+def span_priors(cells: Cells) -> Check:
+    """Scores of the span priors against phrases, and what each prior makes of references, rollouts and revised rollouts."""
+    several, first = max(len(cells.families), len(cells.probe)) > 1, cells.protocols[0]
+    lines: list[Line] = []
+    shown: list[Difference] = []
+    sentences, rows = [], []
+    for family in cells.families:
+        groups = by_method(cells, family)
+        for protocol in cells.protocols:
+            lines += score_lines(groups.values(), cells.sets, protocol)
+            found = differences(groups, REFERENCE, cells.sets, protocol)
+            lines += [one.line for one in found]
+            shown += found if protocol == first else []
+        own = [one for one in shown if one.group.family == family]
+        if own:
+            extremes = sorted(own, key=lambda one: one.interval.difference)
+            named = "; ".join(f"{one.group.title} {one.text}" for one in (strongest(own) or [extremes[0], extremes[-1]])[:3])
+            sentences.append(capital(f"{f'{family}: ' if several else ''}{count_text(own, REFERENCE_TITLE)}: {named}."))
+    series: dict[str, dict[str, Bounds]] = {}
+    for family, probe in probes(cells):
+        lead = (family,) if several else ()
+        summary = probe["spans"]["summary"]
+        for entry in summary:
+            scope = f"{entry['source']}, {entry['category']}"
+            measures = ("spans_per_response", "tokens_per_span", "covered", "one_token")
+            lines += [Line(family, name, entry["priors"], entry[name], scope, prompts=entry["prompts"]) for name in measures]
+            lines.append(probe_line(family, "span_term", entry["priors"], entry, "span_term", scope=scope))
+            rows.append((*lead, entry["source"], entry["priors"], entry["category"], number(entry["spans_per_response"], 1),
+                         number(entry["tokens_per_span"], 1), number(entry["covered"]), number(entry["one_token"]),
+                         value_text(entry, "span_term", digits=3)))  # fmt: skip
+            if entry["category"] == ALL and entry["span_term"] is not None:
+                label = f"{family}: {entry['source']}" if several else entry["source"]
+                series.setdefault(entry["priors"], {})[label] = (entry["span_term"], entry["low"], entry["high"])
+        sentences += _span_sentences(summary, f"{family}: " if several else "")
+    header = (*(("family",) if several else ()), "text", "priors", "category", "spans a response", "tokens a span",
+              "share of tokens", "one-token share", "span term")  # fmt: skip
+    blocks = (
+        difference_block(shown, f"minus phrases, ROUGE-L, average of sets, protocol {first}", len(cells.families) > 1),
+        Block("spans by kind of text and category of Dolly", header, tuple(rows)),
+    )
+    figure = figures.forest(series, "span term of the SFT student (95 %)", reference=None)
+    notes = (*preset_notes(cells), TIES)
+    return Check("span_priors", headings(cells, "Span priors"), tuple(sentences), tuple(lines), blocks, figure, notes)
+
+
+def _span_sentences(summary: Sequence[Mapping[str, Any]], family: str) -> list[str]:
+    whole = [entry for entry in summary if entry["category"] == ALL and entry["source"] == "reference"]
+    shapes = [f"{entry['priors']} {number(entry['tokens_per_span'], 1)} tokens a span and {number(100 * entry['covered'], 0)} %"
+              for entry in whole if entry["covered"] is not None]  # fmt: skip
+    phrases = [entry for entry in summary if entry["priors"] == "phrases"]
+    kinds = [entry for entry in phrases if entry["source"] == "reference" and entry["category"] != ALL]
+    known = sorted((entry for entry in kinds if entry["span_term"] is not None), key=lambda entry: float(entry["span_term"]))
+    term = {entry["source"]: entry for entry in phrases if entry["category"] == ALL}
+    sources = "; ".join(f"{name} {value_text(term[name], 'span_term', digits=3)}" for name in term)
+    text = [f"{family}On references the priors cover: {'; '.join(shapes) or MISSING} of the tokens."]
+    if known:
+        low, high = known[0], known[-1]
+        apart = low["high"] is not None and high["low"] is not None and low["high"] < high["low"]
+        category = (
+            f"; by category from {low['category']} {value_text(low, 'span_term', digits=3)} to {high['category']} "
+            f"{value_text(high, 'span_term', digits=3)}{'' if apart else ', undecided'}"
+        )
+    else:
+        category = ""
+    return [*text, f"The span term of phrases: {sources or MISSING}{category}."]

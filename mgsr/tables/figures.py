@@ -1,0 +1,149 @@
+"""Numbers in; SVG text out, the same bytes for the same numbers."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import cycle, islice
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mgsr.tables.cells import AVERAGE, Group
+from mgsr.tables.scores import SET_TITLES
+
+CURVES = (
+    ("validation", "rouge_l", "validation ROUGE-L"),
+    ("validation", "loss", "validation loss"),
+    ("train", "loss", "training loss"),
+)
+BAND = (
+    ("train", "band/kept_classes", "kept classes"),
+    ("train", "band/kept_mass", "kept teacher mass"),
+    ("train", "band/log_width", "log width of the band"),
+)
+GREY = "#808080"  # read on light and on dark ground
+COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d31")  # told apart by colour-blind readers
+LINES = ("-", "--", ":")
+HITS_BINS = 10
+
+STYLE: Any = {
+    "svg.fonttype": "path", "svg.hashsalt": "mgsr", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), GREY),
+}  # fmt: skip
+
+
+def draw(plot: Callable[[Figure], None], width: float, height: float) -> str:
+    """What `plot` draws on a figure of that size (inches)."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        plot(figure)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue().decode("utf-8")
+
+
+def data_uri(svg: str) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode("utf-8")).decode()
+
+
+def looks(count: int) -> Iterator[tuple[str, str]]:
+    """Colours and line styles; the first 21 pairs are all different."""
+    return islice(cycle((colour, line) for line in LINES for colour in COLOURS), count)
+
+
+def _legend(figure: Figure, panel: Axes) -> None:
+    figure.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+
+
+def courses(groups: Sequence[Group], panels: Sequence[tuple[str, str, str]]) -> str:
+    """(kind, key, title) of metrics.jsonl over optimiser steps, a panel each; a line for each run, a colour for each method."""
+
+    def plot(figure: Figure) -> None:
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for group, (colour, line) in zip(groups, looks(len(groups)), strict=True):
+            for cell in group.cells:
+                metrics = cell.metrics()
+                for panel, (kind, name, _) in zip(axes, panels, strict=True):
+                    points = [(m["step"], m[name]) for m in metrics if m["kind"] == kind and m.get(name) is not None]
+                    label = group.title if cell is group.cells[0] else None
+                    panel.plot(*np.array(points).reshape(-1, 2).T, color=colour, linestyle=line, marker=".", markersize=3,
+                               linewidth=1.2, label=label)  # fmt: skip
+        for panel, (_, _, title) in zip(axes, panels, strict=True):
+            panel.set(title=title, xlabel="optimiser step")
+            panel.grid(alpha=0.25)
+        _legend(figure, axes[0])
+
+    return draw(plot, 11, 3.4)
+
+
+def bar_chart(groups: Sequence[Group], sets: Sequence[str], protocol: str) -> str:
+    """ROUGE-L by set; error bars are deviations over decoding seeds."""
+
+    def plot(figure: Figure) -> None:
+        panel = figure.subplots()
+        names, width = [*sets, AVERAGE], 0.84 / len(groups)
+        for place, (group, (colour, line)) in enumerate(zip(groups, looks(len(groups)), strict=True)):
+            spreads = group.spreads(sets, protocol)
+            positions = np.arange(len(names)) + (place - (len(groups) - 1) / 2) * width
+            panel.bar(positions, [spreads[name].mean for name in names], width, color=colour, label=group.title,
+                      hatch={"-": None, "--": "///", ":": "..."}[line], edgecolor="white", linewidth=0.3, ecolor=GREY,
+                      yerr=[spreads[name].decoding or 0.0 for name in names], error_kw={"elinewidth": 0.8})  # fmt: skip
+        panel.set_xticks(np.arange(len(names)), [SET_TITLES.get(name, name) for name in names])
+        panel.set_ylabel("ROUGE-L")
+        panel.grid(axis="y", alpha=0.25)
+        _legend(figure, panel)
+
+    return draw(plot, 11, 3.8)
+
+
+def hit_positions(hits: Mapping[str, Sequence[tuple[int, int]]]) -> str:
+    """Where SCRG corrected, by run: (position, response length) as a share of the response, and as the position itself."""
+    longest = max((length for found in hits.values() for _, length in found), default=1)
+    edges = (np.linspace(0, 1, HITS_BINS + 1), np.linspace(0, longest, HITS_BINS + 1))
+
+    def plot(figure: Figure) -> None:
+        panels = figure.subplots(1, 2)
+        for (label, found), (colour, line) in zip(hits.items(), looks(len(hits)), strict=True):
+            table = np.array(found, dtype=np.float64)
+            for panel, values, bins in zip(panels, (table[:, 0] / table[:, 1], table[:, 0]), edges, strict=True):
+                counts, _ = np.histogram(values, bins)
+                panel.stairs(counts / len(table), bins, color=colour, linestyle=line, label=label)
+        panels[0].set(title="position / response length", ylabel="share of corrections")
+        panels[1].set(title="position (token)")
+        for panel in panels:
+            panel.grid(alpha=0.25)
+        _legend(figure, panels[0])
+
+    return draw(plot, 11, 3.4)
+
+
+def forest(
+    series: Mapping[str, Mapping[str, tuple[float, float | None, float | None]]], label: str, *, reference: float | None = 0.0
+) -> str:
+    """Values with their bounds, one line for each name, one colour for each series: name -> (value, low, high)."""
+    names = list(dict.fromkeys(name for values in series.values() for name in values))
+
+    def plot(figure: Figure) -> None:
+        panel = figure.subplots()
+        for place, ((title, values), (colour, _)) in enumerate(zip(series.items(), looks(len(series)), strict=True)):
+            shift = 0.6 * ((place + 0.5) / len(series) - 0.5)
+            for number, (name, (value, low, high)) in enumerate(values.items()):
+                height = names.index(name) + shift
+                panel.plot(value, height, marker="o", markersize=4, color=colour, linestyle="", label=None if number else title)
+                if low is not None and high is not None:
+                    panel.plot([low, high], [height, height], color=colour, linewidth=1.2)
+        if reference is not None:
+            panel.axvline(reference, color=GREY, linewidth=0.8)
+        panel.set_yticks(range(len(names)), names)
+        panel.invert_yaxis()
+        panel.set_xlabel(label)
+        panel.grid(axis="x", alpha=0.25)
+        if len(series) > 1:
+            _legend(figure, panel)
+
+    return draw(plot, 9, 1.2 + (0.18 + 0.12 * len(series)) * max(len(names), 1))
