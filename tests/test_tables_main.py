@@ -7,13 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from mgsr.errors import MgsrError
-from mgsr.tables import components, main_table, paper
+from mgsr.tables import main_table, paper, registry, scores
 from mgsr.tables.cells import load_cells
-from mgsr.tables.render import latex, markdown, number
+from mgsr.tables.render import Bold, latex, markdown, number
+from mgsr.tables.statistics import Comparison, Spread, compare, mean_and_deviations
 from tests import results_tree
 
 
@@ -29,7 +31,7 @@ def _edit(path: Path, change: Any) -> None:
 
 
 def test_table1_numbers(cells_path: Path, tmp_path: Path) -> None:
-    main_table.write(cells_path, tmp_path / "tables")
+    registry.write(cells_path, tmp_path / "tables")
     frame: Any = pd.read_csv(tmp_path / "tables/table1.csv").set_index(["protocol", "method"])
     assert list(frame.index.unique("protocol")) == ["published", "plain"]
     assert list(frame.loc["plain"].index) == ["teacher", "sft", "distillm", "mgsr", "floor"]
@@ -40,17 +42,19 @@ def test_table1_numbers(cells_path: Path, tmp_path: Path) -> None:
     assert mgsr["training_seconds"] == 25.0 and list(frame.columns[-2:]) == ["training_seconds", "evaluation_seconds"]
     assert pd.isna(frame.loc["plain", "teacher"]["dolly_training_deviation"])
     assert frame.loc["published", "floor"]["dolly_mean"] == results_tree.FLOOR_LEVEL
-    assert not [name for name in frame.columns if name.endswith("_paper")]
+    printed = [name for name in frame.columns if name.endswith(("_paper", "_difference"))]
+    assert len(printed) == 2 * 3 and frame[printed].isna().all().all()
     assert "n/a" in (tmp_path / "tables/table1.csv").read_text()
 
 
 def test_table1_markdown(cells_path: Path, tmp_path: Path) -> None:
-    main_table.write(cells_path, tmp_path)
+    registry.write(cells_path, tmp_path)
     text = (tmp_path / "table1.md").read_text()
-    assert "preset smoke" in text and "Tiny models rank no methods." in text and "**" not in text
-    assert "| MGSR | 55.00 ± 0.71 (1.41) | 55.00 ± 0.71 (1.41) | 55.00 ± 0.71 (1.41) | 0.50 |" in text
+    assert "preset smoke" in text and "Tiny models rank no methods." in text
+    assert "| MGSR | **55.00 ± 0.71 (1.41)** | **55.00 ± 0.71 (1.41)** | **55.00 ± 0.71 (1.41)** | 0.50 |" in text
+    assert text.count("**") == 2 * 3 * 2 and "[" not in text
     assert "| Teacher | 80.00 ± 0.71 (n/a)" in text
-    assert "| DistiLLM † |" in text and main_table.MARK_NOTE in text
+    assert "| DistiLLM † |" in text and scores.MARK_NOTE in text
     assert f"| {main_table.FLOOR_TITLE} | 20.00" in text
     assert "tiny, plain: teacher − SFT on Dolly 30.00, 95 % interval 30.00 to 30.00 (excludes 0;" in text
     assert "tiny, plain: teacher − floor on Dolly 60.00" in text
@@ -58,10 +62,10 @@ def test_table1_markdown(cells_path: Path, tmp_path: Path) -> None:
 
 
 def test_table1_bytes_do_not_depend_on_timings(cells_path: Path, tmp_path: Path) -> None:
-    main_table.write(cells_path, tmp_path / "first")
+    registry.write(cells_path, tmp_path / "first")
     for card in cells_path.parent.glob("runs/*/card.json"):
         _edit(card, lambda value: value["timings"].update(total=99.9))
-    main_table.write(cells_path, tmp_path / "second")
+    registry.write(cells_path, tmp_path / "second")
     for name in ("table1.md", "table1.tex"):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
     frames: Any = [pd.read_csv(tmp_path / folder / "table1.csv") for folder in ("first", "second")]
@@ -70,21 +74,105 @@ def test_table1_bytes_do_not_depend_on_timings(cells_path: Path, tmp_path: Path)
     pd.testing.assert_frame_equal(*(frame.drop(columns=timed) for frame in frames))
 
 
-def test_paper_numbers_only_in_the_papers_preset(tmp_path: Path) -> None:
+def test_paper_numbers_stand_beside_the_families_it_names(tmp_path: Path) -> None:
     cells = load_cells(results_tree.build(tmp_path, preset="paper", family="GPT2"))
-    frame: Any = main_table.build_table1(cells).set_index(["protocol", "method"])
-    assert (
-        frame.loc[("plain", "mgsr"), "dolly_paper"] == 26.5614 and frame.loc[("plain", "teacher"), "average_paper"] == 22.5575
-    )
+    frame: Any = main_table.build(cells).set_index(["protocol", "method"])
+    mgsr = frame.loc[("plain", "mgsr")]
+    assert mgsr["dolly_paper"] == 26.5614 and mgsr["dolly_difference"] == pytest.approx(55 - 26.5614)
+    assert frame.loc[("plain", "teacher"), "average_paper"] == 22.5575
     assert pd.isna(frame.loc[("plain", "floor"), "dolly_paper"])
     text = markdown(main_table.document(cells))
-    assert "[26.56]" in text and "probably a slip" in text and "28.7513" in text
+    assert "[26.56; 28.44]" in text and "probably a slip" in text and "28.7513" in text
 
 
-def test_long_form(cells_path: Path) -> None:
-    long = main_table.build_long(load_cells(cells_path))
-    assert len(long) == 2 * 5 * 3 and set(long["set"]) == {*results_tree.SETS, "average"}
-    assert long["mean"].dtype == "float64"
+def test_differences_to_the_best_baseline(cells_path: Path) -> None:
+    """DistiLLM is the best baseline everywhere; MGSR and the other baseline are compared with it, the teacher is not."""
+    frame: Any = main_table.build(load_cells(cells_path)).set_index(["protocol", "method"]).loc["plain"]
+    assert set(frame["dolly_best_baseline"]) == set(frame["average_best_baseline"]) == {"distillm"}
+    for name in ("dolly", "self_instruct", "average"):
+        column = f"{name}_minus_best_baseline"
+        assert frame.loc["mgsr", column] == pytest.approx(3.0) and frame.loc["sft", column] == pytest.approx(-2.0)
+        assert frame.loc[["teacher", "distillm", "floor"], column].isna().all()
+        assert frame.loc["mgsr", f"{column}_low"] == pytest.approx(3.0)  # the same on every prompt and seed
+        assert frame.loc["mgsr", f"{column}_p"] < 0.001
+    single, holms = (frame.loc["mgsr", f"{name}_minus_best_baseline_p"] for name in ("average", "dolly"))
+    assert holms == pytest.approx(2 * single, rel=1e-6)  # two sets; all but one in 10,000 sign patterns are below
+    text = markdown(main_table.document(load_cells(cells_path)))
+    assert "| best baseline | DistiLLM | DistiLLM | DistiLLM |" in text
+    assert "| MGSR | 3.00 (3.00 to 3.00; p < 0.001) |" in text and "| Teacher | 25" not in text
+
+
+def _noisy(shift: float) -> dict[str, dict[str, Any]]:
+    """MGSR above DistiLLM by `shift` on average, though not on each prompt."""
+    methods = {name: dict(facts) for name, facts in results_tree.METHODS.items()}
+    methods["mgsr"] |= {"level": methods["distillm"]["level"] + shift, "spread": 2.0}
+    return methods
+
+
+def test_ties_are_marked_and_never_bold(tmp_path: Path) -> None:
+    cells = load_cells(results_tree.build(tmp_path, methods=_noisy(0.2), seeds=(10,)))
+    frame: Any = main_table.build(cells).set_index(["protocol", "method"]).loc["plain"]
+    assert frame.loc["mgsr", "dolly_mark"] == frame.loc["distillm", "dolly_mark"] == "tie"
+    assert frame.loc["sft", "dolly_mark"] == "" == frame.loc["teacher", "dolly_mark"]
+    assert frame.loc["mgsr", "dolly_minus_best_baseline_p"] > 0.05
+    decide = frame.loc["mgsr", "dolly_minus_best_baseline_rows_to_decide"]
+    slope = 3 * np.linspace(-1, 1, results_tree.PROMPTS)
+    assert decide == pytest.approx((2.8016 * slope.std(ddof=1) / 0.2) ** 2, rel=0.01)
+    text = markdown(main_table.document(cells))
+    assert "**" not in text and "| MGSR | 51.20 ± 0.71 (n/a) = |" in text and scores.ONE_SEED_NOTE in text
+    assert re.search(r"\| MGSR \| 0.20 \(.*; p 0\.\d+\) = \|", text)
+
+
+def test_no_effect_is_bold_as_often_as_the_level_says() -> None:
+    """Six equal rows, many times over: the highest is rarely above every other."""
+    generator, bold = np.random.default_rng(1), 0
+    for _ in range(200):
+        groups = [_Scores(str(i), {"dolly": generator.normal(30, 5, 60)}) for i in range(6)]
+        bold += "best" in scores.best_and_tied(groups, ("dolly",), ("dolly",), "plain").values()  # type: ignore[arg-type]
+    assert bold <= 0.05 * 200
+    groups = [_Scores(str(i), {"dolly": generator.normal(30 + 4 * (i == 2), 5, 60)}) for i in range(6)]
+    marks = scores.best_and_tied(groups, ("dolly",), ("dolly",), "plain")  # type: ignore[arg-type]
+    assert marks == {("2", "dolly"): "best"}
+
+
+class _Scores:
+    """A group as far as `best_and_tied` needs one: a score a prompt."""
+
+    def __init__(self, method: str, rows: dict[str, Any]) -> None:
+        self.method, self.rows = method, rows
+
+    def spreads(self, sets: tuple[str, ...], protocol: str) -> dict[str, Spread]:
+        return {name: mean_and_deviations([[self.rows[name].mean()]]) for name in sets}
+
+    def compare(self, other: _Scores, sets: tuple[str, ...], protocol: str) -> Comparison:
+        return compare([(self.rows[name] - other.rows[name])[None] for name in sets], resamples=400)
+
+
+def test_a_checkpoint_is_compared_and_never_bold(tmp_path: Path) -> None:
+    methods = {name: dict(facts) for name, facts in results_tree.METHODS.items()}
+    methods["released"] = {
+        "title": "MiniLLM, released",
+        "role": "checkpoint",
+        "level": 70.0,
+        "policy": "dataset",
+        "share": None,
+    }
+    path = results_tree.build(tmp_path, methods=methods, seeds=(10,))
+    _edit(
+        tmp_path / "runs/released10/card.json", lambda card: card.update(validation={"step": 0, "loss": None, "rouge_l": None})
+    )
+    frame: Any = main_table.build(load_cells(path)).set_index(["protocol", "method"]).loc["plain"]
+    assert frame.loc["released", "dolly_mean"] == 69.0 and frame.loc["released", "dolly_mark"] == ""
+    assert frame.loc["mgsr", "dolly_mark"] == "best" and frame.loc["released", "dolly_minus_best_baseline"] == pytest.approx(18)
+
+
+def test_other_groups_numbers_on_request(tmp_path: Path) -> None:
+    for family, found in (("GPT2", True), ("tiny", False)):
+        path = results_tree.build(tmp_path / family, family=family, other_groups=True)
+        text = markdown(registry.DOCUMENTS["table1"](load_cells(path)))
+        assert ("| MiniLLM Table 1 | GPT2 | 1.5B → 0.1B | MiniLLM | 24.60 | 13.20 |" in text) == found
+        assert "loss only" not in text
+    assert "other groups" not in markdown(registry.DOCUMENTS["table1"](load_cells(results_tree.build(tmp_path / "no"))))
 
 
 def test_long_prompts_that_the_floor_kept_are_left_out(cells_path: Path, tmp_path: Path) -> None:
@@ -129,31 +217,21 @@ def test_missing_score_and_uneven_decoding_seeds(cells_path: Path) -> None:
     summary = cells_path.parent / "evaluations/e-mgsr20/summary.json"
     _edit(summary, lambda value: value.update(scores=value["scores"][1:]))
     with pytest.raises(MgsrError, match="decoding seeds"):
-        main_table.build_table1(load_cells(cells_path))
+        main_table.build(load_cells(cells_path))
     _edit(summary, lambda value: value.update(scores=[]))
     with pytest.raises(MgsrError, match="no score of set dolly"):
-        main_table.build_table1(load_cells(cells_path))
-
-
-def test_table2(tmp_path: Path) -> None:
-    path = results_tree.build(tmp_path / "results", table="table2", preset="paper", family="OPT")
-    components.write(path, tmp_path)
-    frame: Any = pd.read_csv(tmp_path / "table2.csv").set_index(["protocol", "method"])
-    mgsr = frame.loc["plain", "mgsr"]
-    assert mgsr[["scrg", "dac_kl", "span"]].all() and not frame.loc["plain", "distillm"][["scrg", "dac_kl", "span"]].any()
-    assert mgsr["dolly_validation_mean"] == 60.0 and mgsr["dolly_validation_paper"] == 31.2575
-    assert mgsr["self_instruct_paper"] == 17.3016
-    text = (tmp_path / "table2.md").read_text()
-    assert "| ✓ | ✓ | ✓ | MGSR | 60.00 ± n/a (1.41) [31.26] |" in text and "| – | – | – | DistiLLM † |" in text
-    assert "Table 2 were not readable" in text
-    with pytest.raises(MgsrError, match="not table1"):
-        main_table.write(path, tmp_path)
+        main_table.build(load_cells(cells_path))
 
 
 def test_latex_is_escaped(cells_path: Path) -> None:
     text = latex(main_table.document(load_cells(cells_path)), "table1")
     assert r"$\pm$" in text and r"DistiLLM $^\dagger$" in text and "±" not in text and "%" not in text.replace(r"\%", "")[1:]
-    assert text.count(r"\begin{tabular}") == 2 and not re.search(r"(?<!\\)_", text)
+    assert r"& \textbf{55.00 $\pm$ 0.71 (1.41)} &" in text and "**" not in text
+    assert text.count(r"\begin{tabular}") == 4 and not re.search(r"(?<!\\)_", text)
+
+
+def test_bold_text_is_text() -> None:
+    assert Bold("1.0") == "1.0" and f"{Bold('1.0')} =" == "1.0 ="
 
 
 def test_numbers() -> None:
@@ -162,14 +240,13 @@ def test_numbers() -> None:
 
 def test_paper_tables() -> None:
     table = paper.table1()
-    assert len(table) == 36 and {family for family, _ in table} == {"LLaMA2", "OpenLLaMA2", "OPT", "GPT2"}
-    assert paper.table2()["OPT", True, True, False]["dolly"] == 26.9012
+    assert len(table) == 36 and {family for family, _ in table} == set(paper.FAMILIES)
     assert (paper.FOLDER / "README.md").is_file() and len(list(paper.FOLDER.glob("*.csv"))) == 9
 
 
 def test_tables_import_nothing_heavy() -> None:
     code = (
-        "import sys, mgsr.tables.components, mgsr.tables.tracking;"
+        "import sys, mgsr.tables.registry, mgsr.tables.tracking;"
         "sys.exit(' '.join({'torch', 'transformers', 'mlflow', 'matplotlib', 'datasets'} & sys.modules.keys()) or None)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
