@@ -90,20 +90,20 @@ def test_components_are_ticked_from_the_runs(tmp_path: Path) -> None:
 
 def test_a_table_without_the_whole_method_compares_nothing(tmp_path: Path) -> None:
     methods = {name: facts for name, facts in _methods("table3b").items() if name != "mgsr"}
-    text = markdown(ablations.document(load_cells(results_tree.build(tmp_path, table="table3b", methods=methods))))
+    text = markdown(registry.document(load_cells(results_tree.build(tmp_path, table="table3b", methods=methods))))
     assert "difference to MGSR" not in text and "| mgsr_target_only |" in text
 
 
 def test_losses_of_other_groups_on_request(tmp_path: Path) -> None:
     path = results_tree.build(tmp_path, table="table3c", family="GPT2", methods=_methods("table3c"), other_groups=True)
-    text = markdown(registry.DOCUMENTS["table3c"](load_cells(path)))
+    text = markdown(registry.document(load_cells(path)))
     assert "| WASD Table 2 | GPT2 | 1.5B → 0.1B | tvd | 24.08 |" in text and "full method" not in text
 
 
 def test_an_unknown_table_is_named(tmp_path: Path) -> None:
     with pytest.raises(MgsrError, match="for sensitivity"):
         registry.write(results_tree.build(tmp_path, table="sensitivity"), tmp_path)
-    assert set(registry.DOCUMENTS) == set(registry.FRAMES) == set(TABLES)
+    assert set(registry.DOCUMENTS) == set(registry.TABLES) == set(TABLES)
 
 
 # --- Table 4a ---------------------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def test_exposure_bias_of_one_seed_has_its_interval_and_the_papers_number(tmp_pa
     frame: Any = exposure.build(load_cells(path)).set_index("length")
     assert frame.loc[50, "excess_error_paper"] == 4 and frame.loc[50, "excess_error_difference"] == pytest.approx(1.4)
     assert frame.loc[100, "excess_error_low"] == 1.0 and frame.loc[100, "excess_error_high"] == 12.0
-    text = markdown(exposure.document(load_cells(path)))
+    text = markdown(registry.document(load_cells(path)))
     assert "5.4 (0.0 to 9.0) [4; 1.4], running" in text and exposure.PAIR_NOTE in text
 
 
@@ -168,4 +168,4 @@ def test_a_checkpoint_has_no_speed(tmp_path: Path) -> None:
     path = results_tree.build(tmp_path, table="table4b", methods={"sft": results_tree.METHODS["sft"]}, seeds=(10,))
     cells = load_cells(path)
     cells.cells[0].card.update(timings={"total": 1.0}, examples_per_second=None, peak_memory_bytes=None)
-    assert "| SFT | n/a | n/a | n/a | n/a | n/a | n/a | n/a | n/a | n/a |" in markdown(efficiency.document(cells))
+    assert "| SFT | n/a | n/a | n/a | n/a | n/a | n/a | n/a | n/a | n/a |" in markdown(registry.document(cells))

@@ -81,7 +81,7 @@ def test_paper_numbers_stand_beside_the_families_it_names(tmp_path: Path) -> Non
     assert mgsr["dolly_paper"] == 26.5614 and mgsr["dolly_difference"] == pytest.approx(55 - 26.5614)
     assert frame.loc[("plain", "teacher"), "average_paper"] == 22.5575
     assert pd.isna(frame.loc[("plain", "floor"), "dolly_paper"])
-    text = markdown(main_table.document(cells))
+    text = markdown(registry.document(cells))
     assert "[26.56; 28.44]" in text and "probably a slip" in text and "28.7513" in text
 
 
@@ -97,7 +97,7 @@ def test_differences_to_the_best_baseline(cells_path: Path) -> None:
         assert frame.loc["mgsr", f"{column}_p"] < 0.001
     single, holms = (frame.loc["mgsr", f"{name}_minus_best_baseline_p"] for name in ("average", "dolly"))
     assert holms == pytest.approx(2 * single, rel=1e-6)  # two sets; all but one in 10,000 sign patterns are below
-    text = markdown(main_table.document(load_cells(cells_path)))
+    text = markdown(registry.document(load_cells(cells_path)))
     assert "| best baseline | DistiLLM | DistiLLM | DistiLLM |" in text
     assert "| MGSR | 3.00 (3.00 to 3.00; p < 0.001) |" in text and "| Teacher | 25" not in text
 
@@ -118,7 +118,7 @@ def test_ties_are_marked_and_never_bold(tmp_path: Path) -> None:
     decide = frame.loc["mgsr", "dolly_minus_best_baseline_rows_to_decide"]
     slope = 3 * np.linspace(-1, 1, results_tree.PROMPTS)
     assert decide == pytest.approx((2.8016 * slope.std(ddof=1) / 0.2) ** 2, rel=0.01)
-    text = markdown(main_table.document(cells))
+    text = markdown(registry.document(cells))
     assert "**" not in text and "| MGSR | 51.20 ± 0.71 (n/a) = |" in text and scores.ONE_SEED_NOTE in text
     assert re.search(r"\| MGSR \| 0.20 \(.*; p 0\.\d+\) = \|", text)
 
@@ -169,10 +169,10 @@ def test_a_checkpoint_is_compared_and_never_bold(tmp_path: Path) -> None:
 def test_other_groups_numbers_on_request(tmp_path: Path) -> None:
     for family, found in (("GPT2", True), ("tiny", False)):
         path = results_tree.build(tmp_path / family, family=family, other_groups=True)
-        text = markdown(registry.DOCUMENTS["table1"](load_cells(path)))
+        text = markdown(registry.document(load_cells(path)))
         assert ("| MiniLLM Table 1 | GPT2 | 1.5B → 0.1B | MiniLLM | 24.60 | 13.20 |" in text) == found
         assert "loss only" not in text
-    assert "other groups" not in markdown(registry.DOCUMENTS["table1"](load_cells(results_tree.build(tmp_path / "no"))))
+    assert "other groups" not in markdown(registry.document(load_cells(results_tree.build(tmp_path / "no"))))
 
 
 def test_long_prompts_that_the_floor_kept_are_left_out(cells_path: Path, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_missing_score_and_uneven_decoding_seeds(cells_path: Path) -> None:
 
 
 def test_latex_is_escaped(cells_path: Path) -> None:
-    text = latex(main_table.document(load_cells(cells_path)), "table1")
+    text = latex(registry.document(load_cells(cells_path)), "table1")
     assert r"$\pm$" in text and r"DistiLLM $^\dagger$" in text and "±" not in text and "%" not in text.replace(r"\%", "")[1:]
     assert r"& \textbf{55.00 $\pm$ 0.71 (1.41)} &" in text and "**" not in text
     assert text.count(r"\begin{tabular}") == 4 and not re.search(r"(?<!\\)_", text)

@@ -100,8 +100,9 @@ def build(cells: Cells) -> pd.DataFrame:
     return typed(lines)
 
 
-def document(cells: Cells) -> Document:
-    ablation, frame, several = ABLATIONS[cells.table], build(cells), len(cells.families) > 1
+def describe(cells: Cells, frame: pd.DataFrame) -> Document:
+    """The table that `build` made, as people read it."""
+    ablation, several = ABLATIONS[cells.table], len(cells.families) > 1
     lead = ("family",) if several else ()
     ticks = tuple(COMPONENTS.values()) if ablation.ticks else ()
     header = (*lead, *ticks, "method", *(SET_TITLES.get(name, name) for name in ablation.columns))

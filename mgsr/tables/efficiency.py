@@ -82,8 +82,9 @@ def _percent(share: float) -> str:
     return number(share * 100, 0) if not pd.isna(share) else number(None)
 
 
-def document(cells: Cells) -> Document:
-    frame, several = build(cells), len(cells.families) > 1
+def describe(cells: Cells, frame: pd.DataFrame) -> Document:
+    """The table that `build` made, as people read it."""
+    several = len(cells.families) > 1
     header = (*(["family"] if several else []), "method", "examples a second", "batches of 4 a second")
     header += (*(f"{stage} %" for stage in STAGES), "peak memory GiB", *(f"average, {name}" for name in cells.protocols))
     rows = tuple(

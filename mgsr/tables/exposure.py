@@ -75,8 +75,9 @@ def _text(line: Any) -> str:
     return f"{text}, running {number(line['running_student'])} ({number(line['running_teacher'])})"
 
 
-def document(cells: Cells) -> Document:
-    frame, several = build(cells), len(cells.families) > 1
+def describe(cells: Cells, frame: pd.DataFrame) -> Document:
+    """The table that `build` made, as people read it."""
+    several = len(cells.families) > 1
     lengths = list(dict.fromkeys(frame["length"].astype(int)))
     rows = []
     for _, part in frame.groupby(["family", "method"], sort=False):

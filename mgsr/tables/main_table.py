@@ -95,8 +95,9 @@ def _floor_line(cells: Cells, like: dict[str, Any]) -> dict[str, Any]:
     return line
 
 
-def document(cells: Cells) -> Document:
-    frame, several = build(cells), len(cells.families) > 1
+def describe(cells: Cells, frame: pd.DataFrame) -> Document:
+    """The table that `build` made, as people read it."""
+    several = len(cells.families) > 1
     columns, lead = [*cells.sets, AVERAGE], ("family",) if several else ()
     titles = tuple(SET_TITLES.get(name, name) for name in columns)
     blocks = []

@@ -12,31 +12,35 @@ from mgsr.tables import ablations, efficiency, exposure, main_table
 from mgsr.tables.cells import Cells, load_cells
 from mgsr.tables.render import Document, write_table
 
-FRAMES: dict[str, Callable[[Cells], pd.DataFrame]] = {
-    "table1": main_table.build,
-    "table2": ablations.build,
-    "table3a": ablations.build,
-    "table3b": ablations.build,
-    "table3c": ablations.build,
-    "table4a": exposure.build,
-    "table4b": efficiency.build,
-    "table4c": ablations.build,
+Build = Callable[[Cells], pd.DataFrame]
+Describe = Callable[[Cells, pd.DataFrame], Document]
+
+TABLES: dict[str, tuple[Build, Describe]] = {
+    "table1": (main_table.build, main_table.describe),
+    "table2": (ablations.build, ablations.describe),
+    "table3a": (ablations.build, ablations.describe),
+    "table3b": (ablations.build, ablations.describe),
+    "table3c": (ablations.build, ablations.describe),
+    "table4a": (exposure.build, exposure.describe),
+    "table4b": (efficiency.build, efficiency.describe),
+    "table4c": (ablations.build, ablations.describe),
 }
-DOCUMENTS: dict[str, Callable[[Cells], Document]] = {
-    "table1": main_table.document,
-    "table2": ablations.document,
-    "table3a": ablations.document,
-    "table3b": ablations.document,
-    "table3c": ablations.document,
-    "table4a": exposure.document,
-    "table4b": efficiency.document,
-    "table4c": ablations.document,
-}
+
+
+def document(cells: Cells) -> Document:
+    """The table that these cells are for, as people read it."""
+    build, describe = TABLES[cells.table]
+    return describe(cells, build(cells))
+
+
+DOCUMENTS: dict[str, Callable[[Cells], Document]] = dict.fromkeys(TABLES, document)
 
 
 def write(cells_path: Path, folder: Path) -> None:
     """<table>.csv, .md and .tex of the table that a cells file is for."""
     cells = load_cells(cells_path)
-    if cells.table not in DOCUMENTS:
-        raise MgsrError(f"{cells_path} is for {cells.table}; tables are {', '.join(DOCUMENTS)}")
-    write_table(FRAMES[cells.table](cells), folder, cells.table, DOCUMENTS[cells.table](cells))
+    if cells.table not in TABLES:
+        raise MgsrError(f"{cells_path} is for {cells.table}; tables are {', '.join(TABLES)}")
+    build, describe = TABLES[cells.table]
+    frame = build(cells)
+    write_table(frame, folder, cells.table, describe(cells, frame))
