@@ -93,10 +93,11 @@ class Difference:
                     self.reference.title, interval.low, interval.high, self.p, interval.rows)  # fmt: skip
 
 
-def interval_text(value: float, low: float | None, high: float | None, digits: int = 2, unit: str = "") -> str:
-    sign = "+" if value > 0 else ""
+def interval_text(value: float, low: float | None, high: float | None, digits: int = 2, *, signed: bool = True) -> str:
+    """value (low to high); a difference has its sign."""
+    sign = "+" if signed and value > 0 else ""
     bounds = f" ({number(low, digits)} to {number(high, digits)})" if low is not None and high is not None else ""
-    return f"{sign}{number(value, digits)}{unit}{bounds}"
+    return f"{sign}{number(value, digits)}{bounds}"
 
 
 def by_method(cells: Cells, family: str) -> dict[str, Group]:

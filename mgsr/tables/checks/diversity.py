@@ -94,7 +94,9 @@ def diversity(cells: Cells) -> Check:
         for entry in part["summary"]:
             by_source.setdefault(entry["source"], {})[entry["measure"]] = entry
         for source, own in by_source.items():
-            rows.append((*lead, source, *(value_text(own[name], "mean") if name in own else MISSING for name in MEASURES)))
+            rows.append(
+                (*lead, source, *(value_text(own[name], "mean", signed=False) if name in own else MISSING for name in MEASURES))
+            )
             for name, entry in own.items():
                 if name != "words" and entry["mean"] is not None:
                     label = f"{family}: {name}" if several else name

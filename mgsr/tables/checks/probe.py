@@ -36,8 +36,8 @@ def side(entry: Mapping[str, Any]) -> int:
     return 0 if low is None or high is None else (low > 0) - (high < 0)
 
 
-def value_text(entry: Mapping[str, Any], value: str, scale: float = 1.0, digits: int = 2, unit: str = "") -> str:
+def value_text(entry: Mapping[str, Any], value: str, scale: float = 1.0, digits: int = 2, *, signed: bool = True) -> str:
     if entry[value] is None:
         return MISSING
     low, high = (None if entry[name] is None else scale * entry[name] for name in ("low", "high"))
-    return interval_text(scale * entry[value], low, high, digits, unit)
+    return interval_text(scale * entry[value], low, high, digits, signed=signed)

@@ -58,7 +58,7 @@ def span_priors(cells: Cells) -> Check:
             lines.append(probe_line(family, "span_term", entry["priors"], entry, "span_term", scope=scope))
             rows.append((*lead, entry["source"], entry["priors"], entry["category"], number(entry["spans_per_response"], 1),
                          number(entry["tokens_per_span"], 1), number(entry["covered"]), number(entry["one_token"]),
-                         value_text(entry, "span_term", digits=3)))  # fmt: skip
+                         value_text(entry, "span_term", digits=3, signed=False)))  # fmt: skip
             if entry["category"] == ALL and entry["span_term"] is not None:
                 label = f"{family}: {entry['source']}" if several else entry["source"]
                 series.setdefault(entry["priors"], {})[label] = (entry["span_term"], entry["low"], entry["high"])
@@ -82,15 +82,12 @@ def _span_sentences(summary: Sequence[Mapping[str, Any]], family: str) -> list[s
     kinds = [entry for entry in phrases if entry["source"] == "reference" and entry["category"] != ALL]
     known = sorted((entry for entry in kinds if entry["span_term"] is not None), key=lambda entry: float(entry["span_term"]))
     term = {entry["source"]: entry for entry in phrases if entry["category"] == ALL}
-    sources = "; ".join(f"{name} {value_text(term[name], 'span_term', digits=3)}" for name in term)
+    sources = "; ".join(f"{name} {value_text(term[name], 'span_term', digits=3, signed=False)}" for name in term)
     text = [f"{family}On references the priors cover: {'; '.join(shapes) or MISSING} of the tokens."]
+    category = ""
     if known:
         low, high = known[0], known[-1]
         apart = low["high"] is not None and high["low"] is not None and low["high"] < high["low"]
-        category = (
-            f"; by category from {low['category']} {value_text(low, 'span_term', digits=3)} to {high['category']} "
-            f"{value_text(high, 'span_term', digits=3)}{'' if apart else ', undecided'}"
-        )
-    else:
-        category = ""
+        least, most = (f"{entry['category']} {value_text(entry, 'span_term', digits=3, signed=False)}" for entry in (low, high))
+        category = f"; by category from {least} to {most}{'' if apart else ', undecided'}"
     return [*text, f"The span term of phrases: {sources or MISSING}{category}."]

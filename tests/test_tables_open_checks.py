@@ -1,0 +1,192 @@
+"""Open checks: planted effects stand in CSV, figure and sentences; what is undecided says so."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from mgsr.errors import MgsrError
+from mgsr.tables import open_checks
+from mgsr.tables.cells import AVERAGE
+from mgsr.tables.checks.check import Line
+from tests.planted_probe import PROMPTS, plant_probe, rate_bounds
+from tests.planted_runs import SETS, cells, plant, write
+
+
+def scores(level: float, seed: int, *, spread: float = 2.0, prompts: int = 80) -> dict[str, Any]:
+    shared, own = np.random.default_rng(3), np.random.default_rng(seed)
+    return {name: level + 6 * shared.standard_normal(prompts) + spread * own.standard_normal(prompts) for name in SETS}
+
+
+def variants(root: Path, levels: dict[str, float], *, family: str = "tiny", **more: Any) -> list[dict[str, Any]]:
+    return [
+        plant(root, name, scores(level, place), family=family, title=name.replace("_", " "), **more)
+        for place, (name, level) in enumerate(levels.items())
+    ]
+
+
+def answered(root: Path, check: str, rows: Any, **more: Any) -> tuple[pd.DataFrame, str]:
+    """The CSV and the Markdown; the figure is parsed."""
+    open_checks.write(write(root / f"{check}.cells.json", cells(check, rows, **more)), root / "a")
+    assert ET.parse(root / "a" / f"{check}.svg").getroot().tag.endswith("svg")
+    frame = pd.read_csv(root / "a" / f"{check}.csv", keep_default_na=False, na_values=["n/a"])
+    assert list(frame.columns) == list(Line.__dataclass_fields__)
+    text = (root / "a" / f"{check}.md").read_text()
+    assert f"({check}.svg)" in text and "Tiny models rank no methods." in text
+    return frame, text
+
+
+def answer(text: str) -> str:
+    """The sentences, which stand before the figure."""
+    return text.split("\n\n")[1]
+
+
+def one(frame: pd.DataFrame, **where: Any) -> dict[Any, Any]:
+    for column, value in where.items():
+        frame = frame[frame[column] == value]
+    assert len(frame) == 1, frame
+    return dict(frame.to_dict("records")[0])
+
+
+LEVELS = {"mgsr": 50.0, "mgsr_better": 53.0, "mgsr_worse": 46.0, "mgsr_same": 50.0}
+
+
+def test_sensitivity_tells_planted_effects_from_none(tmp_path: Path) -> None:
+    frame, text = answered(tmp_path, "sensitivity", variants(tmp_path, LEVELS))
+    lines = {
+        name: one(frame, measure="rouge_l_difference", subject=f"mgsr {name}", protocol="plain", scope=AVERAGE)
+        for name in ("better", "worse", "same")
+    }
+    assert lines["better"]["low"] > 0 > lines["worse"]["high"] and lines["better"]["p"] < 0.05
+    assert lines["same"]["low"] < 0 < lines["same"]["high"] and lines["same"]["p"] > 0.05
+    assert lines["better"]["prompts"] == 160 and lines["better"]["against"] == "mgsr"
+    assert "Of 3 variants 1 are above MGSR, 1 below, 1 undecided" in answer(text)
+    assert "mgsr worse -" in answer(text) and "held-out forward KL" in answer(text)
+    seen = float(answer(text).split("difference of about ")[1].split(" ")[0])
+    spread = (
+        np.sqrt(2) * 2.0 * np.sqrt(1 / 160)
+    )  # of the average of two sets of 80 prompts, each difference of deviation 2 sqrt 2
+    assert seen == pytest.approx(2.8 * spread, rel=0.15)
+
+
+def test_the_same_cells_give_the_same_bytes(tmp_path: Path) -> None:
+    rows = [plant(tmp_path, name, scores(level, 0), protocols=["plain"]) for name, level in LEVELS.items()]
+    path = write(tmp_path / "x.json", cells("sensitivity", rows))
+    for folder in ("a", "b"):
+        open_checks.write(path, tmp_path / folder)
+    for kind in ("csv", "md", "svg"):
+        assert len({(tmp_path / folder / f"sensitivity.{kind}").read_bytes() for folder in ("a", "b")}) == 1
+
+
+def test_the_average_agrees_with_a_t_test(tmp_path: Path) -> None:
+    """One set only, so that the average is that set's mean."""
+    rows = [plant(tmp_path, name, {"dolly": scores(level, i)["dolly"]}) for i, (name, level) in enumerate(LEVELS.items())]
+    frame, _ = answered(tmp_path, "sensitivity", rows, sets=["dolly"])
+    line = one(frame, measure="rouge_l_difference", subject="mgsr_better", protocol="plain", scope=AVERAGE)
+    values = scores(53.0, 1)["dolly"] - scores(50.0, 0)["dolly"]
+    expected = stats.ttest_1samp(values, 0.0).confidence_interval()
+    assert (line["low"], line["high"]) == pytest.approx((expected.low, expected.high), abs=0.06)
+
+
+def test_clipping_range_by_test_set_and_speed(tmp_path: Path) -> None:
+    """The learned band is within 5 % of its best at step 20, the fixed ones at 10 and 40."""
+    rises = {
+        "mgsr": [(10, 20.0, 3.0), (20, 29.0, 2.0), (40, 30.0, 2.5)],
+        "mgsr_fixed": [(10, 30.0, 1.0), (20, 29.0, 2.0), (40, 20.0, 3.0)],
+        "mgsr_rank": [(10, 1.0, 3.0), (20, 2.0, 2.0), (40, 30.0, 1.0)],
+    }
+    rows = []
+    for place, (name, curve) in enumerate(rises.items()):
+        lines = [{"kind": "validation", "step": step, "rouge_l": score, "loss": loss} for step, score, loss in curve]
+        planted = scores(50.0, place)
+        planted["dolly"] = planted["dolly"] + (4.0 if name == "mgsr_fixed" else 0.0)
+        rows.append(plant(tmp_path, name, planted, title=name.replace("_", " "), metrics=lines))
+    frame, text = answered(tmp_path, "clipping_range", rows)
+    reached = frame[frame["measure"] == "step_of_95_percent_of_best_rouge_l"].set_index("subject")["value"].to_dict()
+    lowest = frame[frame["measure"] == "step_of_lowest_loss"].set_index("subject")["value"].to_dict()
+    assert reached == {"mgsr": 20, "mgsr fixed": 10, "mgsr rank": 40}
+    assert lowest == {"mgsr": 20, "mgsr fixed": 10, "mgsr rank": 40}
+    assert "1 of 4 differences are decided (mgsr fixed on Dolly)" in answer(text)
+    assert "learned band at step 20, the other ranges at steps 10 to 40" in answer(text)
+    assert "the best range that is not learned, mgsr fixed, minus the learned band: +" in answer(text).lower()
+
+
+def test_small_students_by_size(tmp_path: Path) -> None:
+    rows = []
+    for family, parameters, gain in (("large", 2_000_000, 1.0), ("small", 1_000, 6.0)):
+        levels = {"sft": 40.0, "mgsr_without_scrg": 40.0, "mgsr": 40.0 + gain}
+        rows += variants(tmp_path, levels, family=family, parameters=parameters)
+    frame, text = answered(tmp_path, "small_students", rows)
+    line = one(frame, measure="rouge_l_difference", family="small", against="sft", protocol="plain")
+    assert line["value"] == pytest.approx(6.0, abs=0.6) and line["low"] > 0
+    assert "gain is decided for 2 of 2 students" in answer(text) and "larger for the small one" in answer(text)
+    assert text.index("| small | 1,000 |") < text.index("| large | 2,000,000 |")
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return {"tiny": str(plant_probe(tmp_path_factory.mktemp("probes") / "probe.json"))}
+
+
+def test_injected_errors(tmp_path: Path, probe: dict[str, str]) -> None:
+    frame, text = answered(tmp_path, "injected_errors", [], probe=probe)
+    found = one(frame, measure="rate_minus_twin_rate", subject="teacher_nll", scope="drift, at")
+    values = np.array([float(i % 5 != 0) - float(i % 5 == 1) for i in range(PROMPTS)])
+    low, high = rate_bounds(values)
+    assert found["value"] == pytest.approx(values.mean(), abs=1e-5) and found["prompts"] == PROMPTS
+    assert (found["low"], found["high"]) == pytest.approx((low, high), abs=0.02)
+    lost = one(frame, measure="rate_minus_twin_rate", subject="kl_student_teacher", scope="drift, at")
+    assert lost["low"] < 0 < lost["high"]
+    gain = one(frame, measure="gain", subject="rouge_l", scope="repetition, at_error")
+    assert gain["value"] == pytest.approx(np.mean([5 + i % 2 - i % 3 for i in range(PROMPTS)]), abs=1e-5)
+    assert set(frame[frame["measure"] == "prompts_without_this_error"]["value"]) == {3}
+    printed, best, helped = answer(text).split(". ")
+    assert printed.count("(undecided)") == 3 and "undecided" not in best and best.count("teacher_nll +60.0") == 3
+    assert helped.count("at k +") == 3 and helped.count("at its choice 0.00 (0.00 to 0.00) (undecided)") == 3
+
+
+def test_span_priors(tmp_path: Path, probe: dict[str, str]) -> None:
+    rows = variants(tmp_path, {"mgsr": 50.0, "mgsr_span_fixed": 45.0, "mgsr_span_sentences": 50.0})
+    frame, text = answered(tmp_path, "span_priors", rows, probe=probe)
+    assert "Of 2 variants 0 are above phrases, 1 below, 1 undecided" in answer(text)
+    term = one(frame, measure="span_term", subject="phrases", scope="reference, poem")
+    assert term["value"] == pytest.approx(np.mean([0.3 + 0.01 * (i % 7) for i in range(1, PROMPTS, 2)]), abs=1e-5)
+    covered = one(frame, measure="covered", subject="fixed", scope="scrg, all")
+    assert covered["value"] == 0.8
+    assert "phrases 4.0 tokens a span and 80 %" in answer(text) and "from qa 0.129 (" in answer(text)
+    assert "undecided" not in answer(text).rpartition("by category")[2]
+
+
+def test_diversity(tmp_path: Path, probe: dict[str, str]) -> None:
+    """MGSR's answers say everything twice; the rollouts of the probe lose variety too."""
+    varied = [f"a{i} b{i} c{i} d{i} e{i} f{i}" for i in range(11)]
+    repeated = [f"{' '.join(text.split()[:5])} {' '.join(text.split()[:5])}" for text in varied]
+    rows = [
+        plant(tmp_path, "mgsr_without_scrg", scores(50.0, 0), title="unrevised", texts=varied),
+        plant(tmp_path, "mgsr", scores(50.0, 1), title="MGSR", texts=repeated),
+        plant(tmp_path, "mgsr_five_passes", scores(50.0, 2), title="five", texts=varied),
+    ]
+    frame, text = answered(tmp_path, "diversity", rows, probe=probe)
+    line = one(frame, measure="answers_repetition_difference", subject="MGSR", protocol="plain")
+    assert line["value"] == pytest.approx(2 / 7, abs=1e-5)  # 7 four-grams, of which the last two came before
+    assert one(frame, measure="answers_repetition_difference", subject="five", protocol="plain")["value"] == 0
+    assert one(frame, measure="repetition_difference", subject="scrg")["low"] > 0.25
+    assert "repetition +0.305" in answer(text) and "distinct_1 0.000 (0.000 to 0.000) (undecided)" in answer(text)
+    assert "5 of 10 differences to MGSR without SCRG exclude 0" in answer(text)
+
+
+def test_a_check_that_does_not_exist(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.json", cells("table1", variants(tmp_path, {"mgsr": 1.0})))
+    with pytest.raises(MgsrError, match="no open check 'table1'"):
+        open_checks.write(path, tmp_path)
+
+
+def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
+    _, text = answered(tmp_path, "sensitivity", variants(tmp_path, {"mgsr": 50.0}))
+    assert "No variant was compared" in answer(text)
