@@ -66,7 +66,7 @@ def learning_rate_at(step: int, spec: RunSpec) -> float:
 
 
 def peak_memory(device: torch.device, before: int) -> int:
-    """Bytes: the most that torch held on the GPU, or else the process; `before`, what it was before a resume, where that is more."""
+    """Bytes: the most that torch held on the GPU, or else the process; at least `before`, the figure of before a resume."""
     if device.type == "cuda":
         return max(before, torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024

@@ -1,0 +1,316 @@
+"""What each policy's steps train on, seen from the trainer."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mgsr.config.schema import RunSpec
+from mgsr.errors import MgsrError
+from mgsr.models.heads import split
+from mgsr.models.loading import load_model
+from mgsr.rollouts.sampler import Decoding, Prompt, generate
+from mgsr.rollouts.sequence import Sequence
+from mgsr.storage import read_json
+from mgsr.training import rollouts as rollouts_module
+from mgsr.training import run as run_module
+from mgsr.training.distributed import World
+from mgsr.training.rollouts import Rollouts
+from mgsr.training.run import Trainer, train
+from mgsr.training.step import StepSequences
+from tests.training_support import DATA, MGSR, SCRG_MIXED, make_root, metrics, run_spec
+
+ALONE = World(0, 1, torch.device("cpu"))
+TEACHER = {"policy": "teacher"}
+SEQKD = {"sft_weight": 1.0, "distillation": {"name": "cross_entropy"}}
+FORWARD = {"sft_weight": 0.0, "distillation": {"name": "forward_kl"}}
+STEPS = 14  # 24 examples in batches of 4: an epoch is 6 steps
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_root(tmp_path_factory.mktemp("results"))
+
+
+def trainer(root: Path, spec: RunSpec, world: World = ALONE) -> Trainer:
+    return Trainer("watched", spec, root, world)
+
+
+def steps(trainer: Trainer, first: int, last: int) -> list[StepSequences]:
+    return [trainer.source.step(step)[0] for step in range(first, last + 1)]
+
+
+def written(root: Path, folder: str, prompts: list[Prompt], visits: list[int], purpose: str) -> list[tuple[int, ...]]:
+    """What the model of a folder writes to each prompt, one at a time."""
+    model = load_model(root / folder)
+    texts = []
+    for prompt, visit in zip(prompts, visits, strict=True):
+        (sequence,) = generate(
+            split(model), [prompt], Decoding(10, 128), seed=10, purpose=purpose, visit=visit, eos_id=model.config.eos_token_id,
+            pad_id=model.config.pad_token_id, vocabulary=model.config.vocab_size, batch=1,
+        )  # fmt: skip
+        texts.append(sequence.response_ids)
+    return texts
+
+
+# --- the teacher's text -----------------------------------------------------------------------------------------------
+
+
+def test_pitfall_16_seqkd_trains_on_the_teachers_own_text(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    targets: list[tuple[StepSequences, list[int], list[int]]] = []
+    original = run_module.make_parts
+
+    def recording(step: StepSequences, *arguments: Any) -> Any:
+        micro_batches = list(original(step, *arguments))
+        parts = [part for parts in micro_batches for part in parts]
+        assert not any(part.uses_teacher for part in parts)
+        distilled = [t for part in parts for t in part.batch.targets[part.token_weight > 0].tolist()]
+        gold = [t for part in parts for t in part.batch.targets[part.sft_weight > 0].tolist()]
+        targets.append((step, distilled, gold))
+        return micro_batches
+
+    monkeypatch.setattr(run_module, "make_parts", recording)
+    train("seqkd", run_spec(TEACHER, SEQKD, steps=8), root)
+    differs = 0
+    for step, distilled, gold in targets:
+        prompts = [Prompt(s.example_id, s.prompt_ids) for s in step.distilled]
+        theirs = written(root, "runs/teacher/model", prompts, [0] * 4, "teacher_text")
+        assert distilled == [token for text in theirs for token in text]
+        assert gold == [token for sequence in step.truth for token in sequence.response_ids]
+        assert {sequence.author for sequence in step.distilled} == {"teacher"}
+        differs += sum(text != sequence.response_ids for text, sequence in zip(theirs, step.truth, strict=True))
+    assert len(targets) == 8 and differs == 32
+    card = read_json(root / "runs/seqkd/card.json")
+    assert card["student_step_share"] is None and card["warnings"] == []
+    assert {line["teacher_text_gold"] for line in metrics(root, "seqkd")} == {0.0}
+
+
+def test_seqkds_loss_is_the_mean_negative_log_likelihood_of_that_text(root: Path) -> None:
+    train("likelihood", run_spec(TEACHER, SEQKD, steps=1), root)
+    (step,) = steps(trainer(root, run_spec(TEACHER, SEQKD)), 1, 1)
+    model, total, count = load_model(root / "models/student").eval(), 0.0, 0
+    for sequence in step.distilled:
+        ids = torch.tensor([[*sequence.prompt_ids, *sequence.response_ids]])
+        labels = ids.clone()
+        labels[:, : len(sequence.prompt_ids)] = -100
+        total += float(model(ids, labels=labels).loss.detach()) * len(sequence.response_ids)
+        count += len(sequence.response_ids)
+    assert metrics(root, "likelihood")[0]["distillation"] == pytest.approx(total / count, rel=1e-4)
+
+
+def test_pitfall_16_gold_targets_are_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(MgsrError, match=r"run revised, step 1: example .*: cross-entropy under policy 'teacher' asks for"):
+        train("revised", run_spec({**TEACHER, "scrg": {"passes": 1}}, SEQKD), root)
+    monkeypatch.setattr(Rollouts, "teacher", lambda self, examples, visits: self.dataset(examples))
+    with pytest.raises(MgsrError, match="this sequence is by the dataset"):
+        train("gold", run_spec(TEACHER, SEQKD), root)
+
+
+def test_teacher_text_that_is_gold_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copied(self: Rollouts, model: Any, examples: Any, *_: Any) -> list[Sequence]:
+        return [dataclasses.replace(sequence, author="teacher") for sequence in self.dataset(examples)]
+
+    monkeypatch.setattr(Rollouts, "_write", copied)
+    train("copied", run_spec(TEACHER, FORWARD, steps=2), root)
+    assert [warning["name"] for warning in read_json(root / "runs/copied/card.json")["warnings"]] == ["teacher_text_is_gold"]
+
+
+def test_pitfall_21_teacher_text_is_kept_by_example_and_prompt(root: Path) -> None:
+    watched = trainer(root, run_spec(TEACHER, FORWARD, steps=STEPS))
+    texts: dict[str, set[tuple[int, ...]]] = {}
+    order = []
+    for step in steps(watched, 1, STEPS):
+        order += [sequence.example_id for sequence in step.distilled]
+        for sequence in step.distilled:
+            texts.setdefault(sequence.example_id, set()).add(sequence.response_ids)
+    assert order[:24] != order[24:48]  # the walk is shuffled anew each epoch
+    assert len(texts) == 24 and all(len(versions) == 1 for versions in texts.values())
+    rollouts = watched.source._rollouts
+    example = watched.examples[0]
+    other = dataclasses.replace(example, prompt_ids=watched.examples[1].prompt_ids)
+    (old,), (new,) = rollouts.teacher([example], [0]), rollouts.teacher([other], [0])
+    assert new.prompt_ids == other.prompt_ids and new.response_ids != old.response_ids
+    assert new.response_ids == written(root, "runs/teacher/model", [Prompt(other.id, other.prompt_ids)], [0], "teacher_text")[0]
+
+
+@pytest.mark.parametrize("world", [ALONE, World(1, 2, torch.device("cpu"))], ids=["alone", "one of two"])
+def test_after_a_resume_the_teacher_writes_in_the_same_batches(
+    root: Path, monkeypatch: pytest.MonkeyPatch, world: World
+) -> None:
+    """In bf16 another batch would give another text."""
+    batches: list[tuple[str, ...]] = []
+    original = rollouts_module.generate
+
+    def recording(model: Any, prompts: list[Prompt], **options: Any) -> list[Sequence]:
+        batches.append(tuple(prompt.example_id for prompt in prompts))
+        return original(model, prompts, **options)
+
+    monkeypatch.setattr(rollouts_module, "generate", recording)
+    monkeypatch.setattr(run_module, "DistributedDataParallel", lambda module: module)
+    monkeypatch.setattr(World, "gather", lambda self, items: items)  # the other process is not there
+    monkeypatch.setattr(World, "sum", lambda self, values: list(values))
+    spec = run_spec(TEACHER, FORWARD, steps=STEPS, data_config=DATA.model_copy(update={"train_rows": 22}))
+    whole = steps(trainer(root, spec, world), 1, STEPS)
+    first = set(batches)
+    batches.clear()
+    resumed = steps(trainer(root, spec, world), 8, STEPS)
+    assert resumed == whole[7:]
+    assert len(batches) == len(set(batches)) and len(batches) > 1
+    if world.size == 1:
+        assert set(batches) <= first
+
+
+def test_scrg_revises_the_teachers_text_afresh_at_each_visit(root: Path) -> None:
+    watched = trainer(root, run_spec({**TEACHER, "scrg": {"passes": 1}}, MGSR, steps=12))
+    first, second = ({s.example_id: s for step in steps(watched, at, at + 5) for s in step.distilled} for at in (1, 7))
+    assert first.keys() == second.keys() and first != second
+    written_by = {name: sequence for (name, _), sequence in watched.source._rollouts._teacher_text.items()}
+    revised = 0
+    for name, sequence in first.items():
+        if sequence.author == "student":
+            revised += 1
+            before = written_by[name].response_ids
+            j = next(i for i, pair in enumerate(zip(before, sequence.response_ids, strict=False)) if pair[0] != pair[1])
+            assert sequence.response_ids[:j] == before[:j]
+        else:
+            assert sequence == written_by[name]
+    assert revised > 12 and watched.source.student_share == 1.0
+
+
+# --- the student's --------------------------------------------------------------------------------------------------
+
+
+def test_pitfall_17_imitkd_trains_on_fresh_text_of_the_current_weights(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[dict[str, torch.Tensor], list[Prompt], list[int]]] = []  # weights before the step, prompts, targets
+    original = run_module.Trainer._optimise
+    parts_of = run_module.make_parts
+
+    def optimise(self: Trainer, step: int) -> Any:
+        weights = {name: value.clone() for name, value in self.student.state_dict().items()}
+        seen.append((weights, [], []))
+        return original(self, step)
+
+    def recording(step: StepSequences, *arguments: Any) -> Any:
+        for parts in parts_of(step, *arguments):
+            seen[-1][2].extend(token for part in parts for token in part.batch.targets[part.token_weight > 0].tolist())
+            yield parts
+        seen[-1][1].extend(Prompt(sequence.example_id, sequence.prompt_ids) for sequence in step.distilled)
+
+    monkeypatch.setattr(run_module.Trainer, "_optimise", optimise)
+    monkeypatch.setattr(run_module, "make_parts", recording)
+    train("imitkd", run_spec({"policy": "student"}, FORWARD, steps=8, learning_rate=5e-2), root)
+    model = load_model(root / "models/student")
+    stale = 0
+    for step, (weights, prompts, targets) in enumerate(seen):
+        for state in (weights, seen[max(0, step - 1)][0]):
+            model.load_state_dict(state)
+            texts = generate(
+                split(model), prompts, Decoding(10, 128), seed=10, purpose="rollout", visit=step // 6, batch=4,
+                eos_id=model.config.eos_token_id, pad_id=model.config.pad_token_id, vocabulary=model.config.vocab_size,
+            )  # fmt: skip
+            same = targets == [token for text in texts for token in text.response_ids]
+            assert same or state is not weights
+            stale += not same
+    assert len(seen) == 8 and stale >= 5
+    card = read_json(root / "runs/imitkd/card.json")
+    assert card["student_step_share"] == 1.0
+    assert {line["source"] for line in metrics(root, "imitkd")} == {"student"}
+
+
+def test_a_method_may_have_its_own_rollout_length(root: Path) -> None:
+    for limit, longest in ((None, 10), (4, 4)):
+        watched = trainer(root, run_spec({"policy": "student", "max_new_tokens": limit}, FORWARD))
+        lengths = [len(s.response_ids) for step in steps(watched, 1, 6) for s in step.distilled]
+        assert max(lengths) == longest
+
+
+# --- the data set's batches of a mixture ------------------------------------------------------------------------------
+
+
+def test_dataset_batches_may_count_the_sft_term_alone(root: Path) -> None:
+    train("sft-only", run_spec({**SCRG_MIXED, "dataset_terms": "sft"}, MGSR), root)
+    lines = metrics(root, "sft-only")
+    by_source = {source: [line for line in lines if line["source"] == source] for source in ("dataset", "student")}
+    assert all(by_source.values())
+    for line in by_source["dataset"]:
+        assert line["loss"] == line["sft"]
+        assert not {"distillation", "span", "band/collapsed", "clip_network_gradient_norm"} & line.keys()
+    assert all({"distillation", "span", "clip_network_gradient_norm"} <= line.keys() for line in by_source["student"])
+    train("all-terms", run_spec(SCRG_MIXED, MGSR), root)
+    first = next(line for line in metrics(root, "all-terms") if line["source"] == "dataset")
+    assert first["loss"] > first["sft"] and first["distillation"] > 0
+
+
+# --- the user's own -----------------------------------------------------------------------------------------------------
+
+POLICIES = '''
+def mostly_teacher(rollouts, examples, visits, *, step, steps):
+    """The teacher's text for even ids, the student's for odd ones; the second half of the run is revised."""
+    even = [int(example.id.rsplit("-", 1)[1]) % 2 == 0 for example in examples]
+    written = {True: rollouts.teacher(examples, visits), False: rollouts.student(examples, visits)}
+    chosen = [written[choice][i] for i, choice in enumerate(even)]
+    return rollouts.revise(chosen, visits) if step > steps / 2 else chosen
+
+def dataset(rollouts, examples, visits, *, step, steps):
+    return rollouts.dataset(examples)
+
+def too_few(rollouts, examples, visits, *, step, steps):
+    return rollouts.dataset(examples)[1:]
+
+def swapped(rollouts, examples, visits, *, step, steps):
+    return rollouts.dataset(examples)[::-1]
+
+def text(rollouts, examples, visits, *, step, steps):
+    return "text"
+'''
+
+
+@pytest.fixture
+def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "policies_of_mine.py").write_text(POLICIES)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "policies_of_mine", raising=False)
+    return "policies_of_mine"
+
+
+def custom(module: str, name: str, **changes: Any) -> dict[str, Any]:
+    return {"policy": "custom", "function": f"{module}:{name}", **changes}
+
+
+def test_a_policy_of_ones_own(root: Path, policies: str) -> None:
+    train("own", run_spec(custom(policies, "mostly_teacher", scrg={"passes": 1}), MGSR), root)
+    watched = trainer(root, run_spec(custom(policies, "mostly_teacher", scrg={"passes": 1}), MGSR))
+    for sequence in (sequence for step in steps(watched, 1, 4) for sequence in step.distilled):
+        assert sequence.author == ("teacher" if int(sequence.example_id.rsplit("-", 1)[1]) % 2 == 0 else "student")
+    lines = metrics(root, "own")
+    assert {line["source"] for line in lines} == {"custom"}
+    assert [bool(line["scrg_hits"]) for line in lines] == [False] * 4 + [True] * 4
+    assert read_json(root / "runs/own/card.json")["student_step_share"] > 0.5
+
+
+def test_a_policy_that_uses_no_student_text_is_told(root: Path, policies: str) -> None:
+    train("none", run_spec(custom(policies, "dataset"), FORWARD, steps=2), root)
+    assert [warning["name"] for warning in read_json(root / "runs/none/card.json")["warnings"]] == ["no_student_text"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("too_few", "gave 3 sequences for 4 examples"),
+        ("swapped", "gave no response to the prompt of example"),
+        ("text", "must give a list of mgsr.rollouts.sequence.Sequence; it gave str"),
+        ("mostly_teacher", "sequences.scrg is null, so nothing says how to revise"),
+    ],
+)
+def test_a_policy_that_answers_wrongly_is_told(root: Path, policies: str, name: str, message: str) -> None:
+    with pytest.raises(MgsrError, match=rf"run wrong, step \d: .*{message}"):
+        train("wrong", run_spec(custom(policies, name), MGSR, steps=2), root)
+
+
+def test_what_needs_a_teacher_says_so(root: Path) -> None:
+    for sequences in (TEACHER, {"policy": "student", "scrg": {"passes": 1}}):
+        with pytest.raises(MgsrError, match="need a teacher; this run has none"):
+            train("lonely", run_spec(sequences, {"sft_weight": 1.0}, teacher_run=None), root)
