@@ -340,6 +340,11 @@ def test_detection_summaries_are_the_rows_averaged(content: dict[str, Any]) -> N
         assert line["rate"] == pytest.approx(fmean(hit[at] for hit in own), abs=1e-5)
         assert line["difference"] == pytest.approx(fmean(hit[at] - hit[at + 3] for hit in own), abs=1e-5)
         assert line["low"] <= line["difference"] <= line["high"] and line["prompts"] == len(own)
+        for baseline in ("random", "student_entropy"):
+            others = [row["hits"][baseline] for row in rows if row["error"] == line["error"]]
+            above = fmean(hit[at] - other[at] for hit, other in zip(own, others, strict=True))
+            assert line[f"above_{baseline}"] == pytest.approx(above, abs=1e-5)
+            assert line[f"above_{baseline}_low"] - 1e-6 <= above <= line[f"above_{baseline}_high"] + 1e-6
     for row in rows:  # what stands there by name is what was counted
         for name, (chosen, on_twin) in row["chosen"].items():
             assert row["hits"][name][0] == (chosen == row["position"]) and row["hits"][name][3] == (on_twin == row["position"])

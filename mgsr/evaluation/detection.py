@@ -30,7 +30,8 @@ SCORES = {
     "teacher_nll": ScrgConfig(score="teacher_nll"),
     "log_ratio": ScrgConfig(score="log_ratio"),
 }
-DETECTORS = (*SCORES, "student_entropy", "random")  # the last two are baselines
+BASELINES = ("student_entropy", "random")
+DETECTORS = (*SCORES, *BASELINES)
 WINDOW = 5  # positions before and after the planted one
 WINDOWS = ("at", "after", "before")
 STARTS = ("at_error", *SCORES)  # where a correction is made: at the planted position, or where a score says

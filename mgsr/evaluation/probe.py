@@ -7,11 +7,13 @@
     schema, student_run, teacher_run, rows (prompts), samples (rollouts a prompt), timings
     injected_errors
       skipped      {error: prompts whose reference could not have it}
-      detection    [{error, detector, window, rate, twin_rate, difference, low, high, prompts}]
+      detection    [{error, detector, window, rate, twin_rate, difference, low, high, prompts,
+                     above_random, above_random_low, above_random_high, and the same of student_entropy}]
                    detector: kl_student_teacher (as printed), kl_teacher_student, teacher_nll, log_ratio, and the baselines
                    student_entropy and random
                    window: at (k itself), after (k+1..k+5), before (k-5..k-1). rate: how often the chosen position lies there;
-                   twin_rate: the same window on the uncorrupted twin; difference: rate - twin_rate, with its interval
+                   twin_rate: the same window on the uncorrupted twin; difference: rate - twin_rate, with its interval;
+                   above_<baseline>: rate - the baseline's rate on the same rows, with its interval
       correction   [{error, start, measure, kept, corrected, gain, low, high, prompts}]
                    start: at_error (corrected at k), or a score's name (corrected where that score says)
                    measure: teacher_logp (the teacher's mean log-probability of what the student then wrote), rouge_l (of the
@@ -46,7 +48,7 @@ import torch
 
 from mgsr.config.schema import ProbeSpec, ScrgConfig
 from mgsr.data.examples import Example
-from mgsr.evaluation.detection import DETECTORS, STARTS, WINDOWS, detection_rows
+from mgsr.evaluation.detection import BASELINES, DETECTORS, STARTS, WINDOWS, detection_rows
 from mgsr.evaluation.diversity import MEASURES, corpus_diversity, response_diversity
 from mgsr.evaluation.injection import ERRORS, inject
 from mgsr.evaluation.intervals import mean_interval
@@ -122,14 +124,16 @@ def summarise_detection(rows: list[Row]) -> list[Row]:
     """`injected_errors.detection`."""
     lines = []
     for error in ERRORS:
-        of_error = [row for row in rows if row["error"] == error]
+        of_error = [row["hits"] for row in rows if row["error"] == error]
         for detector in DETECTORS:
             for at, window in enumerate(WINDOWS):
-                pairs = [(row["hits"][detector][at], row["hits"][detector][at + len(WINDOWS)]) for row in of_error]
-                lines.append(
-                    {"error": error, "detector": detector, "window": window, **_means(("rate", "twin_rate"), pairs)}
-                    | _interval([with_error - without for with_error, without in pairs], "difference")
-                )
+                pairs = [(own[detector][at], own[detector][at + len(WINDOWS)]) for own in of_error]
+                line = {"error": error, "detector": detector, "window": window, **_means(("rate", "twin_rate"), pairs)}
+                line |= _interval([with_error - without for with_error, without in pairs], "difference")
+                for baseline in BASELINES:
+                    above, low, high = mean_interval([own[detector][at] - own[baseline][at] for own in of_error])
+                    line |= {f"above_{baseline}": above, f"above_{baseline}_low": low, f"above_{baseline}_high": high}
+                lines.append(line)
     return lines
 
 
