@@ -167,10 +167,13 @@ def log_mass_not_above(t: Tensor) -> Tensor:
     Summed from the smallest class upwards, which keeps the tail's digits.
     """
     t = t.detach()
-    ordered = descending(t).flip(-1).contiguous()
-    last_equal = torch.searchsorted(ordered, t.contiguous(), right=True) - 1
-    mass = ordered.cumsum(-1)
-    return _log(mass / mass[:, -1:]).gather(-1, last_equal)
+    order = torch.from_numpy(np.argsort(t.numpy(), axis=-1)) if t.device.type == "cpu" else t.argsort(-1)
+    ordered = t.gather(-1, order)
+    # Equal classes have the same mass: the sum up to the last of them.
+    last = torch.arange(t.shape[-1], device=t.device).expand_as(order)
+    last = last.masked_fill(F.pad(ordered[:, 1:] == ordered[:, :-1], (0, 1)), t.shape[-1])
+    mass = ordered.cumsum(-1).gather(-1, last.flip(-1).cummin(-1).values.flip(-1))
+    return _log(torch.empty_like(t).scatter_(-1, order, mass / mass[:, -1:]))
 
 
 def _log(x: Tensor) -> Tensor:
