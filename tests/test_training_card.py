@@ -1,0 +1,174 @@
+"""Failure signatures and the other facts of a card."""
+
+import json
+import random
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mgsr.data.examples import encode_examples
+from mgsr.data.records import load_records
+from mgsr.models.loading import load_tokenizer
+from mgsr.storage import read_json
+from mgsr.training import run as run_module
+from mgsr.training.card import SPIKE_START, SPIKE_WINDOW, Signatures
+from mgsr.training.run import train
+from tests.training_support import DATA, MGSR, SCRG_MIXED, TRAINING, make_root, metrics, run_spec
+
+PLAIN = {"distillation": 1.0, "sft": 1.0, "span": 0.0, "band/collapsed": 0.0, "clip_network_gradient_norm": 1.0}
+
+
+def watch(figures: Iterable[dict[str, float]], objective: dict[str, Any] | None = None, **limits: Any) -> Signatures:
+    signatures = Signatures(run_spec(SCRG_MIXED, objective or MGSR, warnings=limits))
+    for step, values in enumerate(figures, 1):
+        signatures.on_step(step, {**PLAIN, **values})
+    return signatures
+
+
+def names(signatures: Signatures, student_share: float | None = 0.5) -> list[str]:
+    return [warning["name"] for warning in signatures.warnings(student_share)]
+
+
+def test_nothing_is_told_of_a_healthy_run() -> None:
+    assert names(watch([{}] * 300)) == []
+    assert Signatures(run_spec()).warnings(None) == []
+
+
+@pytest.mark.parametrize("factor", [1.5, 5.0])
+def test_spikes_are_those_above_the_running_median(factor: float) -> None:
+    draw = random.Random(3)
+    values = [draw.lognormvariate(0, 0.7) for _ in range(400)]
+    medians = [statistics.median(values[max(0, i - SPIKE_WINDOW) : i]) for i in range(SPIKE_START, 400)]
+    times = [value / middle for value, middle in zip(values[SPIKE_START:], medians, strict=True)]
+    count, worst = sum(ratio > factor for ratio in times), max(times)
+    (warning,) = watch([{"distillation": value} for value in values], spike_factor=factor).warnings(0.5)
+    assert warning["name"] == "dac_kl_spikes" and count > 0
+    assert f"{count} of 400" in warning["message"]
+    assert f"{worst:.3g} times (step {times.index(worst) + SPIKE_START + 1})" in warning["message"]
+
+
+def test_the_first_steps_and_a_negative_median_make_no_spike() -> None:
+    assert names(watch([{"distillation": 1.0}] * (SPIKE_START - 1) + [{"distillation": 100.0}])) == []
+    assert names(watch([{"distillation": 1.0}] * SPIKE_START + [{"distillation": 5.0}])) == []
+    assert names(watch([{"distillation": 1.0}] * SPIKE_START + [{"distillation": 5.01}])) == ["dac_kl_spikes"]
+    assert names(watch([{"distillation": -0.1}] * 50 + [{"distillation": 3.0}])) == []  # the reading as printed
+
+
+@pytest.mark.parametrize(
+    ("name", "bad", "good"),
+    [
+        ("band_collapsed", {"band/collapsed": 0.9}, {"band/collapsed": 0.89}),
+        ("clip_network_untrained", {"clip_network_gradient_norm": 9e-9}, {"clip_network_gradient_norm": 1.1e-8}),
+    ],
+)
+def test_a_share_of_all_steps_makes_a_sign(name: str, bad: dict[str, float], good: dict[str, float]) -> None:
+    assert names(watch([bad] * 90 + [good] * 10)) == [name]
+    assert names(watch([bad] * 89 + [good] * 11)) == []
+    assert names(watch([bad] * 50 + [good] * 50, steps_share=0.5)) == [name]
+    assert names(watch([good] * 100, collapsed_share=0.89, untrained_norm=1e-6)) == [name]
+
+
+def test_the_span_term_dominates_for_so_many_steps_in_a_row() -> None:
+    objective = {**MGSR, "span_weight": 3.0, "sft_weight": 0.5}
+    high, low = {"span": 0.51, "sft": 1.0, "distillation": 1.0}, {"span": 0.49, "sft": 1.0, "distillation": 1.0}
+    assert names(watch([high] * 100, objective)) == ["span_dominates"]
+    assert names(watch([high] * 99 + [low] + [high] * 99, objective)) == []
+    assert names(watch([low] * 300, objective)) == []
+    assert names(watch([high] * 7, objective, span_steps=7)) == ["span_dominates"]
+    assert names(watch([{**high, "distillation": -1.0}] * 100, objective)) == ["span_dominates"]
+    (warning,) = watch([low] * 5 + [high] * 120 + [low] * 5, objective).warnings(1.0)
+    assert "120 steps in a row, up to step 125" in warning["message"]
+
+
+def test_steps_that_distil_on_nothing_count_for_nothing() -> None:
+    signatures = Signatures(run_spec(SCRG_MIXED, MGSR, warnings={"span_steps": 20}))
+    bad = {**PLAIN, "span": 9.0, "band/collapsed": 1.0, "clip_network_gradient_norm": 0.0}
+    for step in range(1, 41):
+        signatures.on_step(step, bad if step % 2 else {"sft": 1.0, "loss": 1.0})
+    assert names(signatures) == ["band_collapsed", "clip_network_untrained", "span_dominates"]
+
+
+def test_student_text_and_teacher_text() -> None:
+    assert names(watch([]), 0.0) == ["no_student_text"] and names(watch([]), None) == []
+    assert names(watch([{"teacher_text_gold": 1.0}] * 3)) == ["teacher_text_is_gold"]
+    assert names(watch([{"teacher_text_gold": 1.0}] * 3 + [{"teacher_text_gold": 0.75}])) == []
+
+
+def test_signatures_continue_from_their_state() -> None:
+    draw = random.Random(1)
+    figures = [
+        {
+            **PLAIN,
+            "distillation": draw.lognormvariate(0, 1),
+            "span": draw.choice([0.0, 9.0, 9.0]),
+            "band/collapsed": draw.random(),
+        }
+        for _ in range(300)
+    ]
+    limits: dict[str, Any] = {"span_steps": 4, "collapsed_share": 0.1, "steps_share": 0.5}
+    spec = run_spec(SCRG_MIXED, MGSR, warnings=limits)
+    whole = watch(figures, **limits)
+    for stop in (1, 57, 299):
+        stopped, resumed = watch(figures[:stop], **limits), Signatures(spec)
+        resumed.load_state_dict(json.loads(json.dumps(stopped.state_dict())))
+        for step, values in enumerate(figures[stop:], stop + 1):
+            resumed.on_step(step, values)
+        assert resumed.warnings(0.5) == whole.warnings(0.5)
+        assert resumed.state_dict() == whole.state_dict()
+    assert len(whole.warnings(0.5)) == 3
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_root(tmp_path_factory.mktemp("results"))
+
+
+def test_a_run_watches_the_steps_that_it_does_not_log(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
+    original = Signatures.on_step
+
+    def recording(self: Signatures, step: int, figures: Any) -> None:
+        steps.append(step)
+        original(self, step, figures)
+
+    monkeypatch.setattr(Signatures, "on_step", recording)
+    printed = {**MGSR["distillation"], "start_upper": 0.5, "start_lower": 0.5, "mask_space": "probability", "softness": 1e-7}
+    objective = {**MGSR, "distillation": {**printed, "trained_by": "same"}}
+    train("watched", run_spec(SCRG_MIXED, objective, log_every=100), root)
+    assert steps == list(range(1, 9)) and len(metrics(root, "watched")) == 1
+    found = {warning["name"]: warning["message"] for warning in read_json(root / "runs/watched/card.json")["warnings"]}
+    assert "in 8 of 8 steps" in found["band_collapsed"] and "in 8 of 8 steps" in found["clip_network_untrained"]
+
+
+def test_a_network_that_nothing_trains_is_not_called_untrained(root: Path) -> None:
+    for reading in ({"trained_by": "detached"}, {"thresholds": "fixed"}):
+        train("fixed", run_spec(SCRG_MIXED, {**MGSR, "distillation": {"name": "dac_kl", **reading}}, steps=3), root)
+        assert "clip_network_untrained" not in {w["name"] for w in read_json(root / "runs/fixed/card.json")["warnings"]}
+
+
+def test_the_card_has_speed_memory_and_the_scores_of_the_kept_checkpoint(root: Path) -> None:
+    train("facts", run_spec(SCRG_MIXED, MGSR), root)
+    card = read_json(root / "runs/facts/card.json")
+    seconds = card["timings"]["total"] - card["timings"]["validation"]
+    assert card["examples_per_second"] == pytest.approx(TRAINING["steps"] * TRAINING["global_batch"] / seconds, rel=0.01)
+    assert 50e6 < card["peak_memory_bytes"] < 50e9
+    folder = root / "models/student"
+    examples, _ = encode_examples(load_records(root / "data/records", "validation")[:6], load_tokenizer(folder), DATA)
+    assert list(card["validation_scores"]) == sorted(example.id for example in examples[:3])
+    mean = statistics.fmean(card["validation_scores"].values())
+    assert mean == pytest.approx(card["validation"]["rouge_l"], abs=1e-3)
+    (line,) = [line for line in metrics(root, "facts", "validation") if line["step"] == card["best_step"]]
+    assert line["rouge_l"] == pytest.approx(mean, abs=1e-3)
+
+
+def test_the_objective_knows_how_far_the_run_is_and_what_a_step_gave(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[float, float]] = []
+    monkeypatch.setattr(
+        run_module.Objective, "after_step", lambda self, figures: seen.append((self.progress, figures["distillation"]))
+    )
+    train("progress", run_spec({}, {"distillation": {"name": "forward_kl"}}), root)
+    assert [progress for progress, _ in seen] == [step / 8 for step in range(1, 9)]
+    assert [value for _, value in seen] == pytest.approx([line["distillation"] for line in metrics(root, "progress")], rel=1e-4)
