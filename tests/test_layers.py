@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mgsr"
 ORDER = ("config", "data", "models", "rollouts", "objectives", "training", "evaluation", "tables")
 BASE = ("errors", "storage", "rouge", "devices", "hub_lock", "plugins")  # beneath every layer; they import one another only
-TOP = ("cli", "preflight")
+TOP = ("cli", "preflight", "examples")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
