@@ -66,7 +66,7 @@ def test_sensitivity_tells_planted_effects_from_none(tmp_path: Path) -> None:
     assert lines["better"]["low"] > 0 > lines["worse"]["high"] and lines["better"]["p"] < 0.05
     assert lines["same"]["low"] < 0 < lines["same"]["high"] and lines["same"]["p"] > 0.05
     assert lines["better"]["prompts"] == 160 and lines["better"]["against"] == "mgsr"
-    assert "Of 3 variants 1 are above MGSR, 1 below, 1 undecided" in answer(text)
+    assert "Of 3 variants, 1 above MGSR, 1 below, 1 undecided" in answer(text)
     assert "mgsr worse -" in answer(text) and "held-out forward KL" in answer(text)
     seen = float(answer(text).split("difference of about ")[1].split(" ")[0])
     spread = (
@@ -146,15 +146,17 @@ def test_injected_errors(tmp_path: Path, probe: dict[str, str]) -> None:
     gain = one(frame, measure="gain", subject="rouge_l", scope="repetition, at_error")
     assert gain["value"] == pytest.approx(np.mean([5 + i % 2 - i % 3 for i in range(PROMPTS)]), abs=1e-5)
     assert set(frame[frame["measure"] == "prompts_without_this_error"]["value"]) == {3}
+    above = one(frame, measure="rate_above_random", subject="teacher_nll", scope="drift, at")
+    assert above["value"] == pytest.approx(np.mean([float(i % 5 != 0) - float(i % 5 == 0) for i in range(PROMPTS)]), abs=1e-5)
     printed, best, helped = answer(text).split(". ")
-    assert printed.count("(undecided)") == 3 and "undecided" not in best and best.count("teacher_nll +60.0") == 3
+    assert printed.count("(undecided)") == 6 and "undecided" not in best and best.count("teacher_nll +60.0") == 3
     assert helped.count("at k +") == 3 and helped.count("at its choice 0.00 (0.00 to 0.00) (undecided)") == 3
 
 
 def test_span_priors(tmp_path: Path, probe: dict[str, str]) -> None:
     rows = variants(tmp_path, {"mgsr": 50.0, "mgsr_span_fixed": 45.0, "mgsr_span_sentences": 50.0})
     frame, text = answered(tmp_path, "span_priors", rows, probe=probe)
-    assert "Of 2 variants 0 are above phrases, 1 below, 1 undecided" in answer(text)
+    assert "Of 2 variants, 0 above phrases, 1 below, 1 undecided" in answer(text)
     term = one(frame, measure="span_term", subject="phrases", scope="reference, poem")
     assert term["value"] == pytest.approx(np.mean([0.3 + 0.01 * (i % 7) for i in range(1, PROMPTS, 2)]), abs=1e-5)
     covered = one(frame, measure="covered", subject="fixed", scope="scrg, all")

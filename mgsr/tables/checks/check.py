@@ -136,9 +136,8 @@ def score_lines(groups: Iterable[Group], sets: Sequence[str], protocol: str) -> 
 def count_text(found: Sequence[Difference], reference: str) -> str:
     """How many of some variants differ from the reference, and what could have been seen."""
     counts = {word: sum(one.outcome == word for one in found) for word in (ABOVE, BELOW, UNDECIDED)}
-    text = (
-        f"of {len(found)} variants {counts[ABOVE]} are above {reference}, {counts[BELOW]} below, {counts[UNDECIDED]} undecided"
-    )
+    told = f"{counts[ABOVE]} above {reference}, {counts[BELOW]} below, {counts[UNDECIDED]} undecided"
+    text = f"of {len(found)} variants, {told}"
     if not counts[UNDECIDED]:
         return text
     widths = sorted((one.interval.high - one.interval.low) / 2 for one in found)

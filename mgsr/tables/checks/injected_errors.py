@@ -11,7 +11,6 @@ from mgsr.tables.checks.check import (
     Bounds,
     Check,
     Line,
-    interval_text,
 )
 from mgsr.tables.checks.probe import probe_line, probes, side, value_text
 from mgsr.tables.render import MISSING, Block
@@ -19,8 +18,9 @@ from mgsr.tables.scores import headings, preset_notes
 
 PRINTED = "kl_student_teacher"  # the detection score as the paper prints it
 BASELINES = ("student_entropy", "random")
-AT = "at"
-WINDOWS = {AT: "at k", "after": "k+1 to k+5", "before": "k-5 to k-1"}
+CHANCE = "above_random"
+AT, AFTER = "at", "after"
+WINDOWS = {AT: "at k", AFTER: "k+1 to k+5", "before": "k-5 to k-1"}
 
 
 def injected_errors(cells: Cells) -> Check:
@@ -38,10 +38,13 @@ def injected_errors(cells: Cells) -> Check:
             shared = {"scope": scope, "prompts": entry["prompts"]}
             lines += [Line(family, name, entry["detector"], entry[name], **shared) for name in ("rate", "twin_rate")]
             lines.append(probe_line(family, "rate_minus_twin_rate", entry["detector"], entry, "difference", scope=scope))
+            for name in (f"above_{baseline}" for baseline in BASELINES):
+                bounds = _bounds(entry, name)
+                lines.append(Line(family, f"rate_{name}", entry["detector"], entry[name], **bounds, **shared))
             if entry["window"] == AT and entry["difference"] is not None:
                 label = f"{family}: {entry['error']}" if several else entry["error"]
-                bounds = tuple(None if entry[name] is None else 100 * entry[name] for name in ("low", "high"))
-                series.setdefault(entry["detector"], {})[label] = (100 * entry["difference"], *bounds)
+                low, high = (None if entry[name] is None else 100 * entry[name] for name in ("low", "high"))
+                series.setdefault(entry["detector"], {})[label] = (100 * entry["difference"], low, high)
         for error, detector in dict.fromkeys((error, detector) for error, detector, _ in cellwise):
             texts = (value_text(cellwise[error, detector, window], "difference", 100, 1) for window in WINDOWS)
             found_rows.append((*lead, error, detector, *texts))
@@ -70,6 +73,10 @@ def injected_errors(cells: Cells) -> Check:
     return Check("injected_errors", headings(cells, "Injected errors"), tuple(sentences), tuple(lines), blocks, figure, notes)
 
 
+def _bounds(entry: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {bound: entry[f"{name}_{bound}"] for bound in ("low", "high")}
+
+
 def _sentences(
     cellwise: Mapping[tuple[str, str, str], Mapping[str, Any]],
     correction: Sequence[Mapping[str, Any]],
@@ -79,23 +86,24 @@ def _sentences(
     detectors = list(dict.fromkeys(detector for _, detector, _ in cellwise))
     printed, best = [], []
     for error in errors:
-        entry = cellwise.get((error, PRINTED, AT))
-        if entry is not None:
-            printed.append(f"{error} {value_text(entry, 'difference', 100, 1)}{'' if side(entry) else ' (undecided)'}")
-        scored = [name for name in detectors if name not in BASELINES and cellwise[error, name, AT]["difference"] is not None]
+        parts = [
+            f"{value_text(entry, 'difference', 100, 1)}{'' if side(entry) else ' (undecided)'}"
+            for window in (AT, AFTER)
+            if (entry := cellwise.get((error, PRINTED, window)))
+        ]
+        printed.append(f"{error} {' and '.join(parts)}")
+        scored = [name for name in detectors if name not in BASELINES and cellwise[error, name, AT][CHANCE] is not None]
         if scored:
-            top = max(scored, key=lambda name: cellwise[error, name, AT]["difference"])
-            one = cellwise[error, top, AT]
-            chance = cellwise.get((error, "random", AT), {}).get("difference")
-            random = f", random {interval_text(100 * chance, None, None, 1)}" if chance is not None else ""
-            word = "" if side(one) else ", undecided"
-            best.append(f"{error} {top} {value_text(one, 'difference', 100, 1)}{random}{word}")
+            top = max(scored, key=lambda name: cellwise[error, name, AT][CHANCE])
+            above = {"value": cellwise[error, top, AT][CHANCE], **_bounds(cellwise[error, top, AT], CHANCE)}
+            word = "" if side(above) else " (undecided)"
+            best.append(f"{error} {top} {value_text(above, 'value', 100, 1)}{word}")
     gains = [entry for entry in correction if entry["measure"] == "rouge_l" and entry["start"] in ("at_error", PRINTED)]
     helped = [f"{entry['error']} at {'k' if entry['start'] == 'at_error' else 'its choice'} {value_text(entry, 'gain')}"
               f"{'' if side(entry) else ' (undecided)'}" for entry in gains]  # fmt: skip
     return [
-        f"{family}The printed KL chooses the planted position more often than on the uncorrupted twin by (per cent): "
-        f"{'; '.join(printed) or MISSING}.",
-        f"The best score at the planted position: {'; '.join(best) or MISSING}.",
+        f"{family}The printed KL chooses the planted position k and one of k+1 to k+5 more often than on the uncorrupted twin "
+        f"by (percentage points): {'; '.join(printed) or MISSING}.",
+        f"The best score at k, against a random candidate of the same responses: {'; '.join(best) or MISSING}.",
         f"Correcting instead of going on changes ROUGE-L by: {'; '.join(helped) or MISSING}.",
     ]
