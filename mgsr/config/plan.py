@@ -26,6 +26,7 @@ from mgsr.config.schema import (
     PrunedModel,
     RunSpec,
     SamplesSpec,
+    Shown,
     Strict,
     TinyModel,
     TrainingConfig,
@@ -304,10 +305,10 @@ class Plan:
             for family in config.table_families.get(table, tuple(config.families)):
                 self.tables[table] += self._method_rows(family, (*names, *config.extra_rows.get(table, ())), table == "table4a")
                 self.tables[table] += self._checkpoint_rows(family) if table == "table1" else []
-        for check, names in {"injected_errors": (), **config.checks}.items():
+        checks: dict[Shown, tuple[str, ...]] = {"injected_errors": (), **config.checks}
+        for check, names in checks.items():
             self.checks[check] = []
-            families = config.table_families.get(check, tuple(config.families))  # type: ignore[call-overload]
-            for family in families:
+            for family in config.table_families.get(check, tuple(config.families)):
                 small = [name for name, student in config.small_students.items() if student.family == family]
                 for name in (family, *(small if check == "small_students" else ())):
                     self.checks[check] += self._method_rows(name, names, False)

@@ -564,8 +564,9 @@ class Config(Strict):
                     raise ValueError(f"{key}.{name}.family: there is no family '{owner.family}'")
         if taken := sorted(set(self.small_students) & set(self.families)):
             raise ValueError(f"small_students: {', '.join(taken)} is a family's name; choose another")
-        for key, given in (("default_targets", self.default_targets), ("extra_rows", tuple(self.extra_rows))):
-            if absent := sorted({*given} - {*self.tables, "claims", "open_checks"}):
+        targets: set[str] = {*self.tables, "claims", "open_checks"}
+        for key, given in (("default_targets", self.default_targets), ("extra_rows", self.extra_rows)):
+            if absent := [str(name) for name in given if name not in targets]:
                 raise ValueError(f"{key} names {', '.join(absent)}, which tables does not define")
         if not set(self.default_targets) & set(self.tables):
             raise ValueError("default_targets names no table; the report needs one")
