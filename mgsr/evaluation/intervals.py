@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +29,18 @@ def percentile_interval(resamples: Numbers, level: float = 0.95) -> list[list[fl
     return [[float(a), float(b)] if np.isfinite([a, b]).all() else None for a, b in zip(low, high, strict=True)]
 
 
+@lru_cache(maxsize=4)  # many numbers are summed up over the same rows, and drawing costs more than the sums
+def _weights(rows: int) -> Numbers:
+    return np.concatenate(list(resampling_weights(rows)))
+
+
 def mean_interval(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
     """Mean over rows with the bounds of its 95 % interval; None without rows, and no bounds for a single one."""
     if not values:
         return None, None, None
-    column = np.array(values, dtype=np.float64)[:, None]
-    if len(column) == 1:
-        return float(column.mean()), None, None
-    means = np.concatenate([weights @ column for weights in resampling_weights(len(column))]) / len(column)
-    bounds = percentile_interval(means)[0]
-    return float(column.mean()), *(bounds or (None, None))
+    mean = fmean(values)
+    if len(values) == 1:
+        return mean, None, None
+    means = _weights(len(values)) @ np.array(values, dtype=np.float64) / len(values)
+    bounds = percentile_interval(means[:, None])[0]
+    return mean, *(bounds or (None, None))
