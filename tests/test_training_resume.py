@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mgsr.config.schema import LoraConfig
+from mgsr.rollouts.sequence import Sequence
+from mgsr.storage import read_json
+from mgsr.training.rollouts import Rollouts
 from mgsr.training.run import train
 from tests.training_support import (
     DISTILLM,
@@ -89,6 +93,50 @@ def test_a_damaged_checkpoint_is_passed_over(
         train(run, spec, root)
         assert f"checkpoint-000000004 is damaged ({name})" in capsys.readouterr().err
         assert_same(root, "sound", run)
+
+
+STOPPED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "seqkd": ({"policy": "teacher"}, {"sft_weight": 1.0, "distillation": {"name": "cross_entropy"}}),
+    "revised-teacher": ({"policy": "teacher", "scrg": {"passes": 1, "suffix_writer": "teacher"}}, MGSR),
+    "sft-alone": ({**SCRG_MIXED, "dataset_terms": "sft"}, MGSR),
+    "custom": ({"policy": "custom", "function": "tests.test_training_resume:half_and_half"}, MGSR),
+    "own-loss": ({}, {"distillation": {"name": "custom", "function": "tests.test_training_resume:Smoothed"}}),
+}
+
+
+def half_and_half(rollouts: Rollouts, examples: Any, visits: Any, *, step: int, steps: int) -> list[Sequence]:
+    return (rollouts.student if step % 2 else rollouts.teacher)(examples, visits)
+
+
+class Smoothed(torch.nn.Module):
+    """Reverse KL, weighted by a running mean of its own past values."""
+
+    level: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("level", torch.ones(()))
+
+    def forward(self, student_logp: torch.Tensor, teacher_logp: torch.Tensor, progress: float) -> torch.Tensor:
+        weight = self.level * (1 + progress)
+        return weight * (student_logp.exp() * (student_logp - teacher_logp)).sum(-1)
+
+    def after_step(self, distillation: float, progress: float) -> None:
+        self.level.mul_(0.5).add_(distillation)
+
+
+@pytest.mark.parametrize("name", STOPPED)
+def test_stopped_in_the_second_epoch_ends_with_the_same_weights(root: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    spec = run_spec(*STOPPED[name], steps=10, warnings={"span_steps": 3, "span_share": 1e-6, "spike_factor": 1.1})
+    train(f"{name}-whole", spec, root)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(7, patch)
+        train(f"{name}-stopped", spec, root)
+    train(f"{name}-stopped", spec, root)
+    assert_same(root, f"{name}-whole", f"{name}-stopped")
+    cards = [read_json(root / f"runs/{name}-{run}/card.json") for run in ("whole", "stopped")]
+    for fact in ("warnings", "student_step_share", "validation", "validation_scores", "best_step"):
+        assert cards[0][fact] == cards[1][fact]
 
 
 def test_adapters_with_dropout_resume_bit_for_bit(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from mgsr.config.schema import DataConfig, DataSpec, EvaluationConfig, EvaluationSpec, Method, ModelSpec, RunSpec, TinyModel
 from mgsr.data.prepare import prepare
 from mgsr.models.build import build_model
-from mgsr.training.run import Trainer
+from mgsr.training.run import Trainer, train
 
 DATA = DataConfig(
     source="builtin",
@@ -107,6 +108,24 @@ def call_train(root: Path, run: str, spec: RunSpec) -> "subprocess.CompletedProc
     command = [sys.executable, "-c", "from mgsr.cli import main; main()", "train", "--run", run, "--root", str(root)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run([*command, "--spec", spec.model_dump_json()], env=environment, capture_output=True, text=True)
+
+
+def _as_rank(rank: int, port: int, run: str, spec: RunSpec, root: Path) -> None:
+    os.environ.update(WORLD_SIZE="2", RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    train(run, spec, root)
+
+
+def train_as_two(root: Path, run: str, spec: RunSpec) -> None:
+    """`train` in two processes, without torchrun's launcher."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    processes = [FORKED.Process(target=_as_rank, args=(rank, port, run, spec, root)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0, 0]
 
 
 def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
