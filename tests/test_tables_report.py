@@ -4,12 +4,19 @@ import base64
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from mgsr.errors import MgsrError
 from mgsr.tables import report
+from mgsr.tables.cells import load_cells
+from mgsr.tables.figures import looks
+from mgsr.tables.signatures import scrg_hurts
 from tests import results_tree
+from tests.planted_runs import SETS, cells, plant, write
 
 
 class _Page(HTMLParser):
@@ -32,13 +39,13 @@ class _Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def cells(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def tree(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("results")
     return [results_tree.build(folder), results_tree.build(folder, table="table2")]
 
 
-def test_report_is_whole_and_offline(cells: list[Path], tmp_path: Path) -> None:
-    report.write(cells, tmp_path / "report.html")
+def test_report_is_whole_and_offline(tree: list[Path], tmp_path: Path) -> None:
+    report.write(tree, tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text()
     page = _Page()
     page.feed(text)
@@ -50,13 +57,104 @@ def test_report_is_whole_and_offline(cells: list[Path], tmp_path: Path) -> None:
     assert "few steps &amp; &lt;tiny&gt; data" in text and "0.9000" in text
     images = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", text)
     assert len(images) == 2 and all(b"</svg>" in base64.b64decode(image) for image in images)
-    report.write(cells, tmp_path / "again.html")
+    report.write(tree, tmp_path / "again.html")
     assert text == (tmp_path / "again.html").read_text()
 
 
 def test_many_methods_have_looks_of_their_own() -> None:
-    looks = [look for _, *look in report._looks([None] * 21)]  # type: ignore[list-item]
-    assert len({tuple(look) for look in looks}) == 21
+    assert len(set(looks(21))) == 21
+
+
+# --- claims, open checks, failure signatures ---------------------------------------------------------------------------
+
+SCRG = {"scrg": {"passes": 1}}
+HITS = [(1, 4), (3, 4), (19, 20)]
+
+
+def _scores(level: float, seed: int) -> dict[str, Any]:
+    generator = np.random.default_rng(seed)
+    return {name: level + generator.standard_normal(30) for name in SETS}
+
+
+def _validation(level: float, seed: int) -> dict[str, float]:
+    return {f"v{i}": level + float(x) for i, x in enumerate(np.random.default_rng(seed).standard_normal(40))}
+
+
+def _metrics(dac_kl: bool, hits: bool) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = [{"step": step, "kind": "validation", "loss": 1.0, "rouge_l": 9.0} for step in (10, 20)]
+    for step in (5, 10, 15, 20):
+        band = {"band/kept_classes": 100.0 - step, "band/kept_mass": 0.9, "band/log_width": 5.0} if dac_kl else {}
+        found = {"scrg_hits": [list(hit) for hit in HITS]} if hits else {"scrg_hits": None}
+        lines.append({"step": step, "kind": "train", "loss": 2.0, **band, **found})
+    return lines
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two tables, the claims and one check; MGSR's validation answers are worse than its twin's without SCRG."""
+    root = tmp_path_factory.mktemp("whole")
+    rows = [
+        plant(root, "sft", _scores(40, 0), title="SFT", sequences={"policy": "dataset"}, metrics=_metrics(False, False)),
+        plant(root, "mgsr_without_scrg", _scores(45, 1), title="unrevised", metrics=_metrics(True, False),
+              validation_scores=_validation(50, 2)),
+        plant(root, "mgsr", _scores(50, 3), title="MGSR", sequences=SCRG, metrics=_metrics(True, True),
+              validation_scores=_validation(48, 3)),
+        plant(root, "mgsr_three_passes", _scores(50, 4), title="three", sequences={"scrg": {"passes": 3}},
+              metrics=_metrics(True, True), validation_scores=_validation(50, 4)),
+    ]  # fmt: skip
+    warnings = [{"name": "sign", "message": "of a check"}]
+    variant = plant(root, "mgsr_kept", _scores(49, 5), title="kept & more", objective={"span_weight": 2.0}, warnings=warnings)
+    tables = {"table1": cells("table1", [rows[0], rows[2]]), "table4c": cells("table4c", rows[1:])}
+    paths = [write(root / f"{name}.cells.json", value) for name, value in tables.items()]
+    judged = {"table": "claims", "preset": "smoke", "recipe": "controlled", "note": "", "tables": tables}
+    check = cells("sensitivity", [rows[2], variant])
+    return [*paths, write(root / "claims.cells.json", judged), write(root / "sensitivity.cells.json", check)]
+
+
+def test_claims_and_checks_stand_in_the_report(whole: list[Path], tmp_path: Path) -> None:
+    report.write(whole, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text()
+    page = _Page()
+    page.feed(text)
+    assert not page.open and all(address.startswith(("#", "data:")) for address in page.addresses)
+    anchors = {address[1:] for address in page.addresses if address.startswith("#")}
+    assert anchors <= set(re.findall(r'id="([^"]+)"', text)) and {"bands", "hits", "sensitivity"} <= anchors
+    assert "MGSR is at least 15 % above the SFT student" in text and "Of 1 variants" in text
+    assert "kept &amp; more" in text and "of a check" in text
+    report.write(whole, tmp_path / "again.html")
+    assert text == (tmp_path / "again.html").read_text()
+
+
+def test_scrg_hurts_where_the_twin_is_better(whole: list[Path], tmp_path: Path) -> None:
+    """Two points worse than the twin; three passes are as good as it and get no warning."""
+    runs = [cell for path in whole[:2] for cell in load_cells(path).cells]
+    found = scrg_hurts(runs)
+    assert list(found) == ["tiny-mgsr-10"] and found["tiny-mgsr-10"]["name"] == "scrg_hurts"
+    values = [a - b for a, b in zip(_validation(48, 3).values(), _validation(50, 2).values(), strict=True)]
+    low, high = stats.ttest_1samp(values, 0.0).confidence_interval()
+    told = [float(number) for number in re.findall(r"-\d+\.\d+", found["tiny-mgsr-10"]["message"])]
+    assert told == pytest.approx([np.mean(values), low, high], abs=0.1)
+    report.write(whole, tmp_path / "report.html")
+    assert "scrg_hurts" in (tmp_path / "report.html").read_text()
+
+
+def test_only_a_run_equal_in_all_else_is_a_twin(whole: list[Path]) -> None:
+    runs = [cell for path in whole[:2] for cell in load_cells(path).cells]
+    (twin,) = (cell for cell in runs if cell.method == "mgsr_without_scrg")
+    twin.card["spec"]["seed"] = 11
+    assert not scrg_hurts(runs)
+
+
+def test_positions_of_corrections(whole: list[Path]) -> None:
+    found = report.scrg_hits(load_cells(whole[1]).groups)
+    assert found == {"MGSR, seed 10": HITS * 4, "three, seed 10": HITS * 4}
+
+
+def test_what_a_report_cannot_show(tmp_path: Path, whole: list[Path]) -> None:
+    with pytest.raises(MgsrError, match="table9"):
+        report.write([write(tmp_path / "x.json", cells("table9", []))], tmp_path / "report.html")
+    with pytest.raises(MgsrError, match="needs the cells of a table"):
+        report.write(whole[2:], tmp_path / "report.html")
 
 
 def test_no_cells(tmp_path: Path) -> None:

@@ -1,39 +1,26 @@
-"""Cells files in; one self-contained HTML page out: tables, learning curves, bar charts, warnings. It loads nothing."""
+"""Cells files in; one self-contained HTML page out: tables, claims, open checks, curves, warnings. It loads nothing."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
-from itertools import cycle, islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib
-import numpy as np
-from matplotlib.figure import Figure
+from markupsafe import Markup
 
 from mgsr.errors import MgsrError
-from mgsr.storage import write_text
-from mgsr.tables.cells import AVERAGE, Cells, Group, load_cells
+from mgsr.storage import read_json, write_text
+from mgsr.tables import claims
+from mgsr.tables.cells import Cell, Cells, Group, parse_cells
+from mgsr.tables.checks.check import Check
+from mgsr.tables.figures import BAND, CURVES, bar_chart, courses, data_uri, hit_positions
+from mgsr.tables.open_checks import CHECKS, build_check
 from mgsr.tables.registry import DOCUMENTS
-from mgsr.tables.render import MISSING, number
-from mgsr.tables.scores import SET_TITLES, headings
-
-CURVES = (
-    ("validation", "rouge_l", "validation ROUGE-L"),
-    ("validation", "loss", "validation loss"),
-    ("train", "loss", "training loss"),
-)
-GREY = "#808080"  # read on light and on dark ground
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#8c6d31")  # told apart by colour-blind readers
-LINES = ("-", "--", ":")
-
-STYLE: Any = {
-    "svg.fonttype": "path", "svg.hashsalt": "mgsr", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), GREY),
-}  # fmt: skip
+from mgsr.tables.render import MISSING, Bold, Document, number
+from mgsr.tables.scores import headings
+from mgsr.tables.signatures import scrg_hurts
 
 TEMPLATE = """<!doctype html>
 <html lang="en">
@@ -58,29 +45,43 @@ li { font-size: .87rem; } img { max-width: 100%; } nav a { margin-right: 1rem; }
 <h1>MGSR report: {{ heading }}</h1>
 {% if note %}<p class="note">{{ note }}</p>{% endif %}
 <nav>{% for d in documents %}<a href="#table-{{ loop.index }}">{{ d.title.split(" (")[0] }}</a>{% endfor %}
-<a href="#bars">Bar chart</a><a href="#curves">Learning curves</a><a href="#heldout">Held-out KL</a>
+{% for check in checks %}<a href="#{{ check.name }}">{{ check.title.split(" (")[0] }}</a>{% endfor %}
+<a href="#bars">Bar chart</a><a href="#curves">Learning curves</a>{% if bands %}<a href="#bands">DAC-KL's band</a>{% endif %}
+{% if hits %}<a href="#hits">SCRG's corrections</a>{% endif %}<a href="#heldout">Held-out KL</a>
 <a href="#warnings">Warnings</a><a href="#runs">Runs</a></nav>
 {% macro grid(header, rows, text_last=false) %}
 <div class="wide"><table><thead><tr>{% for cell in header %}<th>{{ cell }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in rows %}
 <tr>{% for cell in row -%}
-<td{% if text_last and loop.last %} class="text"{% endif %}>{{ cell }}</td>{% endfor %}</tr>
+<td{% if text_last and loop.last %} class="text"{% endif %}>{{ cell | emphasised }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table></div>
 {% endmacro %}
-{% for d in documents %}
-<section id="table-{{ loop.index }}"><h2>{{ d.title }}</h2>
-{% for block in d.blocks %}<h3>{{ block.heading }}</h3>{{ grid(block.header, block.rows) }}{% endfor %}
+{% macro page(d) %}
+{% for block in d.blocks if block.rows %}<h3>{{ block.heading }}</h3>{{ grid(block.header, block.rows) }}{% endfor %}
 <ul>{% for line in d.notes %}<li>{{ line }}</li>{% endfor %}</ul>
 {% if d.checks %}<h3>Checks</h3><ul>{% for line in d.checks %}<li>{{ line }}</li>{% endfor %}</ul>{% endif %}
-</section>
+{% endmacro %}
+{% macro figures(images, label) %}
+{% for family, image in images %}<h3>{{ family }}</h3><img alt="{{ label }}, {{ family }}" src="{{ image }}">{% endfor %}
+{% endmacro %}
+{% for d in documents %}
+<section id="table-{{ loop.index }}"><h2>{{ d.title }}</h2>{{ page(d) }}</section>
+{% endfor %}
+{% for check in checks %}
+<section id="{{ check.name }}"><h2>{{ check.title }}</h2><p>{{ check.sentences | join(" ") }}</p>
+<img alt="{{ check.title }}" src="{{ check.figure | image }}">{{ page(check.document) }}</section>
 {% endfor %}
 <section id="bars"><h2>ROUGE-L by set (protocol {{ protocol }}; bars: deviation over decoding seeds)</h2>
-{% for family, image in bars %}<h3>{{ family }}</h3><img alt="Bar chart of ROUGE-L, {{ family }}" src="{{ image }}">{% endfor %}
-</section>
+{{ figures(bars, "Bar chart of ROUGE-L") }}</section>
 <section id="curves"><h2>Learning curves</h2>
 <p>One line a training seed. Objectives differ, so training losses of different methods are not comparable.</p>
-{% for family, image in curves %}<h3>{{ family }}</h3><img alt="Learning curves, {{ family }}" src="{{ image }}">{% endfor %}
-</section>
+{{ figures(curves, "Learning curves") }}</section>
+{% if bands %}<section id="bands"><h2>The course of DAC-KL's band</h2>
+<p>Means over the positions of each logged step that distilled: kept classes, kept teacher mass, and log u - log l.</p>
+{{ figures(bands, "Course of the band") }}</section>{% endif %}
+{% if hits %}<section id="hits"><h2>Where SCRG corrected</h2>
+<p>Corrections of the logged steps, one line a run; positions count from 0.</p>
+{{ figures(hits, "Positions of corrections") }}</section>{% endif %}
 <section id="heldout"><h2>Divergence from the teacher on held-out Dolly rows (nats a token)</h2>
 {{ grid(["family", "method", "forward KL", "reverse KL", "forward KL − SFT"], heldout) }}</section>
 <section id="warnings"><h2>Warnings</h2>
@@ -94,56 +95,7 @@ li { font-size: .87rem; } img { max-width: 100%; } nav a { margin-right: 1rem; }
 """
 
 
-def _image(figure: Figure) -> str:
-    """An SVG as a data URI, the same bytes for the same figure."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None, "Creator": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _looks(groups: Sequence[Group]) -> list[tuple[Group, str, str]]:
-    """Each group with a colour and a line style that no other has."""
-    pairs = [(colour, line) for line in LINES for colour in COLOURS]
-    return [(group, *look) for group, look in zip(groups, islice(cycle(pairs), len(groups)), strict=True)]
-
-
-def learning_curves(groups: Sequence[Group]) -> str:
-    """Validation ROUGE-L, validation loss and training loss over optimiser steps."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 3.4), layout="constrained")
-        panels = figure.subplots(1, len(CURVES))
-        for group, colour, line in _looks(groups):
-            for cell in group.cells:
-                metrics = cell.metrics()
-                for panel, (kind, name, _) in zip(panels, CURVES, strict=True):
-                    points = [(m["step"], m[name]) for m in metrics if m["kind"] == kind and m.get(name) is not None]
-                    label = group.title if cell is group.cells[0] else None
-                    panel.plot(*np.array(points).reshape(-1, 2).T, color=colour, linestyle=line, marker=".", markersize=3,
-                               linewidth=1.2, label=label)  # fmt: skip
-        for panel, (_, _, title) in zip(panels, CURVES, strict=True):
-            panel.set(title=title, xlabel="optimiser step")
-            panel.grid(alpha=0.25)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
-        return _image(figure)
-
-
-def bar_chart(groups: Sequence[Group], sets: Sequence[str], protocol: str) -> str:
-    """ROUGE-L by set; error bars are deviations over decoding seeds."""
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(11, 3.8), layout="constrained")
-        panel = figure.subplots()
-        names, width = [*sets, AVERAGE], 0.84 / len(groups)
-        for place, (group, colour, line) in enumerate(_looks(groups)):
-            spreads = group.spreads(sets, protocol)
-            positions = np.arange(len(names)) + (place - (len(groups) - 1) / 2) * width
-            panel.bar(positions, [spreads[name].mean for name in names], width, color=colour, label=group.title,
-                      hatch={"-": None, "--": "///", ":": "..."}[line], edgecolor="white", linewidth=0.3, ecolor=GREY,
-                      yerr=[spreads[name].decoding or 0.0 for name in names], error_kw={"elinewidth": 0.8})  # fmt: skip
-        panel.set_xticks(np.arange(len(names)), [SET_TITLES.get(name, name) for name in names])
-        panel.set_ylabel("ROUGE-L")
-        panel.grid(axis="y", alpha=0.25)
-        figure.legend(loc="outside lower center", ncols=5, frameon=False)
-        return _image(figure)
+BAND_KEY = "band/kept_classes"
 
 
 def _heldout_rows(groups: Sequence[Group]) -> list[tuple[str, ...]]:
@@ -156,26 +108,82 @@ def _heldout_rows(groups: Sequence[Group]) -> list[tuple[str, ...]]:
     return rows
 
 
-def build_report(tables: Sequence[Cells]) -> str:
-    """The page. Charts and lists cover every run of any table once."""
-    first = tables[0]
-    groups = list({(g.family, g.method): g for cells in reversed(tables) for g in reversed(cells.groups)}.values())[::-1]
+def _has_band(group: Group) -> bool:
+    return any(BAND_KEY in line for cell in group.cells for line in cell.metrics())
+
+
+def scrg_hits(groups: Sequence[Group]) -> dict[str, list[tuple[int, int]]]:
+    """By run, (position, response length) of each correction in the logged steps; runs without one are left out."""
+    found = {}
+    for group in groups:
+        for cell in group.cells:
+            hits = [(int(at), int(length)) for line in cell.metrics() for at, length in line.get("scrg_hits") or ()]
+            if hits:
+                found[f"{group.title}, seed {cell.seed}"] = hits
+    return found
+
+
+def _warning_rows(runs: Sequence[tuple[Group, Cell]]) -> list[tuple[str, ...]]:
+    """Warnings of the cards, and those that take two runs."""
+    pairs = scrg_hurts(cell for _, cell in runs)
+    return [
+        (group.family, group.title, str(cell.seed), warning["name"], warning["message"])
+        for group, cell in runs
+        for warning in [*cell.card["warnings"], *([pairs[cell.run]] if cell.run in pairs else [])]
+    ]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a report shows: tables with runs, the documents of all tables and of the claims, open checks."""
+
+    tables: tuple[Cells, ...]
+    claims: tuple[Document, ...]
+    checks: tuple[Check, ...]
+    check_cells: tuple[Cells, ...]
+
+
+def read_parts(paths: Sequence[Path]) -> Parts:
+    """Sort cells files by what they are for."""
+    tables, judged, checks = [], [], []
+    for path in paths:
+        value = read_json(path)
+        name = value.get("table") if isinstance(value, dict) else None
+        if name == "claims":
+            judged.append(claims.document(value, path))
+        elif name in CHECKS:
+            checks.append(parse_cells(value, path))
+        elif name in DOCUMENTS:
+            tables.append(parse_cells(value, path))
+        else:
+            known = ", ".join((*DOCUMENTS, "claims", *CHECKS))
+            raise MgsrError(f"{path} is for {name}; a report shows {known}")
+    if not tables:
+        raise MgsrError(f"a report needs the cells of a table, got none; tables are {', '.join(DOCUMENTS)}")
+    return Parts(tuple(tables), tuple(judged), tuple(build_check(cells) for cells in checks), tuple(checks))
+
+
+def build_report(parts: Parts) -> str:
+    """The page. Charts and lists cover every run of any table once; warnings and the list of runs those of the checks too."""
+    first = parts.tables[0]
+    groups = _groups(parts.tables)
     by_family = {family: [g for g in groups if g.family == family] for family in dict.fromkeys(g.family for g in groups)}
     main = {family: [g for g in first.groups if g.family == family] for family in first.families}
-    runs = [(group, cell) for group in groups for cell in group.cells]
+    bands = {family: [g for g in part if _has_band(g)] for family, part in by_family.items()}
+    hits = {family: scrg_hits(part) for family, part in by_family.items()}
+    runs = [(group, cell) for group in _groups((*parts.tables, *parts.check_cells)) for cell in group.cells]
     values: dict[str, Any] = {
         "heading": headings(first, "results"),
         "note": first.note.strip(),
-        "documents": [DOCUMENTS[cells.table](cells) for cells in tables],
+        "documents": [*(DOCUMENTS[cells.table](cells) for cells in parts.tables), *parts.claims],
+        "checks": parts.checks,
         "protocol": first.protocols[0],
-        "bars": [(family, bar_chart(part, first.sets, first.protocols[0])) for family, part in main.items()],
-        "curves": [(family, learning_curves(part)) for family, part in by_family.items()],
+        "bars": [(family, data_uri(bar_chart(part, first.sets, first.protocols[0]))) for family, part in main.items()],
+        "curves": [(family, data_uri(courses(part, CURVES))) for family, part in by_family.items()],
+        "bands": [(family, data_uri(courses(part, BAND))) for family, part in bands.items() if part],
+        "hits": [(family, data_uri(hit_positions(found))) for family, found in hits.items() if found],
         "heldout": _heldout_rows(groups),
-        "warnings": [
-            (group.family, group.title, cell.seed, warning["name"], warning["message"])
-            for group, cell in runs
-            for warning in cell.card["warnings"]
-        ],
+        "warnings": _warning_rows(runs),
         "runs": [
             (group.family, group.title, cell.seed, cell.run, f"{cell.card['parameters']:,}", cell.card["device"],
              cell.card["threads"], (cell.card["commit"] or MISSING)[:12], cell.card["best_step"],
@@ -183,13 +191,22 @@ def build_report(tables: Sequence[Cells]) -> str:
             for group, cell in runs
         ],
     }  # fmt: skip
-    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(TEMPLATE).render(values)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment.filters["emphasised"] = lambda cell: Markup("<b>{}</b>").format(cell) if isinstance(cell, Bold) else cell
+    environment.filters["image"] = data_uri
+    return environment.from_string(TEMPLATE).render(values)
+
+
+def _groups(tables: Sequence[Cells]) -> list[Group]:
+    """Every method of any of these once, in their order; the first table's titles win."""
+    found: dict[tuple[str, str], Group] = {}
+    for cells in tables:
+        for group in cells.groups:
+            found.setdefault((group.family, group.method), group)
+    return list(found.values())
 
 
 def write(cells_paths: Sequence[Path], out: Path) -> None:
-    """The page of some tables; the first is the main one, whose sets and methods the bar chart shows."""
-    tables = [load_cells(path) for path in cells_paths]
-    unknown = [cells.table for cells in tables if cells.table not in DOCUMENTS]
-    if unknown or not tables:
-        raise MgsrError(f"a report needs cells of {', '.join(DOCUMENTS)}, got {', '.join(unknown) or 'none'}")
-    write_text(out, build_report(tables))
+    """The page of some tables, claims and open checks; the first table is the main one, whose sets and methods the bar chart
+    shows."""
+    write_text(out, build_report(read_parts(cells_paths)))
