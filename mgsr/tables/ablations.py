@@ -9,7 +9,7 @@ import pandas as pd
 
 from mgsr.tables import paper
 from mgsr.tables.cells import AVERAGE, Cells, Group
-from mgsr.tables.other_groups import other_groups_blocks
+from mgsr.tables.other_groups import NOTE, other_groups_blocks
 from mgsr.tables.render import CROSS, TICK, Block, Document
 from mgsr.tables.scores import (
     SET_TITLES,
@@ -124,8 +124,9 @@ def describe(cells: Cells, frame: pd.DataFrame) -> Document:
         blocks.append(Block(f"protocol {protocol}", header, rows))
         if differences:
             blocks.append(Block(f"protocol {protocol}: difference to MGSR (95 % interval)", against, differences))
-    if cells.table == "table3c" and cells.other_groups:
-        blocks += other_groups_blocks(cells.families, losses=True)
+    wanted = cells.table == "table3c" and cells.other_groups
+    others = other_groups_blocks(cells.families, losses=True) if wanted else []
     notes = score_notes(cells, frame, paper.ABLATIONS[cells.table].notes)
     notes += [VALIDATION_NOTE] if VALIDATION in ablation.columns else []
-    return Document(headings(cells, ablation.title), tuple(blocks), tuple(notes))
+    notes += [NOTE] if others else []
+    return Document(headings(cells, ablation.title), (*blocks, *others), tuple(notes))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mgsr.tables import paper
 from mgsr.tables.cells import AVERAGE, Cells, Group, row_scores
-from mgsr.tables.other_groups import other_groups_blocks
+from mgsr.tables.other_groups import NOTE, other_groups_blocks
 from mgsr.tables.render import Block, Document, number
 from mgsr.tables.scores import (
     SET_TITLES,
@@ -111,10 +111,10 @@ def describe(cells: Cells, frame: pd.DataFrame) -> Document:
         if differences := _difference_rows(part, columns, several):
             heading = f"protocol {protocol}: difference to the best baseline (95 % interval)"
             blocks.append(Block(heading, (*lead, "method", *titles), differences))
-    if cells.other_groups:
-        blocks += other_groups_blocks(cells.families, losses=False)
+    others = other_groups_blocks(cells.families, losses=False) if cells.other_groups else []
     notes = [*score_notes(cells, frame, paper.TABLE1_NOTES), BASELINE_NOTE, SHARE_NOTE, FLOOR_NOTE]
-    return Document(headings(cells, "Table 1"), tuple(blocks), tuple(notes), tuple(checks(cells)))
+    notes += [NOTE] if others else []
+    return Document(headings(cells, "Table 1"), (*blocks, *others), tuple(notes), tuple(checks(cells)))
 
 
 def _difference_rows(part: pd.DataFrame, columns: Sequence[str], several: bool) -> tuple[tuple[str, ...], ...]:

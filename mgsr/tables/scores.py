@@ -33,6 +33,7 @@ BEST_NOTE = (
     "from; then none is bold. Sign-flip test over prompts, two-sided, 5 %, Holm over sets (the average is a test of its own). "
     "Teachers, checkpoints and the floor take no part."
 )
+DIFFERENCE_NOTE = f"Differences: `difference (95 % interval; p)`; {TIE}: p is not below 0.05. Only p is corrected over sets."
 ONE_SEED_NOTE = (
     "One training seed: differences are between these trained models. Another seed of the same method may differ by more, and "
     "nothing here says by how much."
@@ -169,6 +170,6 @@ def score_notes(cells: Cells, frame: pd.DataFrame, paper_notes: Sequence[str]) -
     shown = any(frame[name].notna().any() for name in frame.columns if name.endswith("_paper"))
     several = any(len(group.cells) > 1 for group in cells.groups)
     return [
-        *preset_notes(cells), LEGEND, BEST_NOTE, SEEDS_NOTE if several else ONE_SEED_NOTE,
+        *preset_notes(cells), LEGEND, BEST_NOTE, DIFFERENCE_NOTE, SEEDS_NOTE if several else ONE_SEED_NOTE,
         *([MARK_NOTE] if frame["student_steps_unused"].any() else []), *([PAPER_NOTE, *paper_notes] if shown else []),
     ]  # fmt: skip
