@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mgsr.config.schema import DacKlConfig
-from mgsr.objectives.dac_kl import DacKl, log_mass_not_above, quantiles
+from mgsr.objectives.dac_kl import DacKl, mass_not_above, quantiles
 from mgsr.objectives.divergences import forward_kl, reverse_kl
 
 V = 23
@@ -64,11 +64,12 @@ def oracle(c: DacKlConfig, t: np.ndarray, s: np.ndarray, u: float, low: float) -
     if c.thresholds == "rank":
         u, low = (float(np.quantile(t, level)) for level in (u, low))
     low = min(low, u)
-    x = np.array([1 - t[t > t[k]].sum() for k in range(V)]) if c.thresholds == "mass" else t
-    if c.mask_space == "log":
-        m = sigmoid((np.log(x) - math.log(low)) / c.softness) * sigmoid((math.log(u) - np.log(x)) / c.softness)
+    if c.thresholds == "mass":
+        m = np.array([float(low <= 1 - t[t > t[k]].sum() <= u) for k in range(V)])
+    elif c.mask_space == "log":
+        m = sigmoid((np.log(t) - math.log(low)) / c.softness) * sigmoid((math.log(u) - np.log(t)) / c.softness)
     else:
-        m = sigmoid((x - low) / c.softness) * sigmoid((u - x) / c.softness)
+        m = sigmoid((t - low) / c.softness) * sigmoid((u - t) / c.softness)
     if c.parts == "target_only":
         m = np.zeros(V)
     target = int(np.argmax(t))
@@ -376,16 +377,22 @@ def test_rank_thresholds_are_quantiles() -> None:
 def test_mass_not_above_a_class_with_ties(dtype: torch.dtype) -> None:
     t = torch.tensor([[0.1, 0.4, 0.1, 0.4], [0.7, 0.0, 0.3, 0.0], [0.25, 0.25, 0.25, 0.25]], dtype=dtype)
     brute = [[1 - sum(y for y in row if y > x) for x in row] for row in t.tolist()]
-    torch.testing.assert_close(log_mass_not_above(t).exp(), torch.tensor(brute, dtype=dtype), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(mass_not_above(t), torch.tensor(brute, dtype=dtype), rtol=1e-6, atol=1e-6)
 
 
-def test_hard_mass_band_is_nucleus_like() -> None:
-    """l = 0.1: the classes at which 90 % of the mass is not yet above."""
-    t = torch.tensor([[0.5, 0.3, 0.15, 0.04, 0.01]], dtype=torch.float64).log()
-    dac = DacKl(config(thresholds="mass", start_upper=0.999, start_lower=0.1, softness=1e-6), 5, seed=1)
-    mask = dac.mask(t, t).log_in.exp().round()
-    assert mask.tolist() == [[0, 1, 1, 0, 0]]  # the first has mass 1 > u; it is the target, and kept as such
-    assert dac(t, t)[1].kept_classes.item() == 3
+def test_mass_band_is_a_nucleus() -> None:
+    """l = 0.09 keeps the smallest set of largest classes with 91 % of the mass, be the distribution peaked or flat."""
+    t = torch.tensor([[0.5, 0.3, 0.15, 0.04, 0.01], [0.3, 0.2, 0.2, 0.2, 0.1]], dtype=torch.float64).log()
+    dac = DacKl(config(thresholds="mass", start_upper=0.999, start_lower=0.09), 5, seed=1)
+    # The first has mass 1, above u; it is the target, and kept as such. The three equal ones have the same mass 0.7.
+    assert dac.mask(t, t).log_in.exp().tolist() == [[0, 1, 1, 0, 0], [0, 1, 1, 1, 1]]
+    assert dac(t, t)[1].kept_classes.tolist() == [3, 5]
+    torch.testing.assert_close(dac(t, t)[1].kept_mass, torch.tensor([0.95, 1.0], dtype=torch.float64))
+    s = draw(3, 2)[:, :5].log_softmax(-1).requires_grad_()
+    loss, _ = dac(s, t)  # nothing is left for the rest in the second
+    torch.testing.assert_close(loss[1], reverse_kl(s, t)[1])
+    loss.sum().backward()
+    assert s.grad is not None and s.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("reading", READINGS, ids=name_of)

@@ -74,21 +74,24 @@ class DacKl(nn.Module):
         return log_u, torch.minimum(log_l, log_u)
 
     def mask(self, s_logp: Tensor, t_logp: Tensor) -> Mask:
-        """Eq. 7: m = sigmoid(above) sigmoid(below), of the teacher's probabilities or (`mass`) of the mass not above them."""
+        """Eq. 7: m = sigmoid(above) sigmoid(below) of the teacher's probabilities; `mass` keeps a class or drops it."""
         target = t_logp.argmax(-1, keepdim=True)
         if self.config.parts == "target_only":
-            nothing = torch.full_like(t_logp, -math.inf)
-            return Mask(nothing, torch.zeros_like(t_logp), target, t_logp.new_zeros(len(t_logp)))
+            return _hard(torch.zeros_like(t_logp, dtype=torch.bool), target, t_logp.new_zeros(len(t_logp)))
         log_u, log_l = self.thresholds(s_logp, t_logp)
-        x = log_mass_not_above(t_logp.exp()) if self.config.thresholds == "mass" else t_logp
+        log_width = (log_u - log_l).squeeze(-1)
+        if self.config.thresholds == "mass":
+            # No edge to soften: near the largest class all masses are near u, and a soft edge would halve their classes.
+            mass = mass_not_above(t_logp.exp())
+            return _hard((mass >= log_l.exp()) & (mass <= log_u.exp()), target, log_width)
         if self.config.mask_space == "log":
-            above, below = x - log_l, log_u - x
+            above, below = t_logp - log_l, log_u - t_logp
         else:
-            above, below = x.exp() - log_l.exp(), log_u.exp() - x.exp()
+            above, below = t_logp.exp() - log_l.exp(), log_u.exp() - t_logp.exp()
         above, below = above / self.config.softness, below / self.config.softness
         inside = F.logsigmoid(above)
         log_out = torch.logaddexp(F.logsigmoid(-above), inside + F.logsigmoid(-below))
-        return Mask(inside + F.logsigmoid(below), log_out, target, (log_u - log_l).squeeze(-1))
+        return Mask(inside + F.logsigmoid(below), log_out, target, log_width)
 
     def clip(self, logp: Tensor, mask: Mask) -> Tensor:
         """A model's new vector, in logs: the band [vocab], the target (in its place or once more), the rest where asked for."""
@@ -100,12 +103,10 @@ class DacKl(nn.Module):
             slots = [band.scatter(-1, mask.target, top)] if self.config.target == "once" else [band, top]
             target_out = -math.inf
         if self.config.normalisation == "residual":
-            slots.append(torch.logsumexp(mask.log_out.scatter(-1, mask.target, target_out) + logp, -1, keepdim=True))
+            slots.append(_log_total(mask.log_out.scatter(-1, mask.target, target_out) + logp))
         vector = torch.cat(slots, -1)
         if self.config.normalisation == "kept":
-            # An empty vector (each slot -inf) stays one, and its KL is 0.
-            floor = torch.finfo(vector.dtype).min / 4
-            vector = vector - torch.logsumexp(vector, -1, keepdim=True).clamp(min=floor)
+            vector = vector - _log_total(vector)  # an empty one, -inf in each slot, stays one, and its KL is 0
         return vector
 
     def clipped(self, s_logp: Tensor, t_logp: Tensor) -> tuple[Tensor, Tensor]:
@@ -134,6 +135,16 @@ class DacKl(nn.Module):
         return loss + penalty, Band(**{name: value.detach() for name, value in vars(band).items()})
 
 
+def _log_total(x: Tensor) -> Tensor:
+    """The log [n, 1] of a row's sum. logsumexp's gradient is NaN where the whole row is -inf; here it is 0."""
+    return torch.logsumexp(x.clamp(min=torch.finfo(x.dtype).min / 4), -1, keepdim=True)
+
+
+def _hard(kept: Tensor, target: Tensor, log_width: Tensor) -> Mask:
+    zero = torch.zeros(kept.shape, device=kept.device, dtype=log_width.dtype)
+    return Mask(zero.masked_fill(~kept, -math.inf), zero.masked_fill(kept, -math.inf), target, log_width)
+
+
 def _clipping_network(config: DacKlConfig, vocabulary: int, seed: int) -> nn.Sequential:
     """f: [n, 3 vocab] -> [n, 2], logits of u and l; at its start a constant."""
     # Built on `meta`, the layers draw nothing: a run's other random numbers do not depend on its objective.
@@ -157,12 +168,13 @@ def quantiles(t: Tensor, levels: tuple[float, ...]) -> tuple[Tensor, ...]:
         at = level * (t.shape[-1] - 1)
         low = math.floor(at)
         below, above = ordered[:, low, None], ordered[:, min(low + 1, t.shape[-1] - 1), None]
-        found.append(_log(below + (at - low) * (above - below)))
+        value = below + (at - low) * (above - below)
+        found.append(value.clamp(min=torch.finfo(t.dtype).tiny).log())  # finite where probabilities have underflowed to 0
     return tuple(found)
 
 
-def log_mass_not_above(t: Tensor) -> Tensor:
-    """log(1 - sum of t_j with t_j > t_k) for each class k [n, vocab], without gradient: 0 at the largest class.
+def mass_not_above(t: Tensor) -> Tensor:
+    """1 - sum of t_j with t_j > t_k for each class k [n, vocab], without gradient: 1 at the largest class.
 
     Summed from the smallest class upwards, which keeps the tail's digits.
     """
@@ -173,12 +185,7 @@ def log_mass_not_above(t: Tensor) -> Tensor:
     last = torch.arange(t.shape[-1], device=t.device).expand_as(order)
     last = last.masked_fill(F.pad(ordered[:, 1:] == ordered[:, :-1], (0, 1)), t.shape[-1])
     mass = ordered.cumsum(-1).gather(-1, last.flip(-1).cummin(-1).values.flip(-1))
-    return _log(torch.empty_like(t).scatter_(-1, order, mass / mass[:, -1:]))
-
-
-def _log(x: Tensor) -> Tensor:
-    """The log, finite where a probability has underflowed to 0."""
-    return x.clamp(min=torch.finfo(x.dtype).tiny).log()
+    return torch.empty_like(t).scatter_(-1, order, mass / mass[:, -1:])
 
 
 def descending(t: Tensor) -> Tensor:
