@@ -44,7 +44,7 @@ def workflow(tmp_path: Path) -> Path:
 def test_every_preset_resolves_under_every_recipe(preset: str, recipe: str) -> None:
     plan = make_plan(WORKFLOW, load_config(WORKFLOW, {"preset": preset, "recipe": recipe}))
     assert set(plan.tables) == set(get_args(TableName)) and all(plan.tables.values())
-    assert set(plan.checks) == {*get_args(CheckName), "injected_errors"}
+    assert set(plan.checks) == set(get_args(CheckName))
     assert {row.family for row in plan.tables["table1"]} == set(plan.config.families)
 
 

@@ -26,7 +26,6 @@ from mgsr.config.schema import (
     PrunedModel,
     RunSpec,
     SamplesSpec,
-    Shown,
     Strict,
     TinyModel,
     TrainingConfig,
@@ -305,8 +304,7 @@ class Plan:
             for family in config.table_families.get(table, tuple(config.families)):
                 self.tables[table] += self._method_rows(family, (*names, *config.extra_rows.get(table, ())), table == "table4a")
                 self.tables[table] += self._checkpoint_rows(family) if table == "table1" else []
-        checks: dict[Shown, tuple[str, ...]] = {"injected_errors": (), **config.checks}
-        for check, names in checks.items():
+        for check, names in config.checks.items():
             self.checks[check] = []
             for family in config.table_families.get(check, tuple(config.families)):
                 small = [name for name, student in config.small_students.items() if student.family == family]
