@@ -133,11 +133,9 @@ def report(arguments: argparse.Namespace) -> None:
 
 
 def track(arguments: argparse.Namespace) -> None:
-    from mgsr.tables.cells import load_cells
     from mgsr.tables.tracking import sync
 
-    cells = [load_cells(path) for path in arguments.cells]
-    sync(cells, arguments.uri or None, arguments.experiment, arguments.cells[0].parent, arguments.receipt)
+    sync(arguments.cells, arguments.uri or None, arguments.experiment, arguments.receipt)
 
 
 def lock(arguments: argparse.Namespace) -> None:

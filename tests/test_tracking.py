@@ -10,30 +10,39 @@ from typing import Any
 import pytest
 
 from mgsr.errors import MgsrError
-from mgsr.tables import tracking
+from mgsr.storage import read_json, write_json
+from mgsr.tables import claims, registry, tracking
 from mgsr.tables.cells import Cell, load_cells
-from mgsr.tables.registry import write
 from tests import results_tree
 
 SYNC = """
 import sys
 from pathlib import Path
-from mgsr.tables.cells import load_cells
 from mgsr.tables.tracking import sync
 root = Path(sys.argv[1])
-cells = [load_cells(root / f"{name}.cells.json") for name in ("table1", "table2")]
-sync(cells, None, "mgsr", root / "tables", root / sys.argv[2])
+sync([root / name for name in sys.argv[3:]], None, "mgsr", root / sys.argv[2])
 """
+FILES = [f"tables/{name}.cells.json" for name in ("table1", "table2", "table4a", "claims")]
+FILES += ["open_checks/injected_errors.cells.json"]
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh store that two processes filled at the same time."""
     root = tmp_path_factory.mktemp("results")
-    write(results_tree.build(root), root / "tables")
-    results_tree.build(root, table="table2")
+    tables = {name: read_json(results_tree.build(root, table=name)) for name in ("table1", "table2", "table4a")}
+    tables["claims"] = {
+        "table": "claims", **{key: tables["table1"][key] for key in ("preset", "recipe", "note")},
+        "tables": {"table1": tables["table1"]},
+    }  # fmt: skip
+    check = {**tables["table1"], "table": "injected_errors", "rows": [], "probe": {"tiny": "probe.json"}}
+    for file, value in zip(FILES, [*tables.values(), check], strict=True):
+        write_json(root / file, value)
+    registry.write(root / FILES[0], root / "tables")
+    claims.write(root / "tables" / "claims.cells.json", root / "tables")
+    (root / "open_checks" / "injected_errors.svg").write_text("<svg/>")
     command = [sys.executable, "-c", SYNC, str(root)]
-    jobs = [subprocess.Popen([*command, f"receipt{i}.json"], stderr=subprocess.PIPE, text=True) for i in range(2)]
+    jobs = [subprocess.Popen([*command, f"receipt{i}.json", *FILES], stderr=subprocess.PIPE, text=True) for i in range(2)]
     for job in jobs:
         _, error = job.communicate(timeout=120)
         assert job.returncode == 0, error
@@ -66,18 +75,36 @@ def test_what_a_run_holds(store: Path) -> None:
     assert run.data.metrics["rouge_l_seed_10/plain/dolly"] == pytest.approx(54.5)
     assert [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")] == [5, 10, 15, 20]
     files = {file.path for file in client.list_artifacts(parent.info.run_id, "tables")}
-    assert files == {"tables/table1.csv", "tables/table1.md", "tables/table1.tex"}
+    assert files == {f"tables/{name}.{kind}" for name in ("table1", "claims") for kind in ("csv", "md", "tex")}
+    checks = [file.path for file in client.list_artifacts(parent.info.run_id, "open_checks")]
+    assert checks == ["open_checks/injected_errors.svg"]
     assert {file.path for file in client.list_artifacts(run.info.run_id, "run")} == {"run/card.json"}
+
+
+def test_exposure_bias_and_verdicts(store: Path) -> None:
+    _, runs = _runs(store)
+    by_key = {run.data.tags[tracking.KEY]: run for run in runs}
+    run, parent = by_key["mgsr10"], by_key["smoke/controlled"]
+    exposure = {name: value for name, value in run.data.metrics.items() if name.startswith("exposure/")}
+    assert exposure == pytest.approx({"exposure/excess_error_5": 5.4, "exposure/excess_error_10": 10.8})  # no 20: not defined
+    name = "claims/gain_over_sft/tiny/plain"
+    assert parent.data.tags[f"mgsr.{name}"] == "does not hold"
+    assert parent.data.metrics[name] == pytest.approx(55 - 1.15 * 50, abs=1e-3)
+    assert parent.data.tags["mgsr.claims/span_adds/tiny/plain"] == "not run"
+    assert "claims/span_adds/tiny/plain" not in parent.data.metrics
 
 
 def test_again_adds_nothing_and_a_broken_sync_is_mended(store: Path) -> None:
     client, runs = _runs(store)
-    cells, before = [load_cells(store / "table1.cells.json")], {run.info.run_id for run in runs}
-    tracking.sync(cells, None, "mgsr", store / "tables", store / "receipt.json")
+    cells, before = [store / FILES[0]], {run.info.run_id for run in runs}
+    tracking.sync(cells, None, "mgsr", store / "receipt.json")
     assert {run.info.run_id for run in _runs(store)[1]} == before
+    history = client.get_metric_history(next(r for r in runs if r.data.tags[tracking.KEY] == "mgsr10").info.run_id,
+                                        "exposure/excess_error_5")  # fmt: skip
+    assert len(history) == 1
     broken = next(run.info.run_id for run in runs if run.data.tags[tracking.KEY] == "sft20")
     client.update_run(broken, status="RUNNING")  # as a killed sync leaves it
-    value = tracking.sync(cells, None, "mgsr", store / "tables", store / "receipt.json")
+    value = tracking.sync(cells, None, "mgsr", store / "receipt.json")
     after = _runs(store)[1]
     assert len(after) == len(before) and broken not in {run.info.run_id for run in after}
     assert value["runs"]["sft20"] in {run.info.run_id for run in after}
@@ -100,6 +127,10 @@ def test_names_and_lengths_that_mlflow_takes(tmp_path: Path) -> None:
 
 
 def test_a_file_store_is_refused(tmp_path: Path) -> None:
-    cells = load_cells(results_tree.build(tmp_path))
     with pytest.raises(MgsrError, match="sqlite"):
-        tracking.sync([cells], "file:///somewhere", "mgsr", tmp_path, tmp_path / "receipt.json")
+        tracking.sync([results_tree.build(tmp_path)], "file:///somewhere", "mgsr", tmp_path / "receipt.json")
+
+
+def test_nothing_to_log(tmp_path: Path) -> None:
+    with pytest.raises(MgsrError, match="no table to log"):
+        tracking.sync([], None, "mgsr", tmp_path / "receipt.json")

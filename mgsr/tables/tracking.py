@@ -1,11 +1,12 @@
 """Finished results in; MLflow runs out. One process syncs them all, since parallel jobs crash a fresh sqlite store.
 
-A parent run for each preset and recipe holds the tables; each training run is one child, whichever tables show it. Runs are
-found again by tags, so a second sync adds nothing.
+A parent run for each preset and recipe holds the tables, the open checks and the claims' verdicts; each training run is one
+child, whichever tables and checks show it. Runs are found again by tags, so a second sync adds nothing.
 """
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import logging
 import os
@@ -16,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mgsr.errors import MgsrError
-from mgsr.storage import digest, file_digest, write_json
-from mgsr.tables.cells import AVERAGE, Cell, Cells
+from mgsr.storage import digest, file_digest, read_json, write_json
+from mgsr.tables.cells import AVERAGE, Cell, Cells, parse_cells
+from mgsr.tables.render import MISSING
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 PARAM_LENGTH = 6000  # characters; MLflow refuses more
 PARAMS_PER_CALL, METRICS_PER_CALL = 100, 1000  # MLflow's limits of log_batch
 SQLITE = "sqlite:///"
+LOGGED = (".csv", ".md", ".tex", ".svg")
 KEY, DIGEST, CUT = "mgsr.key", "mgsr.digest", "mgsr.cut_params"
 NOTE = " ... (cut; whole in card.json)"
 
@@ -74,6 +77,28 @@ def metrics(cell: Cell, sets: Iterable[str]) -> dict[tuple[str, int], float]:
     return found | {(metric_name(name), 0): float(value) for name, value in single.items() if value is not None}
 
 
+def exposure_metrics(cell: Cell) -> dict[str, float]:
+    """ExAccErr in per cent by length, where it was measured and is defined."""
+    if cell.exposure is None:
+        return {}
+    values = zip(cell.exposure["lengths"], cell.exposure["excess_error"], strict=True)
+    return {f"exposure/excess_error_{length}": float(value) for length, value in values if value is not None}
+
+
+def claim_facts(table: Path) -> list[tuple[str, float | None, str]]:
+    """Name, effect and verdict of each claim, from the line of claims.csv that decides it."""
+    with table.open(encoding="utf-8", newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["hardest"] == "True"]
+    return [
+        (
+            metric_name(f"claims/{line['claim']}/{line['family']}/{line['protocol']}"),
+            None if line["effect"] == MISSING else float(line["effect"]),
+            line["verdict"],
+        )
+        for line in lines
+    ]
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Wait until no other sync holds `path`. The kernel lets go when a process dies."""
@@ -117,21 +142,32 @@ class _Store:
                 kept = run.info.run_id
         return kept
 
-    def parent(self, cells: Cells, folder: Path) -> str:
-        """The preset's run; its tables are logged anew when their bytes changed."""
+    def parent(self, cells: Cells, folders: Sequence[Path], claims: Path | None) -> str:
+        """The preset's run; tables, checks and claims are logged anew when their bytes changed."""
         key = f"{cells.preset}/{cells.recipe}"
-        files = sorted(file for file in folder.iterdir() if file.suffix in (".csv", ".md", ".tex"))
+        files = [(file, folder.name) for folder in folders for file in sorted(folder.iterdir()) if file.suffix in LOGGED]
         if not files:
-            raise MgsrError(f"{folder} holds no table to log; build the tables first")
-        content = digest({file.name: file_digest(file) for file in files})
+            raise MgsrError(f"{', '.join(map(str, folders))} holds no table to log; build the tables first")
+        content = digest({f"{place}/{file.name}": file_digest(file) for file, place in files})
         run = self.finished(key, None) or self._create(key, key, {"mgsr.preset": cells.preset, "mgsr.recipe": cells.recipe})
         if self.client.get_run(run).data.tags.get(DIGEST) != content:
-            for file in files:
-                self.client.log_artifact(run, str(file), "tables")
+            for file, place in files:
+                self.client.log_artifact(run, str(file), place)
+            for name, effect, verdict in claim_facts(claims) if claims else ():
+                self.client.set_tag(run, f"mgsr.{name}", verdict)
+                if effect is not None:
+                    self.client.log_metric(run, name, effect)
             self.client.set_tag(run, "mlflow.note.content", cells.note)
             self.client.set_tag(run, DIGEST, content)
             self.client.set_terminated(run)
         return run
+
+    def exposure(self, cell: Cell, run: str) -> None:
+        """Log ExAccErr to the child of a run, which may be there from a table that does not show it."""
+        known = self.client.get_run(run).data.metrics
+        for name, value in exposure_metrics(cell).items():
+            if known.get(name) != value:
+                self.client.log_metric(run, name, value)
 
     def child(self, cell: Cell, sets: Iterable[str], parent: str) -> str:
         content = digest([cell.card, cell.summary])
@@ -160,15 +196,29 @@ class _Store:
             self.client.log_batch(run, metrics=part)
 
 
-def sync(cells: Sequence[Cells], uri: str | None, experiment: str, tables: Path, receipt: Path) -> dict[str, Any]:
-    """Log every run of `cells` and the tables of folder `tables` once, then write and return the receipt.
-
-    `uri` None: a sqlite file mlflow.db beside the tables folder. Syncs at the same time wait for each other (sqlite: at a lock
-    file beside the store; else: at one beside the receipt).
-    """
-    if not cells:
+def read_tables(paths: Sequence[Path]) -> tuple[list[Cells], Path | None]:
+    """Cells of tables and open checks, and the CSV of the claims where they are among the files."""
+    tables, claims = [], None
+    for path in paths:
+        value = read_json(path)
+        if isinstance(value, dict) and value.get("table") == "claims":
+            claims = path.with_name("claims.csv")
+        else:
+            tables.append(parse_cells(value, path))
+    if not tables:
         raise MgsrError("there is no table to log")
-    uri = uri or f"{SQLITE}{tables.resolve().parent / 'mlflow.db'}"
+    return tables, claims
+
+
+def sync(cells_paths: Sequence[Path], uri: str | None, experiment: str, receipt: Path) -> dict[str, Any]:
+    """Log every run of these tables and checks once, and the files beside the cells; then write and return the receipt.
+
+    `uri` None: a sqlite file mlflow.db beside the first file's folder. Syncs at the same time wait for each other (sqlite: at a
+    lock file beside the store; else: at one beside the receipt).
+    """
+    tables, claims = read_tables(cells_paths)
+    folders = list(dict.fromkeys(path.parent for path in cells_paths))
+    uri = uri or f"{SQLITE}{folders[0].resolve().parent / 'mlflow.db'}"
     if re.match(r"(file:|/|\.|$)", uri):
         raise MgsrError(
             f"tracking.uri: '{uri}' is a folder, which MLflow no longer takes; use {SQLITE}PATH or a server's address"
@@ -178,10 +228,11 @@ def sync(cells: Sequence[Cells], uri: str | None, experiment: str, tables: Path,
     artifacts = database.with_name("mlartifacts").as_uri() if database else None  # absolute, as MLflow needs
     with locked(lock):
         store = _Store(_client(uri), experiment, artifacts)
-        runs: dict[str, str] = {}
-        for table in cells:
-            parent = store.parent(table, tables)
+        parent, runs = store.parent(tables[0], folders, claims), dict[str, str]()
+        for table in tables:
             runs |= {cell.run: store.child(cell, table.sets, parent) for cell in table.cells if cell.run not in runs}
+            for cell in table.cells:
+                store.exposure(cell, runs[cell.run])
     value = {"schema": 1, "experiment": experiment, "uri_kind": uri.partition(":")[0], "runs": dict(sorted(runs.items()))}
     write_json(receipt, value)
     return value
