@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
 from mgsr.errors import MgsrError
 from mgsr.tables import main_table, paper, registry, scores
@@ -121,6 +123,38 @@ def test_ties_are_marked_and_never_bold(tmp_path: Path) -> None:
     text = markdown(registry.document(cells))
     assert "**" not in text and "| MGSR | 51.20 ± 0.71 (n/a) = |" in text and scores.ONE_SEED_NOTE in text
     assert re.search(r"\| MGSR \| 0.20 \(.*; p 0\.\d+\) = \|", text)
+
+
+def test_differences_equal_pandas_scipy_and_statsmodels(tmp_path: Path) -> None:
+    """From rows.jsonl alone, without this package: MGSR minus DistiLLM by set, with uneven noise."""
+    path = results_tree.build(tmp_path, methods=_noisy(1.2), seeds=(10,))
+    generator = np.random.default_rng(4)
+    for rows in tmp_path.glob("evaluations/*/rows.jsonl"):
+        lines = [json.loads(line) for line in rows.read_text().splitlines()]
+        shift = {"dolly": 0.0, "self_instruct": 0.4}
+        lines = [line | {"score": line["score"] + shift[line["set"]] + generator.normal(0, 4)} for line in lines]
+        rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    frame: Any = main_table.build(load_cells(path)).set_index(["protocol", "method"]).loc["plain"]
+    scores_by_row: list[Any] = [
+        pd.read_json(tmp_path / f"evaluations/e-{name}10/rows.jsonl", lines=True)
+        .query("protocol == 'plain'")
+        .groupby(["set", "id"])["score"]
+        .mean()
+        for name in ("mgsr", "distillm")
+    ]
+    differences = scores_by_row[0] - scores_by_row[1]
+    p = []
+    for name in results_tree.SETS:
+        values, line = differences[name].to_numpy(), frame.loc["mgsr"]
+        assert line[f"{name}_minus_best_baseline"] == pytest.approx(values.mean())
+        bounds = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=10_000, rng=1).confidence_interval
+        assert line[f"{name}_minus_best_baseline_low"] == pytest.approx(bounds.low, abs=0.05)
+        assert line[f"{name}_minus_best_baseline_high"] == pytest.approx(bounds.high, abs=0.05)
+        test = stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=20_000, rng=1)
+        p.append(test.pvalue)
+    holms = multipletests(p, method="holm")[1]
+    assert [frame.loc["mgsr", f"{name}_minus_best_baseline_p"] for name in results_tree.SETS] == pytest.approx(holms, abs=0.02)
+    assert 0.001 < max(p) < 0.5  # so that Holm's correction shows
 
 
 def test_no_effect_is_bold_as_often_as_the_level_says() -> None:
