@@ -150,7 +150,7 @@ def test_injected_errors(tmp_path: Path, probe: dict[str, str]) -> None:
     assert above["value"] == pytest.approx(np.mean([float(i % 5 != 0) - float(i % 5 == 0) for i in range(PROMPTS)]), abs=1e-5)
     printed, best, helped = answer(text).split(". ")
     assert printed.count("(undecided)") == 6 and "undecided" not in best and best.count("teacher_nll +60.0") == 3
-    assert helped.count("at k +") == 3 and helped.count("at its choice 0.00 (0.00 to 0.00) (undecided)") == 3
+    assert helped.count(" +4.50 (") == 3 and helped.count(" +0.50 (0.50 to 0.50)") == 3 and "undecided" not in helped
 
 
 def test_span_priors(tmp_path: Path, probe: dict[str, str]) -> None:

@@ -20,11 +20,11 @@ from mgsr.evaluation.accumulation import Divergences, read_divergences
 from mgsr.storage import read_json
 from mgsr.tables.cells import Group, parse_cells
 from mgsr.tables.render import Block, Document, number, write_table
+from mgsr.tables.scores import ALPHA
 from mgsr.tables.statistics import Interval, holm, rows_to_decide
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided at this sample size", "not run"
 MORE_SEEDS = "more training seeds"
-ALPHA = 0.05
 PAIR = ("dolly", "self_instruct")  # the sets of the paper's Tables 2 and 3
 UNREVISED = ("mgsr_on_policy_unrevised", "mgsr_without_scrg", "mgsr_off_policy_unrevised")
 EXPOSURE_PROTOCOL = "plain sampling"
@@ -64,8 +64,8 @@ EXPOSURE = Claim("less_exposure_bias", "MGSR has less exposure bias", "table4a",
 NOTES = (
     "Effect: points of ROUGE-L, mean over the sets of the paper's table, positive where it speaks for the claim; of several "
     "methods to be above, the hardest is shown and the CSV has all. For 15 %: points above 1.15 times the SFT student.",
-    f"{HOLDS}: above every method compared with, its 95 % interval above 0 and p at most {ALPHA}; {FAILS}: below one of them, "
-    f"its interval below 0 and p at most {ALPHA} after Holm's correction over them, or equal in every answer; else undecided. "
+    f"{HOLDS}: above every method compared with, its 95 % interval above 0 and p below {ALPHA}; {FAILS}: below one of them, "
+    f"its interval below 0 and p below {ALPHA} after Holm's correction over them, or equal in every answer; else undecided. "
     "Nothing is corrected over claims: one verdict in twenty may be chance.",
     "Would decide: prompts in all sets together, with a chance of 0.8, if the true effect is the one seen.",
     "ExAccErr: points of per cent by which MGSR's is lower; its intervals are over prompts alone.",
@@ -152,10 +152,10 @@ def verdict(found: Sequence[Finding]) -> str:
     known = [(one, one.interval, one.p) for one in found if one.interval is not None and one.p is not None]
     if not found:
         return NOT_RUN
-    if len(known) == len(found) and all(interval.low > 0 and p <= ALPHA for _, interval, p in known):
+    if len(known) == len(found) and all(interval.low > 0 and p < ALPHA for _, interval, p in known):
         return HOLDS
     adjusted = holm([p for *_, p in known])
-    below = any(interval.high < 0 and p <= ALPHA for (_, interval, _), p in zip(known, adjusted, strict=True))
+    below = any(interval.high < 0 and p < ALPHA for (_, interval, _), p in zip(known, adjusted, strict=True))
     equal = any(interval.low == interval.high == interval.difference == 0 for _, interval, _ in known)
     return FAILS if below or equal else UNDECIDED
 

@@ -19,6 +19,7 @@ from mgsr.tables.scores import headings, preset_notes
 PRINTED = "kl_student_teacher"  # the detection score as the paper prints it
 BASELINES = ("student_entropy", "random")
 CHANCE = "above_random"
+AT_ERROR = "at_error"  # where the error is, not where a score says
 AT, AFTER = "at", "after"
 WINDOWS = {AT: "at k", AFTER: "k+1 to k+5", "before": "k-5 to k-1"}
 
@@ -98,12 +99,15 @@ def _sentences(
             above = {"value": cellwise[error, top, AT][CHANCE], **_bounds(cellwise[error, top, AT], CHANCE)}
             word = "" if side(above) else " (undecided)"
             best.append(f"{error} {top} {value_text(above, 'value', 100, 1)}{word}")
-    gains = [entry for entry in correction if entry["measure"] == "rouge_l" and entry["start"] in ("at_error", PRINTED)]
-    helped = [f"{entry['error']} at {'k' if entry['start'] == 'at_error' else 'its choice'} {value_text(entry, 'gain')}"
-              f"{'' if side(entry) else ' (undecided)'}" for entry in gains]  # fmt: skip
+    gains = {}
+    for start, measure in ((AT_ERROR, "rouge_l"), (PRINTED, "teacher_logp")):
+        chosen = [entry for entry in correction if (entry["start"], entry["measure"]) == (start, measure)]
+        texts = (f"{entry['error']} {value_text(entry, 'gain')}{'' if side(entry) else ' (undecided)'}" for entry in chosen)
+        gains[start] = "; ".join(texts) or MISSING
     return [
         f"{family}The printed KL chooses the planted position k and one of k+1 to k+5 more often than on the uncorrupted twin "
         f"by (percentage points): {'; '.join(printed) or MISSING}.",
         f"The best score at k, against a random candidate of the same responses: {'; '.join(best) or MISSING}.",
-        f"Correcting instead of going on changes ROUGE-L by: {'; '.join(helped) or MISSING}.",
+        f"Correcting at k instead of going on after the error changes ROUGE-L by: {gains[AT_ERROR]}; correcting where the "
+        f"printed KL says changes the teacher's mean log-probability of what follows by: {gains[PRINTED]}.",
     ]
