@@ -160,7 +160,7 @@ def test_after_a_resume_the_teacher_writes_in_the_same_batches(
     assert resumed == whole[7:]
     assert len(batches) == len(set(batches)) and len(batches) > 1
     if world.size == 1:
-        assert set(batches) <= first
+        assert set(batches) <= first and len(first) == 6  # 22 examples in batches of 4
 
 
 def test_scrg_revises_the_teachers_text_afresh_at_each_visit(root: Path) -> None:
@@ -230,11 +230,22 @@ def test_a_method_may_have_its_own_rollout_length(root: Path) -> None:
 # --- the data set's batches of a mixture ------------------------------------------------------------------------------
 
 
-def test_dataset_batches_may_count_the_sft_term_alone(root: Path) -> None:
+def test_dataset_batches_may_count_the_sft_term_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[bool] = []  # f, at each step
+    original = run_module.Trainer._optimise
+
+    def optimise(self: Trainer, step: int) -> Any:
+        before = {name: value.clone() for name, value in self.objective.state_dict().items()}
+        figures = original(self, step)
+        moved.append(any(not torch.equal(before[name], value) for name, value in self.objective.state_dict().items()))
+        return figures
+
+    monkeypatch.setattr(run_module.Trainer, "_optimise", optimise)
     train("sft-only", run_spec({**SCRG_MIXED, "dataset_terms": "sft"}, MGSR), root)
     lines = metrics(root, "sft-only")
     by_source = {source: [line for line in lines if line["source"] == source] for source in ("dataset", "student")}
     assert all(by_source.values())
+    assert moved == [line["source"] == "student" for line in lines] and moved != sorted(moved)
     for line in by_source["dataset"]:
         assert line["loss"] == line["sft"]
         assert not {"distillation", "span", "band/collapsed", "clip_network_gradient_norm"} & line.keys()

@@ -174,10 +174,13 @@ class Trainer:
         figures: dict[str, Any] = dict(zip(names, self.world.sum(totals[name] for name in names), strict=True))
         with self.clock.measure("update"):
             groups = self.optimizer.param_groups
-            norms = [float(torch.nn.utils.clip_grad_norm_(group["params"], self.training.gradient_clip)) for group in groups]
-            figures["gradient_norm"] = norms[0]
-            if len(norms) > 1 and not sequences.sft_only:
-                figures["clip_network_gradient_norm" if self.objective.dac_kl is not None else "loss_gradient_norm"] = norms[1]
+            used = groups[:1] if sequences.sft_only else groups
+            if sequences.sft_only:
+                for parameter in self.objective.parameters():
+                    parameter.grad = None  # at a gradient of 0 AdamW would go on by its momentum
+            of_own = "clip_network_gradient_norm" if self.objective.dac_kl is not None else "loss_gradient_norm"
+            for name, group in zip(("gradient_norm", of_own), used, strict=False):
+                figures[name] = float(torch.nn.utils.clip_grad_norm_(group["params"], self.training.gradient_clip))
             self._stop_unless_finite(facts["source"], sequences, figures)
             for group in groups:
                 group["lr"] = learning_rate_at(step, self.spec)

@@ -77,7 +77,8 @@ def make_parts(step: StepSequences, objective: Objective, micro_batch: int, pad_
     uses_teacher = objective.needs_teacher and not step.sft_only
     with_spans = world.sum([sum(bool(spans) for spans in step.spans)])[0]
     token = _position_weights(step.distilled, averaging, world)
-    pair = span_pair_weights([len(s.response_ids) for s in step.distilled], step.spans, max(1, int(with_spans)))
+    lengths = [len(sequence.response_ids) for sequence in step.distilled]
+    pair = span_pair_weights(lengths, step.spans, max(1, int(with_spans)), objective.config.span.divisor)
     sft = _position_weights(step.truth, averaging, world)
     same = step.truth is step.distilled
     for start in range(0, len(step.distilled), micro_batch):
@@ -140,9 +141,7 @@ class TrainStep(nn.Module):
             )
             losses.append(loss)
             sums = {name: sums[name] + terms[name].detach().cpu() for name in sums}
-        # A step of the SFT term alone leaves DAC-KL's f out, and DistributedDataParallel asks for every parameter.
-        unused = sum((0.0 * parameter.sum() for parameter in self.objective.parameters() if parameter.requires_grad), 0.0)
-        return torch.stack(losses).sum() + unused, sums
+        return torch.stack(losses).sum(), sums
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
