@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from mgsr.errors import MgsrError
 from mgsr.tables import claims
 from mgsr.tables.claims import FAILS, HOLDS, NOT_RUN, UNDECIDED, Finding
 from mgsr.tables.statistics import Interval
-from tests.planted_runs import SETS, cells, plant, plant_exposure, write
+from tests.planted_runs import SETS, cells, plant, plant_exposure, write, write_lines
 
 LEVELS = {"sft": 50.0, "kd": 50.0, "distillm": 53.0, "mgsr": 60.0}
 
@@ -169,6 +170,22 @@ def test_exposure_bias_by_brute_force(tmp_path: Path) -> None:
         assert float(line["effect"]) == pytest.approx(gap, abs=1e-3)
         assert float(line["low"]) < gap < float(line["high"])
     assert one(frame, "less_exposure_bias", "plain sampling")["against"] == "minillm"
+
+
+def test_a_length_that_no_sample_reaches_takes_no_part(tmp_path: Path) -> None:
+    teacher, rows = 1 + np.random.default_rng(1).random((50, 4)), []
+    for name, factor in {"minillm": 1.5, "mgsr": 1.2}.items():
+        summary = plant_exposure(tmp_path / "exposure" / name, f"tiny-{name}-10", factor * teacher, teacher, [2, 4])
+        lines = [json.loads(line) for line in summary.with_name("prompts.jsonl").read_text().splitlines()]
+        for line in lines:
+            line["student"]["counts"][3] = 0
+        write_lines(summary.with_name("prompts.jsonl"), lines)
+        rows.append(plant(tmp_path, name, scores(50.0), exposure=summary))
+    frame = judged(tmp_path, table4a=cells("table4a", rows))
+    line = one(frame, "less_exposure_bias", "plain sampling")
+    assert line["verdict"] == HOLDS and line["sets"] == "Dolly, length 2"
+    undefined = frame[(frame["claim"] == "less_exposure_bias") & ~frame["hardest"]].to_dict("records")
+    assert [(other["sets"], other["effect"]) for other in undefined] == [("Dolly, length 4", "n/a")]
 
 
 def test_the_same_cells_give_the_same_bytes(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ NOTES = (
     f"its interval below 0 and p below {ALPHA} after Holm's correction over them, or equal in every answer; else undecided. "
     "Nothing is corrected over claims: one verdict in twenty may be chance.",
     "Would decide: prompts in all sets together, with a chance of 0.8, if the true effect is the one seen.",
-    "ExAccErr: points of per cent by which MGSR's is lower; its intervals are over prompts alone.",
+    "ExAccErr: points of per cent by which MGSR's is lower, at lengths that samples reach; intervals are over prompts alone.",
 )
 ONE_SEED = "One training seed: verdicts speak of the models trained here and cannot tell what other seeds would give."
 
@@ -148,11 +148,11 @@ def _excess(runs: Sequence[Divergences], lengths: list[int]) -> tuple[Any, Any]:
 
 def verdict(found: Sequence[Finding]) -> str:
     """Of all comparisons of one claim together. Being above all of several needs no correction (each must hold by itself);
-    being below one of several does."""
+    being below one of several does. A comparison that is not defined (no sample of that length) takes no part."""
     known = [(one, one.interval, one.p) for one in found if one.interval is not None and one.p is not None]
     if not found:
         return NOT_RUN
-    if len(known) == len(found) and all(interval.low > 0 and p < ALPHA for _, interval, p in known):
+    if known and all(interval.low > 0 and p < ALPHA for _, interval, p in known):
         return HOLDS
     adjusted = holm([p for *_, p in known])
     below = any(interval.high < 0 and p < ALPHA for (_, interval, _), p in zip(known, adjusted, strict=True))
