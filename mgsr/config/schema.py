@@ -283,6 +283,19 @@ class DacKlConfig(Strict):
     start_lower: float = Field(1e-4, gt=0, lt=1, description="lower threshold before training")
     hidden_width: int = Field(64, ge=1, description="of the clipping network f")
 
+    @model_validator(mode="after")
+    def _readings_fit(self) -> Self:
+        if self.parts == "target_only" and self.normalisation == "kept":
+            raise ValueError("parts 'target_only' with normalisation 'kept' is always 0; choose another normalisation")
+        if (self.parts, self.content) == ("dense_only", "mask") and self.normalisation != "residual":
+            raise ValueError("parts 'dense_only' with content 'mask' cancels to 0; choose normalisation 'residual'")
+        if self.thresholds != "learned" and self.start_lower > self.start_upper:
+            raise ValueError(f"start_lower {self.start_lower} lies above start_upper {self.start_upper}: the band is empty")
+        has_network = self.thresholds == "learned" and self.trained_by != "detached" and self.parts != "target_only"
+        if self.student_input == "attached" and not has_network:
+            raise ValueError("student_input 'attached' needs a clipping network that is trained: thresholds 'learned'")
+        return self
+
 
 class CrossEntropy(Strict):
     """-log q of the sequence's own tokens. On the teacher's text this is SeqKD (Kim & Rush 2016)."""
@@ -368,8 +381,9 @@ class ObjectiveConfig(Strict):
     def _something_to_minimise(self) -> Self:
         if not (self.sft_weight or self.span_weight or (self.distillation is not None and self.distillation_weight)):
             raise ValueError("every term has weight 0; give sft_weight, span_weight or a distillation with its weight")
-        if self.span.vectors == "clipped" and self.span_weight and not isinstance(self.distillation, DacKlConfig):
-            raise ValueError("span.vectors 'clipped' compares DAC-KL's vectors; set distillation to dac_kl")
+        has_band = isinstance(self.distillation, DacKlConfig) and self.distillation_weight > 0
+        if self.span.vectors == "clipped" and self.span_weight and not has_band:
+            raise ValueError("span.vectors 'clipped' compares DAC-KL's vectors; set distillation to dac_kl, with a weight")
         return self
 
 
