@@ -241,7 +241,7 @@ def _document(value: Mapping[str, Any], frame: pd.DataFrame, path: Path) -> Docu
     header = ("claim", "family", "compared with", "effect", "95 % interval", "gain %", "prompts", "verdict", "would decide")
     blocks = tuple(
         Block(
-            f"protocol {protocol}",
+            f"exposure bias, {protocol}" if protocol == EXPOSURE_PROTOCOL else f"protocol {protocol}",
             header,
             tuple(_row(line) for line in part[part["hardest"]].to_dict("records")),
         )
