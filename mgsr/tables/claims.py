@@ -28,6 +28,7 @@ MORE_SEEDS = "more training seeds"
 PAIR = ("dolly", "self_instruct")  # the sets of the paper's Tables 2 and 3
 UNREVISED = ("mgsr_on_policy_unrevised", "mgsr_without_scrg", "mgsr_off_policy_unrevised")
 EXPOSURE_PROTOCOL = "plain sampling"
+HEADINGS = {EXPOSURE_PROTOCOL: "exposure bias, plain sampling"}
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ def _document(value: Mapping[str, Any], frame: pd.DataFrame, path: Path) -> Docu
     header = ("claim", "family", "compared with", "effect", "95 % interval", "gain %", "prompts", "verdict", "would decide")
     blocks = tuple(
         Block(
-            f"exposure bias, {protocol}" if protocol == EXPOSURE_PROTOCOL else f"protocol {protocol}",
+            HEADINGS.get(str(protocol), f"protocol {protocol}"),
             header,
             tuple(_row(line) for line in part[part["hardest"]].to_dict("records")),
         )
