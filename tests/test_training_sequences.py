@@ -258,6 +258,8 @@ def test_dataset_batches_may_count_the_sft_term_alone(root: Path, monkeypatch: p
 # --- the user's own -----------------------------------------------------------------------------------------------------
 
 POLICIES = '''
+import dataclasses
+
 def mostly_teacher(rollouts, examples, visits, *, step, steps):
     """The teacher's text for even ids, the student's for odd ones; the second half of the run is revised."""
     even = [int(example.id.rsplit("-", 1)[1]) % 2 == 0 for example in examples]
@@ -273,6 +275,9 @@ def too_few(rollouts, examples, visits, *, step, steps):
 
 def swapped(rollouts, examples, visits, *, step, steps):
     return rollouts.dataset(examples)[::-1]
+
+def too_long(rollouts, examples, visits, *, step, steps):
+    return [dataclasses.replace(s, response_ids=s.response_ids * 99) for s in rollouts.dataset(examples)]
 
 def text(rollouts, examples, visits, *, step, steps):
     return "text"
@@ -312,6 +317,7 @@ def test_a_policy_that_uses_no_student_text_is_told(root: Path, policies: str) -
     [
         ("too_few", "gave 3 sequences for 4 examples"),
         ("swapped", "gave no response to the prompt of example"),
+        ("too_long", r"gave \d+ tokens for example .*; prompt and response may have data.max_length 128"),
         ("text", "must give a list of mgsr.rollouts.sequence.Sequence; it gave str"),
         ("mostly_teacher", "sequences.scrg is null, so nothing says how to revise"),
     ],

@@ -120,6 +120,11 @@ class StepSource:
         for sequence, example in zip(sequences, examples, strict=True):
             if (sequence.example_id, sequence.prompt_ids) != (example.id, example.prompt_ids) or not sequence.response_ids:
                 raise MgsrError(f"{where} gave no response to the prompt of example {example.id} in that example's place")
+            if len(sequence) > self._spec.data_config.max_length:
+                raise MgsrError(
+                    f"{where} gave {len(sequence)} tokens for example {example.id}; prompt and response may have "
+                    f"data.max_length {self._spec.data_config.max_length}"
+                )
         return sequences
 
     def _collected(self, step: int, collection: Collection) -> StepSequences:
