@@ -62,8 +62,9 @@ LIGHT = [
     "mgsr.data.local",
 ]
 TABLES = [
-    "mgsr.tables.main_table",
     "mgsr.tables.registry",
+    "mgsr.tables.claims",
+    "mgsr.tables.open_checks",
     "mgsr.tables.report",
     "mgsr.evaluation.floor",
     "mgsr.evaluation.rows",
