@@ -132,6 +132,22 @@ def test_without_a_preset_it_is_the_paper_with_the_papers_recipe() -> None:
             {"methods": {"own": {"base": "kd", "objective": {"span_weight": 1, "span": {"vectors": "clipped"}}}}},
             "span.vectors 'clipped' compares DAC-KL's vectors",
         ),
+        (
+            {
+                "methods": {"own": {"base": "gkd", "objective": {"sft_weight": 0}, "sequences": {"dataset_terms": "sft"}}},
+                "recipe": "paper",
+            },
+            "dataset_terms 'sft' needs policy 'mixed' or 'off_policy'",
+        ),
+        ({"methods": {"own": {"base": "seqkd", "sequences": {"scrg": {}}}}}, "set scrg to null"),
+        (
+            {"methods": {"own": {"base": "mgsr_target_only", "objective": {"distillation": {"normalisation": "kept"}}}}},
+            "always 0",
+        ),
+        (
+            {"methods": {"own": {"base": "mgsr_fixed_999_4", "objective": {"distillation": {"start_lower": 0.9999}}}}},
+            "start_lower 0.9999 lies above start_upper 0.999: the band is empty",
+        ),
         ({"processes": 3}, " is not a multiple of 3 processes"),
         (
             {"overlays": [{"methods": ["distillm"], "set": {"sequences": {"off_policy": {"buffer_size": 4}}}}]},

@@ -391,7 +391,7 @@ class WarningsConfig(Strict):
     """When a run's card warns (docs/methods.md). Thresholds are ours."""
 
     spike_factor: float = Field(5.0, gt=1, description="DAC-KL above so many times its running median is a spike")
-    steps_share: float = Field(0.9, gt=0, le=1, description="share of logged steps that makes a band or network suspicious")
+    steps_share: float = Field(0.9, gt=0, le=1, description="share of steps that makes a band or network suspicious")
     collapsed_share: float = Field(
         0.9, gt=0, le=1, description="share of positions with at most one kept class: a collapsed band"
     )
@@ -442,6 +442,12 @@ class Method(Strict):
         gradient = isinstance(distillation, PolicyGradientConfig) and self.objective.distillation_weight > 0
         if gradient != (self.sequences.policy == "collection"):
             raise ValueError("distillation 'policy_gradient' and sequences.policy 'collection' go together")
+        if self.sequences.dataset_terms == "sft" and not (
+            self.sequences.policy in ("mixed", "off_policy") and self.objective.sft_weight
+        ):
+            raise ValueError("dataset_terms 'sft' needs policy 'mixed' or 'off_policy', and an objective.sft_weight above 0")
+        if isinstance(distillation, CrossEntropy) and self.sequences.policy == "teacher" and self.sequences.scrg is not None:
+            raise ValueError("cross_entropy under policy 'teacher' is on the teacher's own text (SeqKD); set scrg to null")
         if self.sequences.policy == "collection" and self.sequences.collection.rollouts % self.training.global_batch:
             raise ValueError(
                 f"sequences.collection.rollouts {self.sequences.collection.rollouts} is not a multiple of "
