@@ -71,7 +71,7 @@ train) write "$root/runs/$run/card.json"; write "$root/runs/$run/metrics.jsonl" 
 evaluate) write "$root/evaluations/$name/summary.json"; write "$root/evaluations/$name/rows.jsonl" ;;
 floor) write "$out/summary.json"; write "$out/rows.jsonl" ;;
 sample-teacher) write "$root/samples/$name/samples.jsonl" ;;
-exposure) write "$root/exposure/$name/summary.json" ;;
+exposure) write "$root/exposure/$name/summary.json"; write "$root/exposure/$name/prompts.jsonl" ;;
 probe) write "$root/probes/$name/probe.json" ;;
 claims) for kind in cells.json csv md tex; do write "$folder/claims.$kind"; done ;;
 open-check) name=$(sed 's/.*"table":"\\([a-z_]*\\)".*/\\1/' <<< "$cells")

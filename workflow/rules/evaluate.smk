@@ -75,6 +75,7 @@ rule measure_exposure:
         exposure_inputs,
     output:
         f"{ROOT}/exposure/{{exposure}}/summary.json",
+        f"{ROOT}/exposure/{{exposure}}/prompts.jsonl",
     log:
         f"{ROOT}/logs/measure_exposure.{{exposure}}.log",
     benchmark:
