@@ -7,10 +7,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
+import torch
 import yaml
 
 from mgsr.config.document import markdown
@@ -18,6 +20,7 @@ from mgsr.config.load import load_config, load_methods, merge
 from mgsr.config.plan import make_plan
 from mgsr.config.schema import CheckName, Config, DacKlConfig, TableName
 from mgsr.errors import MgsrError
+from mgsr.objectives.dac_kl import DacKl
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW = ROOT / "workflow"
@@ -248,6 +251,28 @@ def test_every_variant_differs_from_mgsr_and_from_every_other() -> None:
         seen[resolved] = name
     named = {name for names in (*config.tables.values(), *config.checks.values()) for name in names}
     assert set(config.methods) <= named, "a variant that no table or check shows"
+
+
+def test_the_grid_of_clipping_ranges_has_an_effect() -> None:
+    """On a long-tailed teacher (Zipf, SmolLM2's vocabulary): thresholds that keep the same classes would compare nothing."""
+    config = load_config(WORKFLOW, {"preset": "mini"})
+    methods = load_methods(WORKFLOW, config)
+    vocabulary = 49152
+    t_logp = (-1.2 * torch.arange(1.0, vocabulary + 1).log()).log_softmax(-1)[None]
+    s_logp = t_logp.flip(-1)
+    losses, masses = {}, {}
+    for name in config.checks["clipping_range"]:
+        clipping = methods.resolve("SmolLM2", name).objective.distillation
+        assert isinstance(clipping, DacKlConfig)
+        if clipping.thresholds != "learned":
+            loss, band = DacKl(clipping, vocabulary, seed=1)(s_logp, t_logp)
+            losses[name], masses[name] = float(loss), float(band.kept_mass)
+    ordered = sorted(losses.values())
+    assert all(high > 1.02 * low for low, high in pairwise(ordered)), losses
+    # "upper tenth": all the mass of the largest tenth of classes, but for the band's soft edge
+    tenth = float(t_logp[0, : vocabulary // 10].exp().sum())
+    assert masses["mgsr_rank"] == pytest.approx(tenth, rel=0.01)
+    assert masses["mgsr_mass"] == pytest.approx(0.95, abs=1e-3)
 
 
 def test_sensitivity_changes_one_thing_at_a_time() -> None:
