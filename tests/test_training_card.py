@@ -71,6 +71,13 @@ def test_a_share_of_all_steps_makes_a_sign(name: str, bad: dict[str, float], goo
     assert names(watch([good] * 100, collapsed_share=0.89, untrained_norm=1e-6)) == [name]
 
 
+def test_a_band_that_is_not_there_does_not_collapse() -> None:
+    target_alone = {**MGSR, "distillation": {"name": "dac_kl", "parts": "target_only"}}
+    assert names(watch([{"band/collapsed": 1.0}] * 50, target_alone)) == []
+    band_alone = {**MGSR, "distillation": {"name": "dac_kl", "parts": "dense_only"}}
+    assert names(watch([{"band/collapsed": 1.0}] * 50, band_alone)) == ["band_collapsed"]
+
+
 def test_the_span_term_dominates_for_so_many_steps_in_a_row() -> None:
     objective = {**MGSR, "span_weight": 3.0, "sft_weight": 0.5}
     high, low = {"span": 0.51, "sft": 1.0, "distillation": 1.0}, {"span": 0.49, "sft": 1.0, "distillation": 1.0}

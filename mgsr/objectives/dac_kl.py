@@ -128,7 +128,7 @@ class DacKl(nn.Module):
         kept_mass = (kept + t_logp).exp().sum(-1)
         penalty = torch.zeros_like(kept_mass)
         if self.f is not None and config.trained_by == "mass_floor":
-            # It depends on f alone, so f alone is trained by it.
+            # Of what is trained it depends on f alone (an `attached` student aside), so f alone is trained by it.
             penalty = config.mass_floor_weight * (config.mass_floor - kept_mass).clamp(min=0).square()
         classes = (kept > math.log(0.5)).sum(-1).to(loss.dtype)
         band = Band(mask.log_width, kept_mass, classes, (classes <= 1).to(loss.dtype), penalty)

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mgsr.config.schema import RunSpec
+from mgsr.config.schema import DacKlConfig, RunSpec
 
 PACKAGES = ("mgsr", "torch", "transformers", "tokenizers", "peft", "safetensors", "textblob", "numpy")
 SPIKE_WINDOW, SPIKE_START = 100, 10  # distilling steps that the running median is over, at most and at least
@@ -41,6 +41,8 @@ class Signatures:
             "distillation": objective.distillation_weight,
             "span": objective.span_weight,
         }
+        clipping = objective.distillation
+        self._has_band = isinstance(clipping, DacKlConfig) and clipping.parts != "target_only"
         self._recent: deque[float] = deque(maxlen=SPIKE_WINDOW)  # values of DAC-KL
         self._counts: Counter[str] = Counter()
         self._worst_spike = (0.0, 0)  # times the median, step
@@ -51,7 +53,7 @@ class Signatures:
         """Tell the figures of optimiser step `step`, as the metrics have them."""
         if "band/collapsed" in figures:
             self._watch_dac_kl(step, figures["distillation"])
-            self._count("collapsed", "bands", figures["band/collapsed"] >= self._limits.collapsed_share)
+            self._count("collapsed", "bands", self._has_band and figures["band/collapsed"] >= self._limits.collapsed_share)
         if "clip_network_gradient_norm" in figures:
             self._count("untrained", "norms", figures["clip_network_gradient_norm"] < self._limits.untrained_norm)
         if "teacher_text_gold" in figures:
