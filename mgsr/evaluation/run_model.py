@@ -1,4 +1,4 @@
-"""A finished run's model, as the measurements beside the scores use it: it writes, and it is read position by position."""
+"""A finished run's model, as every measurement uses it: it writes, and it is read position by position."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mgsr.rollouts.sequence import Sequence, by_length, collate
 from mgsr.storage import read_json
 from mgsr.training.step import autocast, response_states
 
-SEED = 10  # of every draw here: models are compared on common random numbers
+SEED = 10  # of draws that are no decoding seed's: models are compared on common random numbers
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,20 @@ class RunModel:
     def pad_id(self) -> int:
         return int(self.tokenizer.pad_token_id)
 
+    def test_set(self, data: Path, config: DataConfig, name: str) -> tuple[list[Example], int]:
+        """A test set's rows that fit, in order, and how many were dropped."""
+        kept, dropped = encode_examples(load_records(data, name)[: config.test_rows.get(name)], self.tokenizer, config)
+        return kept, dropped["dropped_prompts"]
+
     def examples(self, data: Path, config: DataConfig, rows: int) -> list[Example]:
-        """The first Dolly test rows that fit, at most `rows`, in order."""
-        records = load_records(data, "dolly")[: config.test_rows.get("dolly")]
-        kept, _ = encode_examples(records, self.tokenizer, config)
+        """The first Dolly test rows that fit, at most `rows`."""
+        kept, _ = self.test_set(data, config, "dolly")
         if not kept:
             raise MgsrError(f"{data}: no dolly row has a prompt of at most {config.max_prompt_length} tokens")
         return kept[:rows]
 
     def write(
-        self, prompts: Items[Prompt], decoding: Decoding, *, purpose: str, visit: int | Items[int], batch: int
+        self, prompts: Items[Prompt], decoding: Decoding, *, purpose: str, visit: int | Items[int], batch: int, seed: int = SEED
     ) -> list[Sequence]:
         """One response to each prompt, sampled at T = 1."""
         with autocast(self.precision, self.device):
@@ -68,7 +72,7 @@ class RunModel:
                 self.model,
                 prompts,
                 decoding,
-                seed=SEED,
+                seed=seed,
                 purpose=purpose,
                 visit=visit,
                 eos_id=self.eos_id,
