@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import time
@@ -43,6 +44,17 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
     finished = snakemake("--config", "preset=smoke", f"results={results}")
     assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-8000:]
     return results, finished.stdout, time.monotonic() - started
+
+
+def write_own_method(folder: Path) -> list[str]:
+    """The files of the README's section on one's own method; returns its command."""
+    section = (REPOSITORY / "README.md").read_text().split("## Your own method")[1].split("\n## ")[0]
+    blocks = dict(re.findall(r"```(\w+)\n(.*?)```", section, re.DOTALL))
+    assert set(blocks) == {"python", "yaml", "bash"}
+    for kind in ("python", "yaml"):
+        name = blocks[kind].splitlines()[0].removeprefix("# ")
+        (folder / name).write_text(blocks[kind])
+    return blocks["bash"].split()
 
 
 def cells(results: Path, preset: str = "smoke") -> dict[str, Any]:
@@ -106,3 +118,32 @@ def test_a_second_call_has_nothing_to_do(smoke: tuple[Path, str, float]) -> None
     again = snakemake("--config", "preset=smoke", f"results={smoke[0]}")
     assert again.returncode == 0, again.stderr[-4000:]
     assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def jobs(finished: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    """The table of jobs that Snakemake prints before it starts."""
+    return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", finished.stdout + finished.stderr, re.MULTILINE)}
+
+
+# The two below add rows to Table 1, so they come last.
+
+
+def test_the_readmes_own_method_stands_beside_the_baselines(smoke: tuple[Path, str, float], tmp_path: Path) -> None:
+    program, *arguments = write_own_method(tmp_path)
+    options = [f"--snakefile={REPOSITORY / 'Snakefile'}", "--nolock"]  # the user's folder holds the two files alone
+    command = [program, *options, *arguments, f"results={smoke[0]}"]
+    finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-8000:]
+    assert jobs(finished) == {"train_run": 1, "evaluate_run": 1, "write_table": 1, "table1": 1, "total": 4}
+    frame = pd.read_csv(smoke[0] / "smoke/tables/table1.csv")
+    means = [f"{name}_mean" for name in ("dolly", "self_instruct", "vicuna", "sni", "unni")]
+    rows = frame[(frame["title"] == "squared Hellinger distance") & (frame["protocol"] == "plain")]
+    assert len(rows) == 1 and rows[means].notna().all(axis=None)
+    assert set(METHODS) < set(frame["title"])
+
+
+def test_three_published_methods_are_added_in_the_same_way(smoke: tuple[Path, str, float]) -> None:
+    rows = "extra_rows={table1: [taid, akl, abkd]}"
+    finished = snakemake("table1", "--config", "preset=smoke", f"results={smoke[0]}", rows)
+    assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-8000:]
+    assert {"TAID", "AKL", "ABKD"} < set(pd.read_csv(smoke[0] / "smoke/tables/table1.csv")["title"])

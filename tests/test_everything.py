@@ -1,0 +1,53 @@
+"""All that the smoke preset can make, at one training seed: every table, the claims, the open checks. Its own target, as it takes
+longer than the test command may: `pytest -m everything`."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+from typing import get_args
+
+import pandas as pd
+import pytest
+
+from mgsr.config.schema import CheckName, TableName
+
+REPOSITORY = Path(__file__).parents[1]
+SECONDS = 15 * 60  # promised for two idle cores
+
+pytestmark = pytest.mark.everything
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    results = tmp_path_factory.mktemp("results")
+    started = time.monotonic()
+    command = ["snakemake", "everything", "--cores", "2", "--nolock", "--config", "preset=smoke", f"results={results}"]
+    finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-8000:]
+    return results / "smoke", time.monotonic() - started
+
+
+def test_it_takes_no_longer_than_promised(made: tuple[Path, float]) -> None:
+    assert made[1] < SECONDS, f"{made[1]:.0f} s"
+
+
+@pytest.mark.parametrize("name", [*get_args(TableName), "claims"])
+def test_every_table_has_numbers(made: tuple[Path, float], name: str) -> None:
+    frame = pd.read_csv(made[0] / "tables" / f"{name}.csv")
+    assert len(frame) and frame.select_dtypes("number").notna().any(axis=None)
+    assert (made[0] / "tables" / f"{name}.md").read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("name", get_args(CheckName))
+def test_every_open_check_has_numbers_a_figure_and_sentences(made: tuple[Path, float], name: str) -> None:
+    folder = made[0] / "open_checks"
+    assert len(pd.read_csv(folder / f"{name}.csv"))
+    assert "<svg" in (folder / f"{name}.svg").read_text()
+    assert (folder / f"{name}.md").read_text().count(". ") + 1 >= 2
+
+
+def test_every_claim_has_a_verdict(made: tuple[Path, float]) -> None:
+    verdicts = set(pd.read_csv(made[0] / "tables/claims.csv")["verdict"])
+    assert verdicts <= {"holds", "does not hold", "undecided at this sample size"}
