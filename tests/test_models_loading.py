@@ -18,6 +18,7 @@ from mgsr.models.loading import (
     load_model,
     load_tokenizer,
     load_trainable_state,
+    narrow,
     save_model,
     trainable_state,
 )
@@ -78,6 +79,26 @@ def test_backbone_and_head_give_the_logits_exactly(folders: dict[str, Path], kin
     parts.head(hidden.last_hidden_state).sum().backward()
     trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()}
     assert any("lora_" in name for name in trained) is adapted
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_narrow_weights_change_no_bit_under_autocast(folders: dict[str, Path], kind: str) -> None:
+    wide, small = (load_model(folders[kind]).requires_grad_(False) for _ in range(2))
+    narrow(small)
+    sizes = [sum(parameter.nbytes for parameter in model.parameters()) for model in (wide, small)]
+    assert sizes[1] < 0.75 * sizes[0]
+    assert small.get_input_embeddings().weight.dtype == torch.float32  # tied to the output layer in gpt2 and opt
+    mask = torch.ones_like(IDS)
+    mask[0, :4] = 0
+    results = []
+    for parts in (split(wide), split(small)):
+        with torch.autocast("cpu", torch.bfloat16):
+            first = parts.backbone(IDS, attention_mask=mask, use_cache=True)
+            longer = torch.cat([mask, torch.ones(len(IDS), 1, dtype=mask.dtype)], 1)
+            then = parts.backbone(IDS[:, :1], attention_mask=longer, past_key_values=first.past_key_values, use_cache=True)
+            results.append([parts.head(output.last_hidden_state) for output in (first, then)])
+    for expected, given in zip(*results, strict=True):
+        assert torch.equal(expected, given)
 
 
 @pytest.mark.parametrize("kind", TARGETS)

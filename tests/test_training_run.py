@@ -16,7 +16,8 @@ from mgsr.training import rollouts as rollouts_module
 from mgsr.training import run as run_module
 from mgsr.training import step as step_module
 from mgsr.training.checkpoint import load_checkpoint, run_lock
-from mgsr.training.run import learning_rate_at, train
+from mgsr.training.distributed import World
+from mgsr.training.run import Trainer, learning_rate_at, train
 from tests.training_support import (
     DISTILLM,
     MGSR,
@@ -182,6 +183,17 @@ def test_bf16_autocast_runs_and_keeps_fp32_weights(root: Path) -> None:
     course = losses(root, "bf16", run_spec(SCRG_MIXED, MGSR, precision="bf16"))
     assert course == pytest.approx(losses(root, "fp32", run_spec(SCRG_MIXED, MGSR)), rel=0.1)
     assert {tensor.dtype for tensor in load_model(root / "runs/bf16/model").state_dict().values()} == {torch.float32}
+
+
+def test_under_bf16_the_teachers_weights_are_narrow_and_nothing_else_changes(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = run_spec(SCRG_MIXED, MGSR, precision="bf16")
+    teacher = Trainer("narrow", spec, root, World(0, 1, torch.device("cpu"))).teacher
+    assert teacher is not None and torch.bfloat16 in {parameter.dtype for parameter in teacher.backbone.parameters()}
+    course = losses(root, "narrow", spec)
+    monkeypatch.setattr(run_module, "narrow", lambda model: None)
+    assert losses(root, "wide", spec) == course
 
 
 def test_learning_rate_goes_from_warm_up_to_the_cosines_end() -> None:

@@ -12,7 +12,9 @@ import transformers
 from peft import LoraConfig as PeftConfig
 from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
 from mgsr.config.schema import LoraConfig
 from mgsr.errors import MgsrError
@@ -62,6 +64,18 @@ def load_model(
     loaded.train(False)
     loaded.to(device)  # type: ignore[arg-type]  # its signature is lost behind a decorator
     return loaded
+
+
+def narrow(model: Model) -> None:
+    """Keep the linear layers' weights of a frozen model in bf16, in place; for use under bf16 autocast alone.
+
+    Autocast rounds these very weights, and frozen ones anew at every call, every decoding step too. So no bit of a result
+    changes, and they take half the memory. Layers that share their weight with an embedding stay as they are.
+    """
+    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    for module in model.modules():
+        if isinstance(module, nn.Linear | Conv1D) and id(module.weight) not in embeddings:
+            module.to(torch.bfloat16)
 
 
 def _adapt(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftModel:

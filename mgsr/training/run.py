@@ -31,6 +31,7 @@ from mgsr.models.loading import (
     load_model,
     load_tokenizer,
     load_trainable_state,
+    narrow,
     save_model,
     trainable_state,
 )
@@ -111,7 +112,10 @@ class Trainer:
         if spec.teacher_run:
             folder = self.root / "runs" / spec.teacher_run / "model"
             vocabulary = check_shared_vocabulary(load_tokenizer(folder), self.tokenizer)
-            self.teacher = split(load_model(folder, device=device).requires_grad_(False))
+            teacher = load_model(folder).requires_grad_(False)
+            if self.training.precision == "bf16":
+                narrow(teacher)  # before it reaches the device, which may not hold it in fp32
+            self.teacher = split(teacher.to(device))  # type: ignore[arg-type]  # as in load_model
         self.models = Models(split(self.student), self.teacher, self.tokenizer, vocabulary)
         self.objective = Objective(spec.method.objective, vocabulary, spec.seed).to(device)
         module = TrainStep(self.student, self.objective, self.teacher, vocabulary, self.training.chunk)
