@@ -185,15 +185,27 @@ def test_bf16_autocast_runs_and_keeps_fp32_weights(root: Path) -> None:
     assert {tensor.dtype for tensor in load_model(root / "runs/bf16/model").state_dict().values()} == {torch.float32}
 
 
-def test_under_bf16_the_teachers_weights_are_narrow_and_nothing_else_changes(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, dropout=0.1)])
+def test_under_bf16_frozen_weights_are_narrow_and_nothing_else_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: LoraConfig | None
 ) -> None:
-    spec = run_spec(SCRG_MIXED, MGSR, precision="bf16")
-    teacher = Trainer("narrow", spec, root, World(0, 1, torch.device("cpu"))).teacher
-    assert teacher is not None and torch.bfloat16 in {parameter.dtype for parameter in teacher.backbone.parameters()}
+    root, spec = make_root(tmp_path), run_spec(SCRG_MIXED, MGSR, precision="bf16", lora=lora, learning_rate=1e-2)
+    trainer = Trainer("narrow", spec, root, World(0, 1, torch.device("cpu")))
+    assert trainer.teacher is not None
+    for model, frozen in ((trainer.teacher.backbone, True), (trainer.student, lora is not None)):
+        kinds = {(parameter.dtype, parameter.requires_grad) for parameter in model.parameters()}
+        assert ((torch.bfloat16, False) in kinds) is frozen and (torch.bfloat16, True) not in kinds
     course = losses(root, "narrow", spec)
     monkeypatch.setattr(run_module, "narrow", lambda model: None)
     assert losses(root, "wide", spec) == course
+    saved, wide, start = (
+        load_model(root / folder).state_dict() for folder in ("runs/narrow/model", "runs/wide/model", "models/student")
+    )
+    assert all(torch.equal(saved[name], wide[name]) for name in wide)
+    if lora is not None:  # what no adapter touches is saved as it was loaded, in fp32
+        assert {name for name in start if torch.equal(saved[name], start[name])} >= {
+            n for n in start if ".mlp." in n or "embed" in n
+        }
 
 
 def test_learning_rate_goes_from_warm_up_to_the_cosines_end() -> None:

@@ -67,14 +67,16 @@ def load_model(
 
 
 def narrow(model: Model) -> None:
-    """Keep the linear layers' weights of a frozen model in bf16, in place; for use under bf16 autocast alone.
+    """Keep the weights of frozen linear layers in bf16, in place; for use under bf16 autocast alone.
 
     Autocast rounds these very weights, and frozen ones anew at every call, every decoding step too. So no bit of a result
-    changes, and they take half the memory. Layers that share their weight with an embedding stay as they are.
+    changes, and they take half the memory. Layers that share their weight with an embedding stay as they are. What `save_model`
+    would write of such a model is rounded: save one that is loaded anew.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     for module in model.modules():
-        if isinstance(module, nn.Linear | Conv1D) and id(module.weight) not in embeddings:
+        linear = isinstance(module, nn.Linear | Conv1D) and id(module.weight) not in embeddings
+        if linear and not any(parameter.requires_grad for parameter in module.parameters()):
             module.to(torch.bfloat16)
 
 

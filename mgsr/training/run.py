@@ -27,6 +27,7 @@ from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
 from mgsr.models.heads import LanguageModel, split
 from mgsr.models.loading import (
+    Model,
     check_shared_vocabulary,
     load_model,
     load_tokenizer,
@@ -102,24 +103,29 @@ class Trainer:
     # -- set-up --------------------------------------------------------------------------------------------------------
 
     def _load_models(self) -> None:
-        spec, device = self.spec, self.world.device
+        spec = self.spec
         base = self.root / "models" / spec.base_model
-        start = self.root / "runs" / spec.start_run / "model" if spec.start_run else base
-        self.tokenizer = load_tokenizer(start)
-        self.student = load_model(start, device=device, dropout=self.training.dropout, lora=spec.lora, seed=spec.seed)
+        self.start = self.root / "runs" / spec.start_run / "model" if spec.start_run else base
+        self.tokenizer = load_tokenizer(self.start)
+        self.student = self._on_device(self._load_student())
         vocabulary = len(self.tokenizer)
         self.teacher: LanguageModel | None = None
         if spec.teacher_run:
             folder = self.root / "runs" / spec.teacher_run / "model"
             vocabulary = check_shared_vocabulary(load_tokenizer(folder), self.tokenizer)
-            teacher = load_model(folder).requires_grad_(False)
-            if self.training.precision == "bf16":
-                narrow(teacher)  # before it reaches the device, which may not hold it in fp32
-            self.teacher = split(teacher.to(device))  # type: ignore[arg-type]  # as in load_model
+            self.teacher = split(self._on_device(load_model(folder).requires_grad_(False)))
         self.models = Models(split(self.student), self.teacher, self.tokenizer, vocabulary)
-        self.objective = Objective(spec.method.objective, vocabulary, spec.seed).to(device)
+        self.objective = Objective(spec.method.objective, vocabulary, spec.seed).to(self.world.device)
         module = TrainStep(self.student, self.objective, self.teacher, vocabulary, self.training.chunk)
         self.module = DistributedDataParallel(module) if self.world.size > 1 else module
+
+    def _load_student(self) -> Model:
+        return load_model(self.start, dropout=self.training.dropout, lora=self.spec.lora, seed=self.spec.seed)
+
+    def _on_device(self, model: Model) -> Model:
+        if self.training.precision == "bf16":
+            narrow(model)  # before it reaches the device, which may not hold it in fp32
+        return model.to(self.world.device)  # type: ignore[arg-type]  # as in load_model
 
     def _load_data(self) -> None:
         folder, config = self.root / "data" / self.spec.data, self.spec.data_config
@@ -307,7 +313,8 @@ class Trainer:
         """Write the best model, its card and its metrics; then the checkpoints are no longer needed."""
         if self.best is None:
             raise MgsrError(f"run {self.run}: no validation took place")
-        load_trainable_state(self.student, self.best_state)
+        student = self._load_student() if self.spec.lora else self.student  # under adapters the weights may be narrow
+        load_trainable_state(student, self.best_state)
         lines = [{k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in line.items()} for line in self.lines]
         card = make_card(
             self.run,
@@ -328,7 +335,7 @@ class Trainer:
             warnings=self.signatures.warnings(self.source.student_share),
         )
         with new_folder(out) as new:
-            save_model(self.student, self.tokenizer, new / "model")
+            save_model(student, self.tokenizer, new / "model")
             write_json(new / "spec.json", self.spec.model_dump(mode="json"))
             write_jsonl(new / "metrics.jsonl", lines)
             write_json(new / "card.json", card)
