@@ -57,6 +57,13 @@ def test_the_first_steps_and_a_negative_median_make_no_spike() -> None:
     assert names(watch([{"distillation": -0.1}] * 50 + [{"distillation": 3.0}])) == []  # the reading as printed
 
 
+def test_the_penalty_of_lost_mass_makes_no_spike() -> None:
+    """The metrics' `distillation` holds it, but it trains the clipping network alone."""
+    calm = [{"distillation": 1.0, "band/penalty": 0.0}] * 20
+    assert names(watch([*calm, {"distillation": 9.0, "band/penalty": 8.0}])) == []
+    assert names(watch([*calm, {"distillation": 9.0, "band/penalty": 3.0}])) == ["dac_kl_spikes"]
+
+
 @pytest.mark.parametrize(
     ("name", "bad", "good"),
     [

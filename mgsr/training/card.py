@@ -52,7 +52,8 @@ class Signatures:
     def on_step(self, step: int, figures: Mapping[str, Any]) -> None:
         """Tell the figures of optimiser step `step`, as the metrics have them."""
         if "band/collapsed" in figures:
-            self._watch_dac_kl(step, figures["distillation"])
+            # without what `mass_floor` adds, which trains the clipping network alone
+            self._watch_dac_kl(step, figures["distillation"] - figures.get("band/penalty", 0.0))
             self._count("collapsed", "bands", self._has_band and figures["band/collapsed"] >= self._limits.collapsed_share)
         if "clip_network_gradient_norm" in figures:
             self._count("untrained", "norms", figures["clip_network_gradient_norm"] < self._limits.untrained_norm)
