@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mgsr.config.schema import LoraConfig
 from mgsr.errors import MgsrError
 from mgsr.storage import read_json
 from mgsr.training import run as run_module
@@ -61,6 +62,14 @@ def test_pitfall_19_26_two_processes_share_every_other_policy(root: Path, name: 
     for fact in ("warnings", "student_step_share"):
         assert cards[0][fact] == cards[1][fact]
     assert cards[0]["validation_scores"].keys() == cards[1]["validation_scores"].keys()
+
+
+def test_two_processes_hold_adapters_over_narrow_frozen_weights(root: Path) -> None:
+    spec = run_spec(objective=MGSR, precision="bf16", lora=LoraConfig(rank=2, dropout=0.0), steps=4, processes=2)
+    train("adapters, alone", spec.model_copy(update={"processes": 1}), root)
+    train_as_two(root, "adapters, pair", spec)
+    alone, pair = ([line["loss"] for line in metrics(root, f"adapters, {run}")] for run in ("alone", "pair"))
+    assert pair == pytest.approx(alone, rel=0.02)
 
 
 def test_a_global_batch_that_cannot_be_shared_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
