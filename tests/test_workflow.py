@@ -130,7 +130,7 @@ def test_the_other_presets_list_every_cell(fresh: Path) -> None:
     ids=["mini", "paper-controlled", "mini-local"],
 )
 def test_dry_runs_of_the_other_presets(fresh: Path, arguments: tuple[str, ...]) -> None:
-    found = jobs(snakemake(fresh, "-n", "--cores", "2", *arguments))
+    found = jobs(snakemake(fresh, "everything", "-n", "--cores", "2", *arguments))
     assert found["train_run"] == found["evaluate_run"] and found["write_table"] == 8 and found["write_check"] == 6
 
 
