@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,8 @@ from mgsr.config.plan import make_plan
 from mgsr.config.schema import CheckName, Config, DacKlConfig, TableName
 from mgsr.errors import MgsrError
 from mgsr.objectives.dac_kl import DacKl
+from mgsr.rollouts.policies import RolloutPolicy
+from mgsr.rollouts.sequence import Sequence
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW = ROOT / "workflow"
@@ -302,6 +305,26 @@ def test_pitfall_18_the_controlled_recipe_treats_all_methods_alike(preset: str) 
             if name == family and m.title not in apart
         }
         assert len(alike) == 1, f"{preset}, {family}: starts, SFT weights or training settings differ"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_off_policy_methods_replay_in_every_preset(preset: str) -> None:
+    """A buffer that never fills is never drawn from: the method would be on-policy with a small share."""
+    config = load_config(WORKFLOW, {"preset": preset})
+    methods = load_methods(WORKFLOW, config)
+    for name in ("distillm", "mgsr_off_policy", "mgsr_off_policy_unrevised"):
+        method = methods.resolve(next(iter(config.families)), name)
+        steps, batch = method.training.steps, method.training.global_batch
+        sequences = method.sequences.model_copy(
+            update={"off_policy": method.sequences.off_policy.model_copy(update={"initial_threshold": 0.2})}
+        )
+        policy = RolloutPolicy(sequences, seed=config.training_seeds[0], global_batch=batch)
+        sources = Counter[str]()
+        for step in range(1, steps + 1):
+            sources[source := policy.plan(step, steps)] += 1
+            if source == "student":
+                policy.store([Sequence("any", (2,), (3,), True)] * batch)
+        assert min(sources[source] for source in ("student", "buffer", "dataset")) > 1, f"{name}: {dict(sources)}"
 
 
 def test_pitfall_26_the_global_batch_is_stated_and_does_not_follow_the_processes() -> None:
