@@ -125,7 +125,21 @@ def jobs(finished: subprocess.CompletedProcess[str]) -> dict[str, int]:
     return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", finished.stdout + finished.stderr, re.MULTILINE)}
 
 
-# The two below add rows to Table 1, so they come last.
+# Those below add rows to Table 1, so they come last.
+
+
+def test_a_checkpoint_that_is_never_trained_scores_as_the_run_it_was_taken_from(smoke: tuple[Path, str, float]) -> None:
+    run = next(row["run"] for row in cells(smoke[0])["rows"] if row["title"] == "KD")
+    model = f"{{builder: hub, name: {smoke[0]}/smoke/runs/{run}/model}}"
+    row = f"checkpoints={{copy: {{title: a copy of KD, family: tiny, model: {model}}}}}"
+    finished = snakemake("table1", "--config", "preset=smoke", f"results={smoke[0]}", row)
+    assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-8000:]
+    found = summaries(smoke[0])
+    assert found["a copy of KD"]["scores"] == found["KD"]["scores"]
+    assert found["a copy of KD"]["heldout"] == found["KD"]["heldout"]
+    assert jobs(finished) == {
+        "build_model": 1, "train_run": 1, "evaluate_run": 1, "write_table": 1, "table1": 1, "total": 5,
+    }  # fmt: skip
 
 
 def test_the_readmes_own_method_stands_beside_the_baselines(smoke: tuple[Path, str, float], tmp_path: Path) -> None:
