@@ -65,7 +65,8 @@ def _located(words: Iterable[str], text: str) -> Iterator[Span | None]:
 
 
 @lru_cache(maxsize=8192)
-def _phrase_spans(text: str, prepositional: Literal["pnp", "chunk"]) -> tuple[Span, ...]:
+def phrase_spans(text: str, prepositional: Literal["pnp", "chunk"] = "pnp") -> tuple[Span, ...]:
+    """The phrases of a text as half-open character ranges: sorted, disjoint, no white space at their ends."""
     tagged = list(_words(text))
     spans: list[Span] = []
     current = ""
@@ -84,21 +85,12 @@ def _phrase_spans(text: str, prepositional: Literal["pnp", "chunk"]) -> tuple[Sp
 
 
 @lru_cache(maxsize=8192)
-def _sentence_spans(text: str) -> tuple[Span, ...]:
+def sentence_spans(text: str) -> tuple[Span, ...]:
+    """The sentences of a text, their punctuation included, likewise. A blank line ends one."""
     sentences = [sentence.split(" ") for sentence in tokenize(text)]
     places = _located((word for sentence in sentences for word in sentence), text)
     found = [[place for _ in sentence if (place := next(places))] for sentence in sentences]
     return tuple((sentence[0][0], sentence[-1][1]) for sentence in found if sentence)
-
-
-def phrase_spans(text: str, prepositional: Literal["pnp", "chunk"] = "pnp") -> list[Span]:
-    """The phrases of a text as half-open character ranges: sorted, disjoint, no white space at their ends."""
-    return list(_phrase_spans(text, prepositional))
-
-
-def sentence_spans(text: str) -> list[Span]:
-    """The sentences of a text, their punctuation included, likewise. A blank line ends one."""
-    return list(_sentence_spans(text))
 
 
 def _decode(ids: Sequence[int], tokenizer: Decoder) -> str:
@@ -153,7 +145,7 @@ def token_spans(response_ids: Sequence[int], tokenizer: Decoder, config: SpanCon
                 owners[start:end] = [offset // config.fixed_length for offset in range(end - start)]
     elif kept:
         text, ranges = _token_ranges([response_ids[position] for position in kept], tokenizer)
-        phrases = _sentence_spans(text) if config.priors == "sentences" else _phrase_spans(text, config.prepositional)
+        phrases = sentence_spans(text) if config.priors == "sentences" else phrase_spans(text, config.prepositional)
         owner = [_UNCOVERED] * len(text)
         for phrase, (start, end) in enumerate(phrases):
             owner[start:end] = [phrase] * (end - start)

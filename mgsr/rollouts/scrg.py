@@ -37,12 +37,6 @@ class ScrgStats:
         places = [list(zip(*pass_, strict=True)) for pass_ in zip(self.positions, self.lengths, strict=True)]
         return [(position, length) for pass_ in places for position, length in pass_ if position is not None]
 
-    @property
-    def revised_share(self) -> float:
-        """Share of the sequences that were corrected at least once."""
-        revised = [any(position is not None for position in row) for row in zip(*self.positions, strict=True)]
-        return sum(revised) / max(1, len(revised))
-
 
 @dataclass(frozen=True)
 class _Error:
