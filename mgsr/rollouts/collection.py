@@ -83,15 +83,9 @@ def collect(
     """A rollout for each prompt, in order, drawn token by token from p~ at T = 1. Arguments, random numbers and errors are
     those of `generate` with purpose "rollout": at `teacher_mix` 0 it is that very text. `decoding` limits lengths alone."""
     rows = [
-        _Row(prompt, decoding.limit(prompt.ids), row_key(seed, "rollout", at, 0, prompt.example_id))
+        _Row(prompt, decoding.room(prompt), row_key(seed, "rollout", at, 0, prompt.example_id))
         for prompt, at in zip(prompts, visit, strict=True)
     ]
-    for row in rows:
-        if row.limit < 1 or not row.prompt.ids:
-            raise MgsrError(
-                f"example {row.prompt.example_id}: a prompt of {len(row.prompt.ids)} tokens leaves no room for a response "
-                f"within max_length {decoding.max_length}; lower max_prompt_length or raise max_length"
-            )
     with inference(student, teacher):
         for group in by_length([len(row.prompt.ids) for row in rows], batch):
             decoders = CacheDecoder(student, pad_id), CacheDecoder(teacher, pad_id)

@@ -35,6 +35,15 @@ class Decoding:
         """How many tokens the response may have."""
         return min(self.max_new_tokens, self.max_length - len(prompt))
 
+    def room(self, prompt: Prompt) -> int:
+        """`limit`, or a MgsrError where no response could follow the prompt."""
+        if (limit := self.limit(prompt.ids)) < 1 or not prompt.ids:
+            raise MgsrError(
+                f"example {prompt.example_id}: a prompt of {len(prompt.ids)} tokens leaves no room for a response "
+                f"within max_length {self.max_length}; lower max_prompt_length or raise max_length"
+            )
+        return limit
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -109,15 +118,10 @@ def generate(
     """
     visits = [visit] * len(prompts) if isinstance(visit, int) else list(visit)
     rows = [
-        _Row(i, prompt, decoding.limit(prompt.ids), row_key(seed, purpose, at, pass_, prompt.example_id), list(prompt.prefix))
+        _Row(i, prompt, decoding.room(prompt), row_key(seed, purpose, at, pass_, prompt.example_id), list(prompt.prefix))
         for i, (prompt, at) in enumerate(zip(prompts, visits, strict=True))
     ]
     for row in rows:
-        if row.limit < 1 or not row.prompt.ids:
-            raise MgsrError(
-                f"example {row.prompt.example_id}: a prompt of {len(row.prompt.ids)} tokens leaves no room for a response "
-                f"within max_length {decoding.max_length}; lower max_prompt_length or raise max_length"
-            )
         if decoding.no_repeat_ngram:
             row.ban = NgramBan(decoding.no_repeat_ngram, [*row.prompt.ids, *row.prompt.prefix])
     unfinished = [row for row in rows if len(row.response) < row.limit and row.response[-1:] != [eos_id]]
