@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from scipy import stats
 
 from mgsr.errors import MgsrError
 from mgsr.tables import open_checks
-from mgsr.tables.cells import AVERAGE
+from mgsr.tables.cells import AVERAGE, load_cells
 from mgsr.tables.checks.check import Line
 from tests.planted_probe import PROMPTS, plant_probe, rate_bounds
 from tests.planted_runs import SETS, cells, plant, write
@@ -39,6 +40,10 @@ def answered(root: Path, check: str, rows: Any, **more: Any) -> tuple[pd.DataFra
     assert list(frame.columns) == list(Line.__dataclass_fields__)
     text = (root / "a" / f"{check}.md").read_text()
     assert f"({check}.svg)" in text and "Tiny models rank no methods." in text
+    sentences = open_checks.build_check(load_cells(root / f"{check}.cells.json")).sentences
+    assert " ".join(sentences) == answer(text) and len(sentences) <= 3
+    for sentence in sentences:
+        assert len(sentence.split()) <= 50 and sentence[0].isupper() and sentence.endswith(".") and "{" not in sentence
     return frame, text
 
 
@@ -66,9 +71,9 @@ def test_sensitivity_tells_planted_effects_from_none(tmp_path: Path) -> None:
     assert lines["better"]["low"] > 0 > lines["worse"]["high"] and lines["better"]["p"] < 0.05
     assert lines["same"]["low"] < 0 < lines["same"]["high"] and lines["same"]["p"] > 0.05
     assert lines["better"]["prompts"] == 160 and lines["better"]["against"] == "mgsr"
-    assert "Of 3 variants, 1 above MGSR, 1 below, 1 undecided" in answer(text)
+    assert "Of 3 variants, 1 are above MGSR, 1 below, 1 undecided" in answer(text)
     assert "mgsr worse -" in answer(text) and "held-out forward KL" in answer(text)
-    seen = float(answer(text).split("difference of about ")[1].split(" ")[0])
+    seen = float(answer(text).split("can show about ")[1].split(" ")[0])
     spread = (
         np.sqrt(2) * 2.0 * np.sqrt(1 / 160)
     )  # of the average of two sets of 80 prompts, each difference of deviation 2 sqrt 2
@@ -113,8 +118,8 @@ def test_clipping_range_by_test_set_and_speed(tmp_path: Path) -> None:
     assert reached == {"mgsr": 20, "mgsr fixed": 10, "mgsr rank": 40}
     assert lowest == {"mgsr": 20, "mgsr fixed": 10, "mgsr rank": 40}
     assert "1 of 4 differences are decided (mgsr fixed on Dolly)" in answer(text)
-    assert "learned band at step 20, the other ranges at steps 10 to 40" in answer(text)
-    assert "the best range that is not learned, mgsr fixed, minus the learned band: +" in answer(text).lower()
+    assert "ROUGE-L at step 20, the other ranges at steps 10 to 40" in answer(text)
+    assert "Highest on average is mgsr fixed with +" in answer(text) and "| the learned band | 20 | 20 |" in text
 
 
 def test_small_students_by_size(tmp_path: Path) -> None:
@@ -125,7 +130,9 @@ def test_small_students_by_size(tmp_path: Path) -> None:
     frame, text = answered(tmp_path, "small_students", rows)
     line = one(frame, measure="rouge_l_difference", family="small", against="sft", protocol="plain")
     assert line["value"] == pytest.approx(6.0, abs=0.6) and line["low"] > 0
-    assert "gain is decided for 2 of 2 students" in answer(text) and "larger for the small one" in answer(text)
+    assert "gain over sft is decided for 2 of 2 students: small (1,000 parameters) +" in answer(text)
+    apart = answer(text).split("largest's: over sft ")[1].split("; ")[0]
+    assert apart.startswith("+") and "undecided" not in apart
     assert text.index("| small | 1,000 |") < text.index("| large | 2,000,000 |")
 
 
@@ -149,19 +156,23 @@ def test_injected_errors(tmp_path: Path, probe: dict[str, str]) -> None:
     above = one(frame, measure="rate_above_random", subject="teacher_nll", scope="drift, at")
     assert above["value"] == pytest.approx(np.mean([float(i % 5 != 0) - float(i % 5 == 0) for i in range(PROMPTS)]), abs=1e-5)
     printed, best, helped = answer(text).split(". ")
-    assert printed.count("(undecided)") == 6 and "undecided" not in best and best.count("teacher_nll +60.0") == 3
-    assert helped.count(" +4.50 (") == 3 and helped.count(" +0.50 (0.50 to 0.50)") == 3 and "undecided" not in helped
+    assert "no kind of error" in printed and printed.count("0.0 (undecided)") == 3
+    assert "teacher_nll (" in best and best.count("+60.0") == 3 and "undecided" not in best
+    assert "ROUGE-L by +4.5 " in helped and "changes by +0.50 " in helped and "undecided" not in helped
+    assert (
+        "| drift | teacher_nll | +60.0 (" in text and text.count("+60.0 (") >= 6
+    )  # beside the twin's and a random candidate's
 
 
 def test_span_priors(tmp_path: Path, probe: dict[str, str]) -> None:
     rows = variants(tmp_path, {"mgsr": 50.0, "mgsr_span_fixed": 45.0, "mgsr_span_sentences": 50.0})
     frame, text = answered(tmp_path, "span_priors", rows, probe=probe)
-    assert "Of 2 variants, 0 above phrases, 1 below, 1 undecided" in answer(text)
+    assert "Of 2 variants, 0 are above phrases, 1 below, 1 undecided" in answer(text)
     term = one(frame, measure="span_term", subject="phrases", scope="reference, poem")
     assert term["value"] == pytest.approx(np.mean([0.3 + 0.01 * (i % 7) for i in range(1, PROMPTS, 2)]), abs=1e-5)
     covered = one(frame, measure="covered", subject="fixed", scope="scrg, all")
     assert covered["value"] == 0.8
-    assert "phrases 4.0 tokens a span and 80 %" in answer(text) and "from qa 0.129 (" in answer(text)
+    assert "phrases 80 % (4.0 tokens a span)" in answer(text) and re.search(r"from 0\.1\d+ \(qa\) to 0\.3\d+ \(poem\)", text)
     assert "undecided" not in answer(text).rpartition("by category")[2]
 
 
@@ -179,8 +190,9 @@ def test_diversity(tmp_path: Path, probe: dict[str, str]) -> None:
     assert line["value"] == pytest.approx(2 / 7, abs=1e-5)  # 7 four-grams, of which the last two came before
     assert one(frame, measure="answers_repetition_difference", subject="five", protocol="plain")["value"] == 0
     assert one(frame, measure="repetition_difference", subject="scrg")["low"] > 0.25
-    assert "repetition +0.305" in answer(text) and "distinct_1 0.000 (0.000 to 0.000) (undecided)" in answer(text)
-    assert "5 of 10 differences to MGSR without SCRG exclude 0" in answer(text)
+    assert "SCRG changes 1 of 5 measures" in answer(text) and "repetition +0.305" in answer(text)
+    assert "| scrg minus student | 0.000 (0.000 to 0.000) |" in text
+    assert "without SCRG in 5 of 10 comparisons" in answer(text) and "; ..." in answer(text)
 
 
 def test_a_check_that_does_not_exist(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import pandas as pd
 
 from mgsr.tables.cells import AVERAGE, Cells, Group
 from mgsr.tables.render import Block, Document, number
-from mgsr.tables.scores import ALPHA, SET_TITLES
+from mgsr.tables.scores import ALPHA, SET_TITLES, TIE
 from mgsr.tables.statistics import Interval, holm
 
 REFERENCE = "mgsr"
-TIES = "=: its interval or its p-value (Holm, over the variants) does not tell it from 0."
+TIES = f"{TIE}: undecided, its interval or its p-value (Holm, over the variants) does not tell it from 0."
 ABOVE, BELOW, UNDECIDED = "above", "below", "undecided"
 DETECTABLE = 2.8 / 1.96  # a difference of so many half-widths of a 95 % interval is seen with a chance of 0.8
 Bounds = tuple[float, float | None, float | None]
@@ -32,7 +32,7 @@ class Line:
     against: str = ""  # what `value` is the difference to
     low: float | None = None
     high: float | None = None
-    p: float | None = None  # Holm's, over all comparisons of this family, protocol and measure; the average apart from the sets
+    p: float | None = None  # scores: Holm's, over all comparisons of this family and protocol, the average apart from the sets
     prompts: int | None = None
 
 
@@ -68,7 +68,6 @@ class Difference:
     scope: str
     interval: Interval
     p: float
-    needed: int | None
 
     @property
     def outcome(self) -> str:
@@ -80,11 +79,16 @@ class Difference:
     @property
     def text(self) -> str:
         """Difference with its interval, and that it is undecided where it is."""
-        bounds = interval_text(self.interval.difference, self.interval.low, self.interval.high)
-        if self.outcome != UNDECIDED:
-            return bounds
-        needed = f"; about {self.needed:,} prompts would decide" if self.needed and self.needed > self.interval.rows else ""
-        return f"{bounds}, undecided{needed}"
+        return self.bounds + ("" if self.outcome != UNDECIDED else f", {UNDECIDED}")
+
+    @property
+    def marked(self) -> str:
+        """Difference with its interval, as a table has it."""
+        return self.bounds + ("" if self.outcome != UNDECIDED else f" {TIE}")
+
+    @property
+    def bounds(self) -> str:
+        return interval_text(self.interval.difference, self.interval.low, self.interval.high)
 
     @property
     def line(self) -> Line:
@@ -95,7 +99,7 @@ class Difference:
 
 def interval_text(value: float, low: float | None, high: float | None, digits: int = 2, *, signed: bool = True) -> str:
     """value (low to high); a difference has its sign."""
-    sign = "+" if signed and value > 0 else ""
+    sign = "+" if signed and round(value, digits) > 0 else ""
     bounds = f" ({number(low, digits)} to {number(high, digits)})" if low is not None and high is not None else ""
     return f"{sign}{number(value, digits)}{bounds}"
 
@@ -118,7 +122,7 @@ def differences(
         results = [group.compare(base, sets if scope == AVERAGE else (scope,), protocol) for group, scope in pairs]
         corrected = holm([result.p for result in results])
         found += [
-            Difference(group, base, protocol, scope, result.interval, p, result.rows_to_decide)
+            Difference(group, base, protocol, scope, result.interval, p)
             for (group, scope), result, p in zip(pairs, results, corrected, strict=True)
         ]
     return found
@@ -136,13 +140,13 @@ def score_lines(groups: Iterable[Group], sets: Sequence[str], protocol: str) -> 
 def count_text(found: Sequence[Difference], reference: str) -> str:
     """How many of some variants differ from the reference, and what could have been seen."""
     counts = {word: sum(one.outcome == word for one in found) for word in (ABOVE, BELOW, UNDECIDED)}
-    told = f"{counts[ABOVE]} above {reference}, {counts[BELOW]} below, {counts[UNDECIDED]} undecided"
+    told = f"{counts[ABOVE]} are above {reference}, {counts[BELOW]} below, {counts[UNDECIDED]} undecided"
     text = f"of {len(found)} variants, {told}"
     if not counts[UNDECIDED]:
         return text
     widths = sorted((one.interval.high - one.interval.low) / 2 for one in found)
     seen = DETECTABLE * widths[len(widths) // 2]
-    return f"{text} ({found[0].interval.rows:,} prompts show a difference of about {number(seen, 1)} points, no smaller one)"
+    return f"{text} ({found[0].interval.rows:,} prompts can show about {number(seen, 1)} points of ROUGE-L or more)"
 
 
 def difference_block(found: Sequence[Difference], heading: str, several: bool) -> Block:
@@ -150,9 +154,7 @@ def difference_block(found: Sequence[Difference], heading: str, several: bool) -
     scopes = list(dict.fromkeys(one.scope for one in found))
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for one in found:
-        bounds = interval_text(one.interval.difference, one.interval.low, one.interval.high)
-        mark = " =" if one.outcome == UNDECIDED else ""
-        rows.setdefault((one.group.family, one.group.title), {})[one.scope] = bounds + mark
+        rows.setdefault((one.group.family, one.group.title), {})[one.scope] = one.marked
     header = (*(("family",) if several else ()), "variant", *(SET_TITLES.get(scope, scope) for scope in scopes))
     cells = [((family,) if several else ()) + (title, *(own[s] for s in scopes)) for (family, title), own in rows.items()]
     return Block(heading, header, tuple(cells))

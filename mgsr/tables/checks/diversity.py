@@ -11,24 +11,17 @@ from mgsr.evaluation.diversity import MEASURES, response_diversity
 from mgsr.storage import read_jsonl
 from mgsr.tables import figures
 from mgsr.tables.cells import Cells, Group
-from mgsr.tables.checks.check import (
-    UNDECIDED,
-    Bounds,
-    Check,
-    Line,
-    by_method,
-    interval_text,
-)
+from mgsr.tables.checks.check import UNDECIDED, Bounds, Check, Line, by_method, interval_text
 from mgsr.tables.checks.probe import probe_line, probes, side, value_text
-from mgsr.tables.render import MISSING, Block, number
+from mgsr.tables.render import MISSING, Block
 from mgsr.tables.scores import headings, preset_notes
 from mgsr.tables.statistics import compare, paired_differences
 
 UNREVISED = "mgsr_without_scrg"
-NAMED = 4  # differences that a sentence names
-
-
+NAMED = 3  # differences that a sentence names
 ANSWER_SET = "dolly"
+DIFFERENCE = "_difference"
+TITLES = {name: name.replace("_", "-") for name in MEASURES}
 
 
 def _answer_measures(group: Group, protocol: str) -> dict[str, list[dict[str, float]]]:
@@ -95,16 +88,22 @@ def diversity(cells: Cells) -> Check:
             by_source.setdefault(entry["source"], {})[entry["measure"]] = entry
         for source, own in by_source.items():
             rows.append(
-                (*lead, source, *(value_text(own[name], "mean", signed=False) if name in own else MISSING for name in MEASURES))
+                (
+                    *lead,
+                    source,
+                    *(value_text(own[name], "mean", 1, 3, signed=False) if name in own else MISSING for name in MEASURES),
+                )
             )
             for name, entry in own.items():
                 if name != "words" and entry["mean"] is not None:
                     label = f"{family}: {name}" if several else name
                     series.setdefault(source, {})[label] = (entry["mean"], entry["low"], entry["high"])
-        parts = [f"{name} {value_text(changed[name], 'difference', digits=3)}{'' if side(changed[name]) else ' (undecided)'}"
-                 for name in MEASURES if name in changed]  # fmt: skip
-        sentences.append(f"{f'{family}: ' if several else ''}SCRG changes the rollouts of the SFT student by: "
-                         f"{'; '.join(parts) or MISSING}.")  # fmt: skip
+        texts = (value_text(changed[name], "difference", 1, 3) if name in changed else MISSING for name in MEASURES)
+        rows.append((*lead, "scrg minus student", *texts))
+        parts = [f"{TITLES[name]} {value_text(changed[name], 'difference', digits=3)}"
+                 for name in MEASURES if name in changed and side(changed[name])]  # fmt: skip
+        told = f"SCRG changes {len(parts)} of {len(changed)} measures of the SFT student's rollouts"
+        sentences.append(_with_names(f"{family}: {told}" if several else told, parts))
     for family in cells.families:
         groups = by_method(cells, family)
         for protocol in cells.protocols:
@@ -114,15 +113,13 @@ def diversity(cells: Cells) -> Check:
                 answers += found
     sentences += _answer_sentences(answers, several)
     lead_header = ("family",) if several else ()
-    texts = [
-        (*((line.family,) if several else ()), line.subject, line.measure.removeprefix("answers_"), number(line.value, 3),
-         MISSING if line.low is None else f"{number(line.low, 3)} to {number(line.high, 3)}", number(line.p, 3))
-        for line in answers
-    ]  # fmt: skip
+    columns = tuple(TITLES[name] for name in MEASURES)
     blocks = (
-        Block("texts of the SFT student and references, each by itself", (*lead_header, "text", *MEASURES), tuple(rows)),
-        Block(f"answers of trained students on Dolly, protocol {first}",
-              (*lead_header, "method", "measure", "value", "95 % interval", "p"), tuple(texts)),
+        Block("texts of the SFT student and references, each by itself", (*lead_header, "text", *columns), tuple(rows)),
+        Block(f"answers of trained students on Dolly, protocol {first}", (*lead_header, "method", *columns),
+              _answer_rows(answers, "", several)),
+        Block(f"answers on Dolly minus those of MGSR without SCRG, protocol {first}", (*lead_header, "method", *columns),
+              _answer_rows(answers, DIFFERENCE, several)),
     )  # fmt: skip
     figure = figures.forest(series, "share (95 %)", reference=None)
     notes = (
@@ -134,18 +131,35 @@ def diversity(cells: Cells) -> Check:
     return Check("diversity", headings(cells, "Diversity"), tuple(sentences), tuple(lines), blocks, figure, notes)
 
 
+def _answer_rows(answers: Sequence[Line], ending: str, several: bool) -> tuple[tuple[str, ...], ...]:
+    """Methods by measures: the values (no ending), or the differences with their intervals."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for line in answers:
+        for name in MEASURES:
+            if line.measure == f"answers_{name}{ending}" and line.value is not None:
+                text = interval_text(line.value, line.low, line.high, 3, signed=bool(ending))
+                found.setdefault((line.family, line.subject), {})[name] = text
+    return tuple(
+        (*((family,) if several else ()), title, *(own.get(name, MISSING) for name in MEASURES))
+        for (family, title), own in found.items()
+    )
+
+
 def _answer_sentences(answers: Sequence[Line], several: bool) -> list[str]:
-    compared = [line for line in answers if line.measure.endswith("_difference")]
+    compared = [line for line in answers if line.measure.endswith(DIFFERENCE)]
     if not compared:
         return ["No trained student was compared with MGSR without SCRG."]
     decided = [line for line in compared if line.low is not None and line.high is not None and line.low * line.high > 0]
     named = [
         f"{f'{line.family}, ' if several else ''}{line.subject}, "
-        f"{line.measure.removeprefix('answers_').removesuffix('_difference')} "
+        f"{TITLES[line.measure.removeprefix('answers_').removesuffix(DIFFERENCE)]} "
         f"{interval_text(line.value or 0.0, line.low, line.high, 3)}"
-        for line in decided[:NAMED]
+        for line in decided
     ]
-    return [
-        f"In the trained students' answers {len(decided)} of {len(compared)} differences to MGSR without SCRG exclude 0, the "
-        f"others are {UNDECIDED}" + (f": {'; '.join(named)}." if named else ".")
-    ]
+    told = f"Answers of trained students differ from those of MGSR without SCRG in {len(named)} of {len(compared)} comparisons"
+    return [_with_names(told, named)]
+
+
+def _with_names(told: str, named: Sequence[str]) -> str:
+    listed = f": {'; '.join(named[:NAMED])}{'; ...' if len(named) > NAMED else ''}" if named else ""
+    return f"{told}, the others are {UNDECIDED}{listed}."

@@ -7,21 +7,18 @@ from typing import Any
 
 from mgsr.tables import figures
 from mgsr.tables.cells import Cells
-from mgsr.tables.checks.check import (
-    Bounds,
-    Check,
-    Line,
-)
+from mgsr.tables.checks.check import UNDECIDED, Bounds, Check, Line, interval_text
 from mgsr.tables.checks.probe import probe_line, probes, side, value_text
 from mgsr.tables.render import MISSING, Block
 from mgsr.tables.scores import headings, preset_notes
 
 PRINTED = "kl_student_teacher"  # the detection score as the paper prints it
 BASELINES = ("student_entropy", "random")
-CHANCE = "above_random"
+CHANCE = "random"  # a candidate at random
 AT_ERROR = "at_error"  # where the error is, not where a score says
-AT, AFTER = "at", "after"
-WINDOWS = {AT: "at k", AFTER: "k+1 to k+5", "before": "k-5 to k-1"}
+AT = "at"
+WINDOWS = {AT: "at k", "after": "k+1 to k+5", "before": "k-5 to k-1"}
+GAINS = {"rouge_l": "ROUGE-L (points)", "teacher_logp": "teacher's log-probability (nats a token)"}
 
 
 def injected_errors(cells: Cells) -> Check:
@@ -48,27 +45,33 @@ def injected_errors(cells: Cells) -> Check:
                 series.setdefault(entry["detector"], {})[label] = (100 * entry["difference"], low, high)
         for error, detector in dict.fromkeys((error, detector) for error, detector, _ in cellwise):
             texts = (value_text(cellwise[error, detector, window], "difference", 100, 1) for window in WINDOWS)
-            found_rows.append((*lead, error, detector, *texts))
+            above = "" if detector == CHANCE else value_text(_above(cellwise[error, detector, AT]), "value", 100, 1)
+            found_rows.append((*lead, error, detector, *texts, above))
+        gains = {(entry["error"], entry["start"], entry["measure"]): entry for entry in correction}
+        for error, start in dict.fromkeys((error, start) for error, start, _ in gains):
+            pair = [gains[error, start, measure] for measure in GAINS]
+            counts = dict.fromkeys(str(entry["prompts"]) for entry in pair)
+            helped_rows.append((*lead, error, start, *(value_text(entry, "gain") for entry in pair), " / ".join(counts)))
         for entry in correction:
             scope = f"{entry['error']}, {entry['start']}"
             lines += [Line(family, name, entry["measure"], entry[name], scope=scope) for name in ("kept", "corrected")]
             lines.append(probe_line(family, "gain", entry["measure"], entry, "gain", scope=scope))
-            gain = value_text(entry, "gain")
-            helped_rows.append((*lead, entry["error"], entry["start"], entry["measure"], gain, str(entry["prompts"])))
         lines += [Line(family, "prompts_without_this_error", error, float(count)) for error, count in part["skipped"].items()]
-        sentences += _sentences(cellwise, correction, f"{family}: " if several else "")
+        sentences += _sentences(cellwise, gains, f"{family}: " if several else "")
     header = ("family",) if several else ()
     blocks = (
-        Block("chosen position, rate minus the twin's rate (per cent)",
-              (*header, "error", "score", *WINDOWS.values()), tuple(found_rows)),
+        Block("chosen position, rate minus the twin's rate (percentage points)",
+              (*header, "error", "score", *WINDOWS.values(), "at k, minus a random candidate"), tuple(found_rows)),
         Block("correcting there, minus going on after the error",
-              (*header, "error", "corrected at", "measure", "gain", "prompts"), tuple(helped_rows)),
+              (*header, "error", "corrected at", *GAINS.values(), "prompts"), tuple(helped_rows)),
     )  # fmt: skip
-    figure = figures.forest(series, "chosen exactly: rate minus the twin's rate (per cent, 95 %)")
+    figure = figures.forest(series, "chosen exactly: rate minus the twin's rate (percentage points, 95 %)")
     notes = (
         *preset_notes(cells),
         "A twin is the same response without the error; k is the error's first token. A KL at k reads y_<k alone, so it is "
         "the twin's there: k is chosen more often only because the planted token makes it a candidate, as for `random`.",
+        "Log-probability: the teacher's mean over what the student then wrote. An early correction leaves less of the "
+        "reference, so ROUGE-L is fair to `at_error` alone.",
         "No correction over errors and scores: one interval in twenty excludes 0 by chance.",
     )
     return Check("injected_errors", headings(cells, "Injected errors"), tuple(sentences), tuple(lines), blocks, figure, notes)
@@ -78,36 +81,48 @@ def _bounds(entry: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {bound: entry[f"{name}_{bound}"] for bound in ("low", "high")}
 
 
+def _above(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The rate minus that of a random candidate, with its interval."""
+    return {"value": entry[f"above_{CHANCE}"], **_bounds(entry, f"above_{CHANCE}")}
+
+
 def _sentences(
     cellwise: Mapping[tuple[str, str, str], Mapping[str, Any]],
-    correction: Sequence[Mapping[str, Any]],
+    gains: Mapping[tuple[str, str, str], Mapping[str, Any]],
     family: str,
 ) -> list[str]:
-    errors = list(dict.fromkeys(error for error, *_ in cellwise))
-    detectors = list(dict.fromkeys(detector for _, detector, _ in cellwise))
-    printed, best = [], []
-    for error in errors:
-        parts = [
-            f"{value_text(entry, 'difference', 100, 1)}{'' if side(entry) else ' (undecided)'}"
-            for window in (AT, AFTER)
-            if (entry := cellwise.get((error, PRINTED, window)))
-        ]
-        printed.append(f"{error} {' and '.join(parts)}")
-        scored = [name for name in detectors if name not in BASELINES and cellwise[error, name, AT][CHANCE] is not None]
-        if scored:
-            top = max(scored, key=lambda name: cellwise[error, name, AT][CHANCE])
-            above = {"value": cellwise[error, top, AT][CHANCE], **_bounds(cellwise[error, top, AT], CHANCE)}
-            word = "" if side(above) else " (undecided)"
-            best.append(f"{error} {top} {value_text(above, 'value', 100, 1)}{word}")
-    gains = {}
-    for start, measure in ((AT_ERROR, "rouge_l"), (PRINTED, "teacher_logp")):
-        chosen = [entry for entry in correction if (entry["start"], entry["measure"]) == (start, measure)]
-        texts = (f"{entry['error']} {value_text(entry, 'gain')}{'' if side(entry) else ' (undecided)'}" for entry in chosen)
-        gains[start] = "; ".join(texts) or MISSING
+    """Whether the printed KL finds errors, which score does best, and what correcting is worth."""
+    above = {(error, name): _above(entry) for (error, name, window), entry in cellwise.items() if window == AT}
+    above = {key: entry for key, entry in above.items() if entry["value"] is not None and key[1] not in BASELINES}
+    printed = {error: entry for (error, name), entry in above.items() if name == PRINTED}
+    better = [error for error, entry in printed.items() if side(entry) > 0]
+    best: dict[str, list[str]] = {}
+    for error in printed:
+        top = max((name for of, name in above if of == error), key=lambda name: above[error, name]["value"])
+        best.setdefault(top, []).append(f"{error} {_points(above[error, top])}")
+    scores = "; ".join(f"{top} ({', '.join(errors)})" for top, errors in best.items())
+    at_error = _range([entry for (_, *key), entry in gains.items() if key == [AT_ERROR, "rouge_l"]], 1)
+    where_printed = _range([entry for (_, *key), entry in gains.items() if key == [PRINTED, "teacher_logp"]], 2)
     return [
-        f"{family}The printed KL chooses the planted position k and one of k+1 to k+5 more often than on the uncorrupted twin "
-        f"by (percentage points): {'; '.join(printed) or MISSING}.",
-        f"The best score at k, against a random candidate of the same responses: {'; '.join(best) or MISSING}.",
-        f"Correcting at k instead of going on after the error changes ROUGE-L by: {gains[AT_ERROR]}; correcting where the "
-        f"printed KL says changes the teacher's mean log-probability of what follows by: {gains[PRINTED]}.",
+        f"{family}The printed KL chooses the planted token more often than a random candidate for "
+        f"{', '.join(better) or 'no kind of error'}: "
+        f"{', '.join(f'{error} {_points(entry)}' for error, entry in printed.items()) or MISSING} points.",
+        f"The best score is {scores or MISSING}, in points above a random candidate.",
+        f"Correcting at the error instead of going on after it changes ROUGE-L by {at_error} points; where the printed KL "
+        f"says, the teacher's log-probability of what follows changes by {where_printed} nats a token.",
     ]
+
+
+def _points(entry: Mapping[str, Any]) -> str:
+    return interval_text(100 * entry["value"], None, None, 1) + ("" if side(entry) else f" ({UNDECIDED})")
+
+
+def _range(entries: Sequence[Mapping[str, Any]], digits: int) -> str:
+    """Least to largest gain over the kinds of errors, and which are undecided."""
+    known = sorted((entry for entry in entries if entry["gain"] is not None), key=lambda entry: float(entry["gain"]))
+    if not known:
+        return MISSING
+    ends = [known[0], known[-1]] if len(known) > 1 else known
+    text = " to ".join(f"{interval_text(entry['gain'], None, None, digits)} ({entry['error']})" for entry in ends)
+    doubtful = [entry["error"] for entry in known if not side(entry)]
+    return text + (f", {UNDECIDED} for {', '.join(doubtful)}," if doubtful else "")

@@ -64,14 +64,14 @@ def _sensitivity_sentences(found: list[Difference], changes: dict[str, float], f
     if not found:
         return [capital(f"{family}no variant was compared with MGSR.")]
     sentences = [capital(f"{family}{count_text(found, 'MGSR')}.")]
-    named = [f"{one.group.title} {one.text}" for one in strongest(found)[:NAMED]]
+    named = [f"{one.group.title} {one.bounds}" for one in strongest(found)[:NAMED]]
     extremes = sorted(found, key=lambda one: one.interval.difference)
-    undecided = [f"{one.group.title} {one.text}" for one in (extremes[0], extremes[-1])]
-    sentences.append(f"Largest effects: {'; '.join(named)}." if named else f"The extremes: {'; '.join(undecided)}.")
+    undecided = [f"{one.group.title} {one.bounds}" for one in (extremes[0], extremes[-1])]
+    sentences.append(f"Decided: {'; '.join(named)}." if named else f"The lowest and the highest: {'; '.join(undecided)}.")
     if changes:
         closest, farthest = min(changes, key=changes.__getitem__), max(changes, key=changes.__getitem__)
         sentences.append(
-            f"The held-out forward KL moves from {interval_text(changes[closest], None, None, 4)} ({closest}) to "
-            f"{interval_text(changes[farthest], None, None, 4)} nats a token ({farthest}), without interval."
+            f"The held-out forward KL, minus MGSR's, runs from {interval_text(changes[closest], None, None, 4)} ({closest}) to "
+            f"{interval_text(changes[farthest], None, None, 4)} nats a token ({farthest}); it has no interval."
         )
     return sentences

@@ -9,6 +9,7 @@ from mgsr.tables import figures
 from mgsr.tables.cells import Cells
 from mgsr.tables.checks.check import (
     REFERENCE,
+    TIES,
     UNDECIDED,
     Check,
     Difference,
@@ -53,15 +54,17 @@ def small_students(cells: Cells) -> Check:
         if found
     }
     rows = {(size, family) for found in gains.values() for size, family, _ in found}
-    texts = {(base, family): one.text for base, found in gains.items() for _, family, one in found}
+    texts = {(base, family): one.marked for base, found in gains.items() for _, family, one in found}
     block = Block(
         f"MGSR's gain, ROUGE-L, average of sets, protocol {first}",
         ("student", "parameters", *(f"minus {title}" for title in titles.values())),
         tuple((family, f"{size:,}", *(texts.get((base, family), MISSING) for base in titles)) for size, family in sorted(rows)),
     )
     sentences = [_gain_sentence(found, titles[base]) for base, found in gains.items() if found]
+    apart = [f"over {titles[base]} {_gap_text(found)}" for base, found in gains.items() if len(found) > 1]
+    sentences += [f"The smallest student's gain minus the largest's: {'; '.join(apart)}."] if apart else []
     figure = figures.forest(series, "MGSR's gain in ROUGE-L, average of sets (95 %)")
-    notes = (*preset_notes(cells), "The difference of two students' gains takes them as independent.")
+    notes = (*preset_notes(cells), TIES, "The difference of two students' gains takes them as independent.")
     title = headings(cells, "Very small students")
     return Check("small_students", title, tuple(sentences) or ("No student was trained both ways.",), tuple(lines), (block,),
                  figure, notes)  # fmt: skip
@@ -69,14 +72,15 @@ def small_students(cells: Cells) -> Check:
 
 def _gain_sentence(found: Sequence[tuple[int, str, Difference]], base: str) -> str:
     decided = sum(one.outcome != UNDECIDED for *_, one in found)
-    text = f"Over {base}, MGSR's gain is decided for {decided} of {len(found)} students"
     (small, small_name, one), (large, large_name, two) = found[0], found[-1]
-    if small == large:
-        return f"{text}: {small_name} ({small:,} parameters) {one.text}."
-    gap = one.interval.difference - two.interval.difference
-    half = math.hypot(*((each.interval.high - each.interval.low) / 2 for each in (one, two)))
-    word = "undecided" if abs(gap) <= half else "larger for the small one" if gap > 0 else "smaller for the small one"
-    return (
-        f"{text}: {one.text} for the smallest ({small_name}, {small:,} parameters), {two.text} for the largest ({large_name}, "
-        f"{large:,}); the smallest's minus the largest's is {interval_text(gap, gap - half, gap + half)}, {word}."
-    )
+    ends = [f"{small_name} ({small:,} parameters) {one.text}"]
+    ends += [f"{large_name} ({large:,}) {two.text}"] if len(found) > 1 else []
+    return f"MGSR's gain over {base} is decided for {decided} of {len(found)} students: {'; '.join(ends)}."
+
+
+def _gap_text(found: Sequence[tuple[int, str, Difference]]) -> str:
+    """The smallest student's gain minus the largest's, as if independent."""
+    one, two = found[0][2].interval, found[-1][2].interval
+    gap = one.difference - two.difference
+    half = math.hypot(*((each.high - each.low) / 2 for each in (one, two)))
+    return interval_text(gap, gap - half, gap + half) + (f", {UNDECIDED}" if abs(gap) <= half else "")

@@ -10,6 +10,7 @@ from mgsr.tables.cells import Cells
 from mgsr.tables.checks.check import (
     REFERENCE,
     TIES,
+    UNDECIDED,
     Bounds,
     Check,
     Difference,
@@ -27,6 +28,8 @@ from mgsr.tables.render import MISSING, Block, number
 from mgsr.tables.scores import headings, preset_notes
 
 REFERENCE_TITLE = "phrases"  # what MGSR's own spans are
+NAMED = 2  # variants that a sentence names
+TERM_DIGITS = 4
 
 
 def span_priors(cells: Cells) -> Check:
@@ -45,8 +48,11 @@ def span_priors(cells: Cells) -> Check:
         own = [one for one in shown if one.group.family == family]
         if own:
             extremes = sorted(own, key=lambda one: one.interval.difference)
-            named = "; ".join(f"{one.group.title} {one.text}" for one in (strongest(own) or [extremes[0], extremes[-1]])[:3])
-            sentences.append(capital(f"{f'{family}: ' if several else ''}{count_text(own, REFERENCE_TITLE)}: {named}."))
+            named = "; ".join(
+                f"{one.group.title} {one.bounds}" for one in (strongest(own)[:NAMED] or [extremes[0], extremes[-1]])
+            )
+            lead_text = f"{family}: " if several else ""
+            sentences.append(capital(f"{lead_text}{count_text(own, REFERENCE_TITLE)}: {named}."))
     series: dict[str, dict[str, Bounds]] = {}
     for family, probe in probes(cells):
         lead = (family,) if several else ()
@@ -58,13 +64,13 @@ def span_priors(cells: Cells) -> Check:
             lines.append(probe_line(family, "span_term", entry["priors"], entry, "span_term", scope=scope))
             rows.append((*lead, entry["source"], entry["priors"], entry["category"], number(entry["spans_per_response"], 1),
                          number(entry["tokens_per_span"], 1), number(entry["covered"]), number(entry["one_token"]),
-                         value_text(entry, "span_term", digits=3, signed=False)))  # fmt: skip
+                         value_text(entry, "span_term", digits=TERM_DIGITS, signed=False)))  # fmt: skip
             if entry["category"] == ALL and entry["span_term"] is not None:
                 label = f"{family}: {entry['source']}" if several else entry["source"]
                 series.setdefault(entry["priors"], {})[label] = (entry["span_term"], entry["low"], entry["high"])
         sentences += _span_sentences(summary, f"{family}: " if several else "")
     header = (*(("family",) if several else ()), "text", "priors", "category", "spans a response", "tokens a span",
-              "share of tokens", "one-token share", "span term")  # fmt: skip
+              "share of tokens", "one-token share", "span term (95 %)")  # fmt: skip
     blocks = (
         difference_block(shown, f"minus phrases, ROUGE-L, average of sets, protocol {first}", len(cells.families) > 1),
         Block("spans by kind of text and category of Dolly", header, tuple(rows)),
@@ -76,18 +82,22 @@ def span_priors(cells: Cells) -> Check:
 
 def _span_sentences(summary: Sequence[Mapping[str, Any]], family: str) -> list[str]:
     whole = [entry for entry in summary if entry["category"] == ALL and entry["source"] == "reference"]
-    shapes = [f"{entry['priors']} {number(entry['tokens_per_span'], 1)} tokens a span and {number(100 * entry['covered'], 0)} %"
+    shapes = [f"{entry['priors']} {number(100 * entry['covered'], 0)} % ({number(entry['tokens_per_span'], 1)} tokens a span)"
               for entry in whole if entry["covered"] is not None]  # fmt: skip
-    phrases = [entry for entry in summary if entry["priors"] == "phrases"]
+    phrases = [entry for entry in summary if entry["priors"] == "phrases" and entry["span_term"] is not None]
+    of_source = [f"{_term(entry)} ({entry['source']})" for entry in phrases if entry["category"] == ALL]
     kinds = [entry for entry in phrases if entry["source"] == "reference" and entry["category"] != ALL]
-    known = sorted((entry for entry in kinds if entry["span_term"] is not None), key=lambda entry: float(entry["span_term"]))
-    term = {entry["source"]: entry for entry in phrases if entry["category"] == ALL}
-    sources = "; ".join(f"{name} {value_text(term[name], 'span_term', digits=3, signed=False)}" for name in term)
-    text = [f"{family}On references the priors cover: {'; '.join(shapes) or MISSING} of the tokens."]
     category = ""
-    if known:
-        low, high = known[0], known[-1]
+    if kinds:
+        low, high = (chosen(kinds, key=lambda entry: float(entry["span_term"])) for chosen in (min, max))
         apart = low["high"] is not None and high["low"] is not None and low["high"] < high["low"]
-        least, most = (f"{entry['category']} {value_text(entry, 'span_term', digits=3, signed=False)}" for entry in (low, high))
-        category = f"; by category from {least} to {most}{'' if apart else ', undecided'}"
-    return [*text, f"The span term of phrases: {sources or MISSING}{category}."]
+        category = f"; by category of references from {_term(low)} ({low['category']}) to {_term(high)} ({high['category']})"
+        category += "" if apart else f", {UNDECIDED}"
+    return [
+        f"{family}Of the references' tokens the priors cover: {', '.join(shapes) or MISSING}.",
+        f"The span term of phrases is {', '.join(of_source) or MISSING}{category}.",
+    ]
+
+
+def _term(entry: Mapping[str, Any]) -> str:
+    return number(entry["span_term"], TERM_DIGITS)
