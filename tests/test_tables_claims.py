@@ -78,6 +78,17 @@ def test_no_difference_is_undecided_and_says_what_would_decide(tmp_path: Path) -
     assert f"{int(float(line['prompts_to_decide'])):,}" in (tmp_path / "claims.md").read_text()
 
 
+def test_what_would_decide_counts_every_method_compared_with() -> None:
+    """To be above all takes the most prompts of any; to be below one, the fewest of those below."""
+
+    def finding(effect: float | None, needed: int | None) -> claims.Finding:
+        return claims.Finding("kd", "KD", "dolly", effect, None, None, None, needed)
+
+    assert claims.deciding([finding(0.2, 50), finding(0.3, 900), finding(None, None)]) == 900
+    assert claims.deciding([finding(0.2, 50), finding(-0.1, 4000), finding(-0.3, 300)]) == 300
+    assert claims.deciding([]) is None and claims.deciding([finding(0.0, None)]) is None
+
+
 def test_equal_answers_are_not_above(tmp_path: Path) -> None:
     same = scores(50.0)
     rows = [plant(tmp_path, name, same) for name in ("mgsr", "mgsr_three_passes")]

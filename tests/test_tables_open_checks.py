@@ -156,7 +156,7 @@ def test_injected_errors(tmp_path: Path, probe: dict[str, str]) -> None:
     above = one(frame, measure="rate_above_random", subject="teacher_nll", scope="drift, at")
     assert above["value"] == pytest.approx(np.mean([float(i % 5 != 0) - float(i % 5 == 0) for i in range(PROMPTS)]), abs=1e-5)
     printed, best, helped = answer(text).split(". ")
-    assert "no kind of error" in printed and printed.count("0.0 (undecided)") == 3
+    assert "for no kind of error; in points: " in printed and printed.count("0.0 (undecided)") == 3
     assert "teacher_nll (" in best and best.count("+60.0") == 3 and "undecided" not in best
     assert "ROUGE-L by +4.5 " in helped and "changes by +0.50 " in helped and "undecided" not in helped
     assert (

@@ -19,7 +19,7 @@ from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import Divergences, read_divergences
 from mgsr.storage import read_json
 from mgsr.tables.cells import Group, parse_cells
-from mgsr.tables.render import Block, Document, number, write_table
+from mgsr.tables.render import MISSING, Block, Document, number, write_table
 from mgsr.tables.scores import ALPHA
 from mgsr.tables.statistics import Interval, holm, rows_to_decide
 
@@ -68,8 +68,9 @@ NOTES = (
     f"{HOLDS}: above every method compared with, its 95 % interval above 0 and p below {ALPHA}; {FAILS}: below one of them, "
     f"its interval below 0 and p below {ALPHA} after Holm's correction over them, or equal in every answer; else undecided. "
     "Nothing is corrected over claims: one verdict in twenty may be chance.",
-    "Would decide: prompts in all sets together, with a chance of 0.8, if the true effect is the one seen.",
-    "ExAccErr: points of per cent by which MGSR's is lower, at lengths that samples reach; intervals are over prompts alone.",
+    "Prompts to decide: in all sets together, with a chance of 0.8, if the true effects are those seen; above every method "
+    "compared with, or below the first of them.",
+    "ExAccErr: percentage points by which MGSR's is lower, at lengths that samples reach; intervals are over prompts alone.",
 )
 ONE_SEED = "One training seed: verdicts speak of the models trained here and cannot tell what other seeds would give."
 
@@ -161,6 +162,13 @@ def verdict(found: Sequence[Finding]) -> str:
     return FAILS if below or equal else UNDECIDED
 
 
+def deciding(found: Sequence[Finding]) -> int | None:
+    """Prompts that would decide the claim if the effects seen are true: enough to be below the first method that it is below,
+    else to be above the last of all."""
+    below = [one.needed for one in found if one.effect is not None and one.effect < 0 and one.needed is not None]
+    return min(below) if below else max((one.needed for one in found if one.needed is not None), default=None)
+
+
 def hardest(found: Sequence[Finding]) -> Finding | None:
     """The comparison that speaks least for the claim."""
     return min(found, key=lambda one: math.inf if one.effect is None else one.effect, default=None)
@@ -201,7 +209,7 @@ def build_claims(value: Mapping[str, Any], path: Path) -> pd.DataFrame:
     `verdict` is the claim's, so the same on all its lines."""
     lines: list[dict[str, Any]] = []
     for claim, protocol, family, title, found in judge(value, path):
-        outcome, shown = verdict(found), hardest(found)
+        outcome, shown, needed = verdict(found), hardest(found), deciding(found)
         for one in found or [Finding("", "", "", None, None, None, None, None)]:
             lines.append(
                 {
@@ -211,26 +219,28 @@ def build_claims(value: Mapping[str, Any], path: Path) -> pd.DataFrame:
                     "effect": one.effect, "low": one.interval.low if one.interval else None,
                     "high": one.interval.high if one.interval else None, "p": one.p, "gain_percent": one.gain,
                     "prompts": one.interval.rows if one.interval else 0, "prompts_to_decide": one.needed, "verdict": outcome,
+                    "claim_prompts_to_decide": needed,
                 }
             )  # fmt: skip
-    numeric = ("effect", "low", "high", "p", "gain_percent", "prompts_to_decide")
+    numeric = ("effect", "low", "high", "p", "gain_percent", "prompts_to_decide", "claim_prompts_to_decide")
     return pd.DataFrame(lines).astype(dict.fromkeys(numeric, "float64"))
 
 
-def _deciding(line: Mapping[Any, Any]) -> str:
-    if line["verdict"] != UNDECIDED or pd.isna(line["prompts_to_decide"]):
-        return "–" if line["verdict"] in (HOLDS, FAILS) else "n/a"
-    needed = int(line["prompts_to_decide"])
-    return f"{needed:,}" if needed > line["prompts"] else MORE_SEEDS
+def _deciding(line: Mapping[Any, Any], lone: bool) -> str:
+    """`lone`: there is one training seed, so that more of them cannot be what is missing."""
+    if line["verdict"] != UNDECIDED or pd.isna(line["claim_prompts_to_decide"]):
+        return "–" if line["verdict"] in (HOLDS, FAILS) else MISSING
+    needed = int(line["claim_prompts_to_decide"])
+    return f"{needed:,}" if needed > line["prompts"] else f"over {line['prompts']:,}" if lone else MORE_SEEDS
 
 
-def _row(line: Mapping[Any, Any]) -> tuple[str, ...]:
+def _row(line: Mapping[Any, Any], lone: bool) -> tuple[str, ...]:
     others = f" ({line['compared']} of {line['expected']} compared)" if line["expected"] > 1 and line["against"] else ""
     where = f", {line['sets'].partition(', ')[2]}" if line["claim"] == EXPOSURE.key and line["sets"] else ""
-    interval = "n/a" if pd.isna(line["low"]) else f"{number(line['low'])} to {number(line['high'])}"
+    interval = MISSING if pd.isna(line["low"]) else f"{number(line['low'])} to {number(line['high'])}"
     return (
-        line["text"], line["family"], f"{line['against_title']}{where}{others}" or "n/a", number(line["effect"]), interval,
-        number(line["gain_percent"], 1), str(line["prompts"]), line["verdict"], _deciding(line),
+        line["text"], line["family"], f"{line['against_title']}{where}{others}" or MISSING, number(line["effect"]), interval,
+        number(line["gain_percent"], 1), str(line["prompts"]), line["verdict"], _deciding(line, lone),
     )  # fmt: skip
 
 
@@ -239,17 +249,27 @@ def document(value: Mapping[str, Any], path: Path) -> Document:
 
 
 def _document(value: Mapping[str, Any], frame: pd.DataFrame, path: Path) -> Document:
-    header = ("claim", "family", "compared with", "effect", "95 % interval", "gain %", "prompts", "verdict", "would decide")
+    tables = [parse_cells(cells, path) for cells in value["tables"].values()]
+    lone = any(len(group.cells) == 1 for cells in tables for group in cells.groups if group.role == "student")
+    header = (
+        "claim",
+        "family",
+        "compared with",
+        "effect",
+        "95 % interval",
+        "gain %",
+        "prompts",
+        "verdict",
+        "prompts to decide",
+    )
     blocks = tuple(
         Block(
             HEADINGS.get(str(protocol), f"protocol {protocol}"),
             header,
-            tuple(_row(line) for line in part[part["hardest"]].to_dict("records")),
+            tuple(_row(line, lone) for line in part[part["hardest"]].to_dict("records")),
         )
         for protocol, part in frame.groupby("protocol", sort=False)
     )
-    tables = [parse_cells(cells, path) for cells in value["tables"].values()]
-    lone = any(len(group.cells) == 1 for cells in tables for group in cells.groups if group.role == "student")
     note = value["note"].strip()
     title = f"The paper's claims (preset {value['preset']}, recipe {value['recipe']})"
     return Document(title, blocks, (*([note] if note else []), *NOTES, *([ONE_SEED] if lone else [])))

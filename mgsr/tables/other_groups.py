@@ -10,7 +10,7 @@ from mgsr.tables.scores import SET_TITLES
 
 NOTE = (
     "Other groups' numbers are second-hand copies of published tables. Between groups the same method differs by up to 4 "
-    "points, far more than any printed deviation over decoding seeds."
+    "points, far more than any printed deviation over decoding seeds. Whether WASD's symmetric KL is ours is not verified."
 )
 SETS = ("dolly", "self_instruct", "vicuna", "sni", "unni")
 

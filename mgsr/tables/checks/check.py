@@ -137,6 +137,16 @@ def score_lines(groups: Iterable[Group], sets: Sequence[str], protocol: str) -> 
     ]
 
 
+def against_mgsr(cells: Cells, groups: Mapping[str, Group], *, each_set: bool = False) -> tuple[list[Line], list[Difference]]:
+    """A family's scores and differences to MGSR as lines, under every protocol; and the differences under the first."""
+    lines: list[Line] = []
+    by_protocol = []
+    for protocol in cells.protocols:
+        by_protocol.append(differences(groups, REFERENCE, cells.sets, protocol, each_set=each_set))
+        lines += score_lines(groups.values(), cells.sets, protocol) + [one.line for one in by_protocol[-1]]
+    return lines, by_protocol[0]
+
+
 def count_text(found: Sequence[Difference], reference: str) -> str:
     """How many of some variants differ from the reference, and what could have been seen."""
     counts = {word: sum(one.outcome == word for one in found) for word in (ABOVE, BELOW, UNDECIDED)}
@@ -170,10 +180,12 @@ def forest_series(found: Sequence[Difference], scope: str = AVERAGE) -> dict[str
     return series
 
 
-def strongest(found: Sequence[Difference]) -> list[Difference]:
-    """The decided differences, the largest first."""
-    decided = [one for one in found if one.outcome != UNDECIDED]
-    return sorted(decided, key=lambda one: -abs(one.interval.difference))
+def telling(found: Sequence[Difference], most: int) -> str:
+    """The decided differences in words, the largest first; where there is none, the lowest and the highest."""
+    decided = sorted((one for one in found if one.outcome != UNDECIDED), key=lambda one: -abs(one.interval.difference))
+    ends = [choose(found, key=lambda one: one.interval.difference) for choose in (min, max)]
+    named = dict.fromkeys(f"{one.group.title} {one.bounds}" for one in decided[:most] or ends)
+    return f"{'Decided' if decided else 'The lowest and the highest'}: {'; '.join(named)}"
 
 
 def capital(text: str) -> str:

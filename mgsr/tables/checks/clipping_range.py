@@ -15,13 +15,12 @@ from mgsr.tables.checks.check import (
     Check,
     Difference,
     Line,
+    against_mgsr,
     by_method,
     capital,
     count_text,
     difference_block,
-    differences,
     forest_series,
-    score_lines,
 )
 from mgsr.tables.render import Block, number
 from mgsr.tables.scores import SET_TITLES, headings, preset_notes
@@ -53,11 +52,8 @@ def clipping_range(cells: Cells) -> Check:
     sentences, speeds = [], []
     for family in cells.families:
         groups = by_method(cells, family)
-        for protocol in cells.protocols:
-            lines += score_lines(groups.values(), cells.sets, protocol)
-            found = differences(groups, REFERENCE, cells.sets, protocol, each_set=True)
-            lines += [one.line for one in found]
-            shown += found if protocol == first else []
+        told, own = against_mgsr(cells, groups, each_set=True)
+        lines, shown = lines + told, shown + own
         steps = {name: convergence(group) for name, group in groups.items()}
         for name, (reached, lowest) in steps.items():
             title = groups[name].title
@@ -65,7 +61,6 @@ def clipping_range(cells: Cells) -> Check:
             lines.append(Line(family, "step_of_lowest_loss", title, lowest, "validation"))
             shown_title = LEARNED if name == REFERENCE else title
             speeds.append((*((family,) if several else ()), shown_title, number(reached, 0), number(lowest, 0)))
-        own = [one for one in shown if one.group.family == family]
         sentences += _range_sentences(own, steps, groups, f"{family}: " if several else "")
     blocks = (
         difference_block(shown, f"minus {LEARNED}, ROUGE-L, protocol {first}", several),

@@ -105,8 +105,8 @@ def _sentences(
     where_printed = _range([entry for (_, *key), entry in gains.items() if key == [PRINTED, "teacher_logp"]], 2)
     return [
         f"{family}The printed KL chooses the planted token more often than a random candidate for "
-        f"{', '.join(better) or 'no kind of error'}: "
-        f"{', '.join(f'{error} {_points(entry)}' for error, entry in printed.items()) or MISSING} points.",
+        f"{', '.join(better) or 'no kind of error'}; in points: "
+        f"{', '.join(f'{error} {_points(entry)}' for error, entry in printed.items()) or MISSING}.",
         f"The best score is {scores or MISSING}, in points above a random candidate.",
         f"Correcting at the error instead of going on after it changes ROUGE-L by {at_error} points; where the printed KL "
         f"says, the teacher's log-probability of what follows changes by {where_printed} nats a token.",

@@ -10,15 +10,14 @@ from mgsr.tables.checks.check import (
     Check,
     Difference,
     Line,
+    against_mgsr,
     by_method,
     capital,
     count_text,
     difference_block,
-    differences,
     forest_series,
     interval_text,
-    score_lines,
-    strongest,
+    telling,
 )
 from mgsr.tables.render import Block, number
 from mgsr.tables.scores import headings, preset_notes
@@ -34,11 +33,8 @@ def sensitivity(cells: Cells) -> Check:
     sentences, heldout = [], []
     for family in cells.families:
         groups = by_method(cells, family)
-        for protocol in cells.protocols:
-            lines += score_lines(groups.values(), cells.sets, protocol)
-            found = differences(groups, REFERENCE, cells.sets, protocol)
-            lines += [one.line for one in found]
-            shown += found if protocol == first else []
+        told, own = against_mgsr(cells, groups)
+        lines, shown = lines + told, shown + own
         base = groups[REFERENCE].heldout("forward_kl") if REFERENCE in groups else None
         changes: dict[str, float] = {}
         for name, group in groups.items():
@@ -48,7 +44,6 @@ def sensitivity(cells: Cells) -> Check:
             if change is not None and name != REFERENCE:
                 changes[group.title] = change
             heldout.append((*((family,) if several else ()), group.title, number(value, 4), number(change, 4)))
-        own = [one for one in shown if one.group.family == family]
         sentences += _sensitivity_sentences(own, changes, f"{family}: " if several else "")
     blocks = (
         difference_block(shown, f"minus MGSR, ROUGE-L, average of sets, protocol {first}", several),
@@ -64,10 +59,7 @@ def _sensitivity_sentences(found: list[Difference], changes: dict[str, float], f
     if not found:
         return [capital(f"{family}no variant was compared with MGSR.")]
     sentences = [capital(f"{family}{count_text(found, 'MGSR')}.")]
-    named = [f"{one.group.title} {one.bounds}" for one in strongest(found)[:NAMED]]
-    extremes = sorted(found, key=lambda one: one.interval.difference)
-    undecided = [f"{one.group.title} {one.bounds}" for one in (extremes[0], extremes[-1])]
-    sentences.append(f"Decided: {'; '.join(named)}." if named else f"The lowest and the highest: {'; '.join(undecided)}.")
+    sentences.append(f"{telling(found, NAMED)}.")
     if changes:
         closest, farthest = min(changes, key=changes.__getitem__), max(changes, key=changes.__getitem__)
         sentences.append(

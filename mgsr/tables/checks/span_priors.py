@@ -8,20 +8,18 @@ from typing import Any
 from mgsr.tables import figures
 from mgsr.tables.cells import Cells
 from mgsr.tables.checks.check import (
-    REFERENCE,
     TIES,
     UNDECIDED,
     Bounds,
     Check,
     Difference,
     Line,
+    against_mgsr,
     by_method,
     capital,
     count_text,
     difference_block,
-    differences,
-    score_lines,
-    strongest,
+    telling,
 )
 from mgsr.tables.checks.probe import ALL, probe_line, probes, value_text
 from mgsr.tables.render import MISSING, Block, number
@@ -40,19 +38,12 @@ def span_priors(cells: Cells) -> Check:
     sentences, rows = [], []
     for family in cells.families:
         groups = by_method(cells, family)
-        for protocol in cells.protocols:
-            lines += score_lines(groups.values(), cells.sets, protocol)
-            found = differences(groups, REFERENCE, cells.sets, protocol)
-            lines += [one.line for one in found]
-            shown += found if protocol == first else []
-        own = [one for one in shown if one.group.family == family]
+        told, own = against_mgsr(cells, groups)
+        lines, shown = lines + told, shown + own
         if own:
-            extremes = sorted(own, key=lambda one: one.interval.difference)
-            named = "; ".join(
-                f"{one.group.title} {one.bounds}" for one in (strongest(own)[:NAMED] or [extremes[0], extremes[-1]])
-            )
             lead_text = f"{family}: " if several else ""
-            sentences.append(capital(f"{lead_text}{count_text(own, REFERENCE_TITLE)}: {named}."))
+            told_text = telling(own, NAMED)
+            sentences.append(capital(f"{lead_text}{count_text(own, REFERENCE_TITLE)}; {told_text[0].lower()}{told_text[1:]}."))
     series: dict[str, dict[str, Bounds]] = {}
     for family, probe in probes(cells):
         lead = (family,) if several else ()
