@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist, median
 
 import pandas as pd
 
@@ -15,7 +16,7 @@ from mgsr.tables.statistics import Interval, holm
 REFERENCE = "mgsr"
 TIES = f"{TIE}: undecided, its interval or its p-value (Holm, over the variants) does not tell it from 0."
 ABOVE, BELOW, UNDECIDED = "above", "below", "undecided"
-DETECTABLE = 2.8 / 1.96  # a difference of so many half-widths of a 95 % interval is seen with a chance of 0.8
+POWER = 0.8
 Bounds = tuple[float, float | None, float | None]
 
 
@@ -147,6 +148,14 @@ def against_mgsr(cells: Cells, groups: Mapping[str, Group], *, each_set: bool = 
     return lines, by_protocol[0]
 
 
+def detectable(half_widths: Sequence[float]) -> float:
+    """The difference that the median variant would have shown with this power at Holm's strictest level, alpha over the number
+    of variants; `half_widths`: of the 95 % intervals. Normal approximation."""
+    normal = NormalDist()
+    needed = normal.inv_cdf(1 - ALPHA / 2 / len(half_widths)) + normal.inv_cdf(POWER)
+    return median(half_widths) * needed / normal.inv_cdf(1 - ALPHA / 2)
+
+
 def count_text(found: Sequence[Difference], reference: str) -> str:
     """How many of some variants differ from the reference, and what could have been seen."""
     counts = {word: sum(one.outcome == word for one in found) for word in (ABOVE, BELOW, UNDECIDED)}
@@ -154,8 +163,7 @@ def count_text(found: Sequence[Difference], reference: str) -> str:
     text = f"of {len(found)} variants, {told}"
     if not counts[UNDECIDED]:
         return text
-    widths = sorted((one.interval.high - one.interval.low) / 2 for one in found)
-    seen = DETECTABLE * widths[len(widths) // 2]
+    seen = detectable([(one.interval.high - one.interval.low) / 2 for one in found])
     return f"{text} ({found[0].interval.rows:,} prompts can show about {number(seen, 1)} points of ROUGE-L or more)"
 
 

@@ -9,7 +9,6 @@ from mgsr.tables import figures
 from mgsr.tables.cells import Cells
 from mgsr.tables.checks.check import (
     REFERENCE,
-    TIES,
     UNDECIDED,
     Check,
     Difference,
@@ -20,7 +19,7 @@ from mgsr.tables.checks.check import (
     score_lines,
 )
 from mgsr.tables.render import MISSING, Block
-from mgsr.tables.scores import headings, preset_notes
+from mgsr.tables.scores import TIE, headings, preset_notes
 
 BASES = ("sft", "mgsr_without_scrg")
 
@@ -64,7 +63,11 @@ def small_students(cells: Cells) -> Check:
     apart = [f"over {titles[base]} {_gap_text(found)}" for base, found in gains.items() if len(found) > 1]
     sentences += [f"The smallest student's gain minus the largest's: {'; '.join(apart)}."] if apart else []
     figure = figures.forest(series, "MGSR's gain in ROUGE-L, average of sets (95 %)")
-    notes = (*preset_notes(cells), TIES, "The difference of two students' gains takes them as independent.")
+    notes = (
+        *preset_notes(cells),
+        f"{TIE}: undecided, its interval or its p-value does not tell it from 0; no correction over students.",
+        "The difference of two students' gains takes them as independent.",
+    )
     title = headings(cells, "Very small students")
     return Check("small_students", title, tuple(sentences) or ("No student was trained both ways.",), tuple(lines), (block,),
                  figure, notes)  # fmt: skip
