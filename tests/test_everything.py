@@ -1,5 +1,6 @@
-"""All that the smoke preset can make, at one training seed: every table, the claims, the open checks. Its own target, as it takes
-longer than the test command may: `pytest -m everything`."""
+"""All that the smoke preset can make, at one training seed: every table, the claims, the open checks.
+
+Its own target, as it takes longer than the test command may: `pytest -m everything`."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ REPOSITORY = Path(__file__).parents[1]
 METHODS = [
     "Teacher",
     "SFT",
+    "SFT continued",
     "KD",
     "SeqKD",
     "ImitKD",

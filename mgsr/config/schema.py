@@ -413,7 +413,7 @@ class TrainingConfig(Strict):
     betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's")
     gradient_clip: float = Field(1.0, gt=0, description="norm of the student's gradient")
     dropout: float = Field(0.0, ge=0, lt=1, description="of the student while it trains; rollouts and scores never use dropout")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="`bf16`: autocast, weights stay fp32")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="`bf16`: autocast; weights that are trained stay fp32")
     validations: int = Field(20, ge=1, description="how often, evenly spread; the last one at the end")
     validation_rows: int = Field(64, ge=1, description="rows decoded at a validation; the loss uses all")
     select_by: Literal["rouge_l", "loss"] = Field("rouge_l", description="which validation figure chooses the kept checkpoint")

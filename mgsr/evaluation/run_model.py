@@ -16,7 +16,7 @@ from mgsr.data.examples import Example, encode_examples
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
 from mgsr.models.heads import LanguageModel, split
-from mgsr.models.loading import load_model, load_tokenizer
+from mgsr.models.loading import load_model, load_tokenizer, narrow
 from mgsr.objectives.chunked import log_probabilities
 from mgsr.rollouts.decoder import inference
 from mgsr.rollouts.sampler import Decoding, Prompt, generate
@@ -41,7 +41,11 @@ class RunModel:
         folder = root / "runs" / run
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         precision = RunSpec.model_validate(read_json(folder / "spec.json")).method.training.precision
-        return cls(split(load_model(folder / "model", device=device)), load_tokenizer(folder / "model"), precision, device)
+        model = load_model(folder / "model").requires_grad_(False)
+        if precision == "bf16":
+            narrow(model)  # before it reaches the device, which may not hold it in fp32
+        model.to(device)  # type: ignore[arg-type]  # as in load_model
+        return cls(split(model), load_tokenizer(folder / "model"), precision, device)
 
     @property
     def eos_id(self) -> int:
