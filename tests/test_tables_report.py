@@ -4,14 +4,16 @@ import base64
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jinja2
 import numpy as np
 import pytest
 from scipy import stats
 
 from mgsr.errors import MgsrError
-from mgsr.tables import report
+from mgsr.tables import registry, report
 from mgsr.tables.cells import load_cells
 from mgsr.tables.figures import looks
 from mgsr.tables.signatures import scrg_hurts
@@ -160,3 +162,13 @@ def test_what_a_report_cannot_show(tmp_path: Path, whole: list[Path]) -> None:
 def test_no_cells(tmp_path: Path) -> None:
     with pytest.raises(MgsrError):
         report.write([], tmp_path / "report.html")
+
+
+def test_every_table_has_a_caption_of_its_own_in_snakemakes_report() -> None:
+    template = (Path(__file__).parents[1] / "workflow/report/table.rst").read_text()
+    captions = {
+        table: jinja2.Template(template).render(snakemake=SimpleNamespace(wildcards=SimpleNamespace(table=table))).strip()
+        for table in registry.TABLES
+    }
+    assert all(captions.values()) and len(set(captions.values())) == len(captions)
+    assert "ExAccErr" in captions["table4a"] and "losses" in captions["table3c"]

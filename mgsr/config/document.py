@@ -21,7 +21,7 @@ and states what differs. `snakemake --config key=value` goes over the preset, ma
 `'training={steps: 40}'`. A mapping that names another `builder` or `name` replaces the one below it.
 
 What a method's settings are made of, each over the ones before: the preset's `training`, the method's base, its own file, the
-recipe's overlays, the preset's overlays in the order they stand.
+preset's overlays in the order they stand, the recipe's overlays.
 """
 
 
