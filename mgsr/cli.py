@@ -10,17 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mgsr.config.schema import (
-    Config,
-    DataConfig,
-    DataSpec,
-    EvaluationSpec,
-    ExposureSpec,
-    ModelSpec,
-    ProbeSpec,
-    RunSpec,
-    SamplesSpec,
-)
+from mgsr.config.schema import Config
+from mgsr.config.sources import DataConfig
+from mgsr.config.specs import DataSpec, EvaluationSpec, ExposureSpec, ModelSpec, ProbeSpec, RunSpec, SamplesSpec
 from mgsr.errors import MgsrError
 from mgsr.storage import read_json, write_json
 
@@ -141,7 +133,7 @@ def track(arguments: argparse.Namespace) -> None:
 def lock(arguments: argparse.Namespace) -> None:
     from mgsr.config.load import load_config
     from mgsr.config.plan import make_plan
-    from mgsr.config.schema import HubModel
+    from mgsr.config.sources import HubModel
     from mgsr.data.hub import SOURCES
     from mgsr.hub_lock import lock_names
 

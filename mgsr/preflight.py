@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 from urllib.request import getproxies, proxy_bypass
 
 from mgsr.config.plan import Plan
-from mgsr.config.schema import GgufModel, HubModel
+from mgsr.config.sources import GgufModel, HubModel
 from mgsr.devices import visible_gpus
 from mgsr.errors import MgsrError
 

@@ -18,8 +18,9 @@ import yaml
 
 from mgsr.config.document import markdown
 from mgsr.config.load import load_config, load_methods, merge
+from mgsr.config.objective import DacKlConfig
 from mgsr.config.plan import make_plan
-from mgsr.config.schema import CheckName, Config, DacKlConfig, TableName
+from mgsr.config.schema import CheckName, Config, TableName
 from mgsr.errors import MgsrError
 from mgsr.objectives.dac_kl import DacKl
 from mgsr.rollouts.policies import RolloutPolicy

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mgsr.config.schema import TEST_SETS, DataSpec
+from mgsr.config.base import TEST_SETS
+from mgsr.config.specs import DataSpec
 from mgsr.data.local import MINILLM, OWN, load_local
 from mgsr.data.prepare import prepare
 from mgsr.data.prompts import format_prompt

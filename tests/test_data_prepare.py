@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from mgsr.config.schema import TEST_SETS, DataSpec
+from mgsr.config.base import TEST_SETS
+from mgsr.config.specs import DataSpec
 from mgsr.data.builtin import load_builtin
 from mgsr.data.prepare import prepare
 from mgsr.data.records import load_records

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from mgsr.config.schema import ExposureConfig, ExposureSpec, SamplesSpec
+from mgsr.config.evaluation import ExposureConfig
+from mgsr.config.specs import ExposureSpec, SamplesSpec
 from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import SOURCES, Divergences, read_divergences
 from mgsr.evaluation.exposure import collect, divergences_by_position, measure_exposure, sample_teacher

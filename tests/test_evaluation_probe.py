@@ -16,7 +16,10 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from mgsr.config.schema import ProbeConfig, ProbeSpec, ScrgConfig, SpanConfig
+from mgsr.config.evaluation import ProbeConfig
+from mgsr.config.objective import SpanConfig
+from mgsr.config.sequences import ScrgConfig
+from mgsr.config.specs import ProbeSpec
 from mgsr.data.examples import Example
 from mgsr.data.spans import token_spans
 from mgsr.evaluation.detection import DETECTORS, SCORES, STARTS, WINDOWS, Detection, detect, hits

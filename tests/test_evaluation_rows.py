@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from mgsr.config.schema import TEST_SETS
+from mgsr.config.base import TEST_SETS
 from mgsr.data.records import Record
 from mgsr.errors import MgsrError
 from mgsr.evaluation.floor import borrowed_answers, evaluate_floor, write_floor

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mgsr.config.schema import TEST_SETS
+from mgsr.config.base import TEST_SETS
 from mgsr.data.examples import encode_examples
 from mgsr.data.prompts import format_prompt
 from mgsr.data.records import load_records

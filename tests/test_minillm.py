@@ -12,7 +12,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from mgsr.config.schema import CollectionConfig, PolicyGradientConfig
+from mgsr.config.objective import PolicyGradientConfig
+from mgsr.config.sequences import CollectionConfig
 from mgsr.errors import MgsrError
 from mgsr.models.heads import split
 from mgsr.objectives.policy_gradient import STATS, policy_gradient

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from mgsr.config.schema import RunSpec
+from mgsr.config.specs import RunSpec
 from mgsr.rollouts.collection import Rollout
 from mgsr.storage import read_json
 from mgsr.training import run as run_module

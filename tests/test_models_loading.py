@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, PreTrainedModel
 
-from mgsr.config.schema import LoraConfig
+from mgsr.config.sources import LoraConfig
 from mgsr.errors import MgsrError
 from mgsr.models.heads import split
 from mgsr.models.loading import (

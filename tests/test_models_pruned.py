@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgsr.config.schema import GgufModel, ModelSpec, PrunedModel
+from mgsr.config.sources import GgufModel, PrunedModel
+from mgsr.config.specs import ModelSpec
 from mgsr.errors import MgsrError
 from mgsr.models import gguf
 from mgsr.models.build import build_model

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgsr.config.schema import ModelSpec, TinyModel
+from mgsr.config.sources import TinyModel
+from mgsr.config.specs import ModelSpec
 from mgsr.data.builtin import load_builtin
 from mgsr.data.prompts import format_prompt
 from mgsr.errors import MgsrError

@@ -213,10 +213,10 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Package:
 
 
 def test_comments_docstrings_and_descriptions_rename_nothing(package: Package) -> None:
-    schema = package.folder / "mgsr" / "config" / "schema.py"
+    schema = package.folder / "mgsr" / "config" / "method.py"
     text = schema.read_text()
     assert package.renamed_by({"mgsr/rollouts/scrg.py": "\n# a comment\n"}) == set()
-    edited = text.replace("optimiser steps", "steps of the optimiser").replace('"""MLflow."""', '"""Other words."""')
+    edited = text.replace("optimiser steps", "steps of the optimiser").replace('"""The training loop.', '"""Other words.')
     assert edited != text
     schema.write_text(edited)
     assert package.digests() == package.before
@@ -237,6 +237,8 @@ def test_comments_docstrings_and_descriptions_rename_nothing(package: Package) -
         ("mgsr/models/tiny.py", {"model"}),
         ("mgsr/preflight.py", set()),
         ("mgsr/config/plan.py", set()),
+        ("mgsr/config/schema.py", set()),
+        ("mgsr/config/method.py", {"train", "evaluate", "exposure", "probe", "data", "model"}),
         ("mgsr/storage.py", set(STAGES)),
     ],
 )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mgsr.config.schema import OffPolicyConfig, SequencesConfig
+from mgsr.config.sequences import OffPolicyConfig, SequencesConfig
 from mgsr.errors import MgsrError
 from mgsr.rollouts.noise import uniform
 from mgsr.rollouts.policies import ReplayBuffer, RolloutPolicy

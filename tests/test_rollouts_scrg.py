@@ -9,7 +9,7 @@ import torch
 from scipy.special import rel_entr
 from torch import nn
 
-from mgsr.config.schema import ScrgConfig
+from mgsr.config.sequences import ScrgConfig
 from mgsr.errors import MgsrError
 from mgsr.models.heads import LanguageModel, split
 from mgsr.rollouts.noise import exponential_noise, key_tensor, row_key

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgsr.config.schema import ModelSpec, RunSpec, TinyModel
+from mgsr.config.sources import TinyModel
+from mgsr.config.specs import ModelSpec, RunSpec
 from mgsr.errors import MgsrError
 from mgsr.evaluation.rows import read_rows
 from mgsr.evaluation.run import evaluate

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgsr.config.schema import LoraConfig
+from mgsr.config.sources import LoraConfig
 from mgsr.errors import MgsrError
 from mgsr.storage import read_json
 from mgsr.training import run as run_module

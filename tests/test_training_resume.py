@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mgsr.config.schema import LoraConfig
+from mgsr.config.sources import LoraConfig
 from mgsr.rollouts.sequence import Sequence
 from mgsr.storage import read_json
 from mgsr.training.rollouts import Rollouts

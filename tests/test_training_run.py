@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from mgsr.config.schema import LoraConfig, RunSpec
+from mgsr.config.sources import LoraConfig
+from mgsr.config.specs import RunSpec
 from mgsr.errors import MgsrError
 from mgsr.evaluation.run import Evaluator
 from mgsr.models.loading import load_model

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mgsr.config.schema import RunSpec
+from mgsr.config.specs import RunSpec
 from mgsr.errors import MgsrError
 from mgsr.models.heads import split
 from mgsr.models.loading import load_model

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
-from mgsr.config.schema import DataConfig, DataSpec, EvaluationConfig, EvaluationSpec, Method, ModelSpec, RunSpec, TinyModel
+from mgsr.config.evaluation import EvaluationConfig
+from mgsr.config.method import Method
+from mgsr.config.sources import DataConfig, TinyModel
+from mgsr.config.specs import DataSpec, EvaluationSpec, ModelSpec, RunSpec
 from mgsr.data.prepare import prepare
 from mgsr.models.build import build_model
 from mgsr.training.run import Trainer, train

@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from mgsr.config.schema import Config, Method, Overlay
+from mgsr.config.method import Method
+from mgsr.config.schema import Config, Overlay
 
 HEAD = """# Configuration
 
-Written by `mgsr schema --markdown`; a test keeps it equal to the model in `mgsr/config/schema.py`. As JSON schema it is
-`workflow/config.schema.json`.
+Written by `mgsr schema --markdown`; a test keeps it equal to the models in `mgsr/config` (`Config` in `mgsr/config/schema.py`). As
+JSON schema it is `workflow/config.schema.json`.
 
 A preset (`workflow/presets`) fills `Config`. A method (`workflow/methods`) fills `Method`, or names another one as its `base`
 and states what differs. `snakemake --config key=value` goes over the preset, mapping by mapping; nested values are YAML:

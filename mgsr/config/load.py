@@ -10,7 +10,9 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mgsr.config.schema import Config, Method, Overlay, Strict
+from mgsr.config.base import Strict
+from mgsr.config.method import Method
+from mgsr.config.schema import Config, Overlay
 from mgsr.errors import MgsrError
 
 M = TypeVar("M", bound=BaseModel)

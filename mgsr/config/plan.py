@@ -8,28 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mgsr.config.base import TEST_SETS, Strict
 from mgsr.config.identity import code_digest
 from mgsr.config.load import Methods, load_methods
-from mgsr.config.schema import (
-    TEST_SETS,
-    Config,
-    Custom,
-    DataSpec,
-    EvaluationSpec,
-    ExposureSpec,
-    Family,
-    HubModel,
-    Method,
-    ModelConfig,
-    ModelSpec,
-    ProbeSpec,
-    PrunedModel,
-    RunSpec,
-    SamplesSpec,
-    Strict,
-    TinyModel,
-    TrainingConfig,
-)
+from mgsr.config.method import Method, TrainingConfig
+from mgsr.config.objective import Custom
+from mgsr.config.schema import Config
+from mgsr.config.sources import Family, HubModel, ModelConfig, PrunedModel, TinyModel
+from mgsr.config.specs import DataSpec, EvaluationSpec, ExposureSpec, ModelSpec, ProbeSpec, RunSpec, SamplesSpec
 from mgsr.errors import MgsrError
 from mgsr.plugins import source_digest
 from mgsr.storage import digest

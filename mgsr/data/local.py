@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from mgsr.config.schema import TEST_SETS
+from mgsr.config.base import TEST_SETS
 from mgsr.data.records import RawData, RawSet, Record, read_records, read_rows, references_field, text_field
 from mgsr.errors import MgsrError
 from mgsr.storage import file_digest

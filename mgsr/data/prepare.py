@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mgsr.config.schema import TEST_SETS, DataSpec
+from mgsr.config.base import TEST_SETS
+from mgsr.config.specs import DataSpec
 from mgsr.data.records import RawData, RawSet, Record
 from mgsr.errors import MgsrError
 from mgsr.storage import digest, file_digest, new_folder, write_json, write_jsonl

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgsr.config.schema import ScrgConfig
+from mgsr.config.sequences import ScrgConfig
 from mgsr.errors import MgsrError
 from mgsr.evaluation.injection import Injected
 from mgsr.evaluation.run_model import SEED, RunModel, read

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mgsr.config.schema import ExposureConfig, ExposureSpec, SamplesSpec
+from mgsr.config.evaluation import ExposureConfig
+from mgsr.config.specs import ExposureSpec, SamplesSpec
 from mgsr.data.examples import Example
 from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import SOURCES, Divergences

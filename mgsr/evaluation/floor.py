@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mgsr.config.schema import TEST_SETS
+from mgsr.config.base import TEST_SETS
 from mgsr.data.records import Record, load_records
 from mgsr.errors import MgsrError
 from mgsr.evaluation.rows import AnswerRow, build_summary, write_rows

@@ -46,7 +46,8 @@ from typing import Any
 
 import torch
 
-from mgsr.config.schema import ProbeSpec, ScrgConfig
+from mgsr.config.sequences import ScrgConfig
+from mgsr.config.specs import ProbeSpec
 from mgsr.data.examples import Example
 from mgsr.evaluation.detection import BASELINES, DETECTORS, STARTS, WINDOWS, detection_rows
 from mgsr.evaluation.diversity import MEASURES, corpus_diversity, response_diversity

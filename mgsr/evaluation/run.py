@@ -12,7 +12,8 @@ from pathlib import Path
 
 import torch
 
-from mgsr.config.schema import TEST_SETS, EvaluationSpec
+from mgsr.config.base import TEST_SETS
+from mgsr.config.specs import EvaluationSpec
 from mgsr.data.examples import Example
 from mgsr.evaluation.rows import AnswerRow, build_summary, read_rows, write_rows
 from mgsr.evaluation.run_model import RunModel, read

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Items
 from typing import Any
 
-from mgsr.config.schema import SpanConfig
+from mgsr.config.objective import SpanConfig
 from mgsr.data.spans import token_spans
 from mgsr.evaluation.run_model import RunModel, read
 from mgsr.objectives.span import span_consistency, span_pair_weights

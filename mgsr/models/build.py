@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mgsr.config.schema import GgufModel, HubModel, ModelConfig, ModelSpec, PrunedModel, TinyModel
+from mgsr.config.sources import GgufModel, HubModel, ModelConfig, PrunedModel, TinyModel
+from mgsr.config.specs import ModelSpec
 from mgsr.errors import MgsrError
 from mgsr.models.gguf import NAMES, build_gguf
 from mgsr.models.hub import fetch_model

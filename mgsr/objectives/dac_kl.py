@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mgsr.config.schema import DacKlConfig
+from mgsr.config.objective import DacKlConfig
 from mgsr.objectives.divergences import relative_entropy
 
 

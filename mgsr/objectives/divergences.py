@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mgsr.config.schema import (
+from mgsr.config.objective import (
     ForwardKl,
     GeneralizedJsd,
     ReverseKl,

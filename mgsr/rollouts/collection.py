@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgsr.config.schema import CollectionConfig, PolicyGradientConfig
+from mgsr.config.objective import PolicyGradientConfig
+from mgsr.config.sequences import CollectionConfig
 from mgsr.errors import MgsrError
 from mgsr.models.heads import LanguageModel
 from mgsr.rollouts.decoder import CacheDecoder, device_of, inference

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mgsr.config.schema import ScrgConfig
+from mgsr.config.sequences import ScrgConfig
 from mgsr.errors import MgsrError
 from mgsr.models.heads import LanguageModel
 from mgsr.rollouts.decoder import device_of, inference

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from mgsr.config.schema import RunSpec
+from mgsr.config.specs import RunSpec
 from mgsr.errors import MgsrError
 from mgsr.models.loading import check_shared_vocabulary, load_model, load_tokenizer, save_model
 from mgsr.storage import new_folder, read_json, write_json, write_jsonl

@@ -12,7 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mgsr.config.schema import DacKlConfig, RunSpec
+from mgsr.config.objective import DacKlConfig
+from mgsr.config.specs import RunSpec
 
 PACKAGES = ("mgsr", "torch", "transformers", "tokenizers", "peft", "safetensors", "textblob", "numpy")
 SPIKE_WINDOW, SPIKE_START = 100, 10  # distilling steps that the running median is over, at most and at least

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from mgsr.config.schema import RunSpec
+from mgsr.config.specs import RunSpec
 from mgsr.data.examples import Example
 from mgsr.errors import MgsrError
 from mgsr.models.heads import LanguageModel

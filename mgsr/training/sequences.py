@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence as Items
 from typing import Any
 
-from mgsr.config.schema import CrossEntropy, PolicyGradientConfig, RunSpec
+from mgsr.config.objective import CrossEntropy, PolicyGradientConfig
+from mgsr.config.specs import RunSpec
 from mgsr.data.examples import Example
 from mgsr.data.spans import token_spans
 from mgsr.errors import MgsrError

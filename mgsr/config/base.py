@@ -1,0 +1,11 @@
+"""What every part of the configuration has in common."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict
+
+TEST_SETS = ("dolly", "self_instruct", "vicuna", "sni", "unni")
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,0 +1,80 @@
+"""A method, the row of a table: sequences x objective x start, and how it is trained."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from mgsr.config.base import Strict
+from mgsr.config.objective import CrossEntropy, ObjectiveConfig, PolicyGradientConfig
+from mgsr.config.sequences import SequencesConfig
+
+
+class WarningsConfig(Strict):
+    """When a run's card warns (docs/methods.md). Thresholds are ours."""
+
+    spike_factor: float = Field(5.0, gt=1, description="DAC-KL above so many times its running median is a spike")
+    steps_share: float = Field(0.9, gt=0, le=1, description="share of steps that makes a band or network suspicious")
+    collapsed_share: float = Field(
+        0.9, gt=0, le=1, description="share of positions with at most one kept class: a collapsed band"
+    )
+    untrained_norm: float = Field(1e-8, ge=0, description="gradient norm of f below which it is not trained")
+    span_share: float = Field(0.5, gt=0, le=1, description="the span term's share of the loss above which it dominates")
+    span_steps: int = Field(100, ge=1, description="for so many steps in a row")
+
+
+class TrainingConfig(Strict):
+    """The training loop. Batches are global: device count and accumulation follow from them."""
+
+    steps: int = Field(ge=1, description="optimiser steps")
+    global_batch: int = Field(32, ge=1, description="sequences an optimiser step, over all processes")
+    micro_batch: int = Field(8, ge=1, description="sequences a forward pass at most; changes no result without dropout")
+    learning_rate: float = Field(5e-4, gt=0, description="at the cosine's start")
+    final_learning_rate: float = Field(1e-7, ge=0, description="the cosine's end")
+    warmup_steps: int = Field(0, ge=0, description="linear rise before the cosine")
+    weight_decay: float = Field(0.01, ge=0, description="AdamW's; DAC-KL's network has none")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's")
+    gradient_clip: float = Field(1.0, gt=0, description="norm of the student's gradient")
+    dropout: float = Field(0.0, ge=0, lt=1, description="of the student while it trains; rollouts and scores never use dropout")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="`bf16`: autocast; weights that are trained stay fp32")
+    validations: int = Field(20, ge=1, description="how often, evenly spread; the last one at the end")
+    validation_rows: int = Field(64, ge=1, description="rows decoded at a validation; the loss uses all")
+    select_by: Literal["rouge_l", "loss"] = Field("rouge_l", description="which validation figure chooses the kept checkpoint")
+    log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
+    checkpoint_seconds: float = Field(300.0, ge=0, description="time between checkpoints; 0 is every step")
+    rollout_batch: int = Field(32, ge=1, description="sequences decoded together")
+    chunk: int = Field(256, ge=2, description="positions whose logits exist at one time; changes no result")
+    warnings: WarningsConfig = Field(WarningsConfig(), description="thresholds of the card's warnings")
+
+
+class Method(Strict):
+    """A row of a table: sequences x objective x start."""
+
+    title: str = Field(description="as tables print it")
+    role: Literal["student", "teacher", "checkpoint"] = Field(
+        "student", description="`teacher`: trains the family's teacher model; `checkpoint`: trains nothing (see `checkpoints`)"
+    )
+    start: Literal["base", "sft"] = Field("sft", description="`sft`: the student after supervised fine-tuning")
+    sequences: SequencesConfig = Field(SequencesConfig(), description="which sequences a step trains on")
+    objective: ObjectiveConfig = Field(ObjectiveConfig(), description="what is minimised on them")
+    training: TrainingConfig = Field(description="the preset's `training` where the method says nothing else")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        distillation = self.objective.distillation
+        gradient = isinstance(distillation, PolicyGradientConfig) and self.objective.distillation_weight > 0
+        if gradient != (self.sequences.policy == "collection"):
+            raise ValueError("distillation 'policy_gradient' and sequences.policy 'collection' go together")
+        if self.sequences.dataset_terms == "sft" and not (
+            self.sequences.policy in ("mixed", "off_policy") and self.objective.sft_weight
+        ):
+            raise ValueError("dataset_terms 'sft' needs policy 'mixed' or 'off_policy', and an objective.sft_weight above 0")
+        if isinstance(distillation, CrossEntropy) and self.sequences.policy == "teacher" and self.sequences.scrg is not None:
+            raise ValueError("cross_entropy under policy 'teacher' is on the teacher's own text (SeqKD); set scrg to null")
+        if self.sequences.policy == "collection" and self.sequences.collection.rollouts % self.training.global_batch:
+            raise ValueError(
+                f"sequences.collection.rollouts {self.sequences.collection.rollouts} is not a multiple of "
+                f"training.global_batch {self.training.global_batch}; choose one that is"
+            )
+        return self
