@@ -12,7 +12,7 @@ from mgsr.evaluation import run as run_module
 from mgsr.evaluation.rows import read_rows
 from mgsr.evaluation.run import Evaluator, evaluate
 from mgsr.models.loading import load_tokenizer
-from mgsr.storage import read_json, write_json
+from mgsr.storage import read_json
 from mgsr.training.run import train
 from tests.training_support import DATA, evaluation_spec, make_root, metrics, run_spec
 
@@ -21,8 +21,6 @@ from tests.training_support import DATA, evaluation_spec, make_root, metrics, ru
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_root(tmp_path_factory.mktemp("results"))
     train("run", run_spec(teacher_run=None), root)
-    # the teacher's folder there is a bare model; every run that is trained has its spec
-    write_json(root / "runs/teacher/spec.json", read_json(root / "runs/run/spec.json"))
     evaluate("first", evaluation_spec("run"), root)
     return root
 

@@ -17,6 +17,7 @@ from mgsr.config.sources import DataConfig, TinyModel
 from mgsr.config.specs import DataSpec, EvaluationSpec, ModelSpec, RunSpec
 from mgsr.data.prepare import prepare
 from mgsr.models.build import build_model
+from mgsr.storage import write_json
 from mgsr.training.run import Trainer, train
 
 DATA = DataConfig(
@@ -53,6 +54,7 @@ def make_root(root: Path) -> Path:
         model = TinyModel(builder="tiny", layers=layers, width=width, heads=2, initializer_range=0.1)
         folder = root / ("runs/teacher/model" if name == "teacher" else "models/student")
         build_model(ModelSpec(model=model, seed=layers, code=""), folder)
+    write_json(root / "runs/teacher/spec.json", run_spec(teacher_run=None).model_dump(mode="json"))  # as every run has one
     return root
 
 
