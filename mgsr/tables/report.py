@@ -169,7 +169,8 @@ def build_report(parts: Parts) -> str:
     groups = _groups(parts.tables)
     by_family = {family: [g for g in groups if g.family == family] for family in dict.fromkeys(g.family for g in groups)}
     main = {family: [g for g in first.groups if g.family == family] for family in first.families}
-    bands = {family: [g for g in part if _has_band(g)] for family, part in by_family.items()}
+    charted = _charted(parts.tables)
+    bands = {label: [g for g in part if _has_band(g)] for label, part in charted.items()}
     hits = {family: scrg_hits(part) for family, part in by_family.items()}
     runs = [(group, cell) for group in _groups((*parts.tables, *parts.check_cells)) for cell in group.cells]
     values: dict[str, Any] = {
@@ -179,8 +180,8 @@ def build_report(parts: Parts) -> str:
         "checks": parts.checks,
         "protocol": first.protocols[0],
         "bars": [(family, data_uri(bar_chart(part, first.sets, first.protocols[0]))) for family, part in main.items()],
-        "curves": [(family, data_uri(courses(part, CURVES))) for family, part in by_family.items()],
-        "bands": [(family, data_uri(courses(part, BAND))) for family, part in bands.items() if part],
+        "curves": [(label, data_uri(courses(part, CURVES))) for label, part in charted.items()],
+        "bands": [(label, data_uri(courses(part, BAND))) for label, part in bands.items() if part],
         "hits": [(family, data_uri(hit_positions(found))) for family, found in hits.items() if found],
         "heldout": _heldout_rows(groups),
         "warnings": _warning_rows(runs),
@@ -195,6 +196,21 @@ def build_report(parts: Parts) -> str:
     environment.filters["emphasised"] = lambda cell: Markup("<b>{}</b>").format(cell) if isinstance(cell, Bold) else cell
     environment.filters["image"] = data_uri
     return environment.from_string(TEMPLATE).render(values)
+
+
+def _charted(tables: Sequence[Cells]) -> dict[str, list[Group]]:
+    """The methods whose courses one figure shows: a table's, for each family. All in one could not be told apart. Tables of
+    methods that earlier ones have all shown get none."""
+    found: dict[str, list[Group]] = {}
+    shown: set[tuple[str, str]] = set()
+    for cells in tables:
+        for family in cells.families:
+            groups = [group for group in cells.groups if group.family == family]
+            names = {(family, group.method) for group in groups}
+            if not names <= shown:
+                found[f"{cells.table.replace('table', 'Table ')}, {family}"] = groups
+                shown |= names
+    return found
 
 
 def _groups(tables: Sequence[Cells]) -> list[Group]:
