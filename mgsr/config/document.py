@@ -14,7 +14,8 @@ from mgsr.config.schema import Config, Overlay
 
 HEAD = """# Configuration
 
-Written by `mgsr schema --markdown`; a test keeps it equal to the models in `mgsr/config`. As JSON schema it is `workflow/config.schema.json`.
+Written by `mgsr schema --markdown`; a test keeps it equal to the models in `mgsr/config`. As JSON schema it is
+`workflow/config.schema.json`.
 
 A preset (`workflow/presets`) fills `Config`. A method (`workflow/methods`) fills `Method`, or names another one as its `base`
 and states what differs. `snakemake --config key=value` goes over the preset, mapping by mapping; nested values are YAML:
