@@ -23,7 +23,7 @@ except MgsrError as error:
 ROOT = str(PLAN.root)
 LOCK = "results/hub.lock.json"
 DATA = f"{ROOT}/data/{PLAN.data_name}"
-TABLES = f"{ROOT}/tables"
+TABLES, CHECKS = f"{ROOT}/tables", f"{ROOT}/open_checks"
 TARGETS = {"report": PLAN.config.default_targets, "everything": (*PLAN.config.tables, "claims", "open_checks")}
 
 
@@ -79,6 +79,8 @@ onstart:
 
 
 onsuccess:
-    for path in sorted({str(file) for job in workflow.dag.jobs for file in job.output if job.rule.name in PRINTED}):
+    printed = ("write_table", "write_claims", "write_check")
+    files = {str(file) for job in workflow.dag.jobs for file in job.output if job.rule.name in printed}
+    for path in sorted(files):
         if path.endswith(".md"):
             print(Path(path).read_text(encoding="utf-8"))

@@ -1,21 +1,5 @@
 # Tables, claims, open checks, the report and MLflow, and the named targets.
 
-PRINTED = ("write_table", "write_claims", "write_check")
-CHECKS = f"{ROOT}/open_checks"
-
-
-def scope_cells(scope):
-    """The cells files of what a target shows; the tables come first."""
-    names = TARGETS[scope]
-    cells = [f"{TABLES}/{name}.cells.json" for name in names if name in PLAN.tables]
-    cells += [f"{TABLES}/claims.cells.json"] if "claims" in names else []
-    return cells + ([f"{CHECKS}/{name}.cells.json" for name in PLAN.checks] if "open_checks" in names else [])
-
-
-def scope_files(scope):
-    return [*scope_cells(scope), f"{ROOT}/{scope}.html", f"{ROOT}/{scope}.mlflow.json"]
-
-
 rule write_table:
     input:
         lambda wildcards: rows_inputs(wildcards.table),

@@ -44,3 +44,15 @@ def rows_inputs(name):
     needed = cards(*(row.run for row in rows)) + [f"{ROOT}/evaluations/{name}/summary.json" for name in summaries]
     needed += [f"{ROOT}/exposure/{row.exposure}/summary.json" for row in rows if row.exposure]
     return needed + [f"{ROOT}/probes/{probe}/probe.json" for probe in PLAN.probes_for(name).values()]
+
+
+def scope_cells(scope):
+    """The cells files of what a target shows; the tables come first."""
+    names = TARGETS[scope]
+    cells = [f"{TABLES}/{name}.cells.json" for name in names if name in PLAN.tables]
+    cells += [f"{TABLES}/claims.cells.json"] if "claims" in names else []
+    return cells + ([f"{CHECKS}/{name}.cells.json" for name in PLAN.checks] if "open_checks" in names else [])
+
+
+def scope_files(scope):
+    return [*scope_cells(scope), f"{ROOT}/{scope}.html", f"{ROOT}/{scope}.mlflow.json"]
