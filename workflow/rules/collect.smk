@@ -1,5 +1,6 @@
 # Tables, claims, open checks, the report and MLflow, and the named targets.
 
+
 rule write_table:
     input:
         lambda wildcards: rows_inputs(wildcards.table),
