@@ -101,15 +101,15 @@ def _sentences(
         top = max((name for of, name in above if of == error), key=lambda name: above[error, name]["value"])
         best.setdefault(top, []).append(f"{error} {_points(above[error, top])}")
     scores = "; ".join(f"{top} ({', '.join(errors)})" for top, errors in best.items())
-    at_error = _range([entry for (_, *key), entry in gains.items() if key == [AT_ERROR, "rouge_l"]], 1)
-    where_printed = _range([entry for (_, *key), entry in gains.items() if key == [PRINTED, "teacher_logp"]], 2)
+    at_error = _range([entry for (_, *key), entry in gains.items() if key == [AT_ERROR, "rouge_l"]], 1, "points")
+    where_printed = _range([entry for (_, *key), entry in gains.items() if key == [PRINTED, "teacher_logp"]], 2, "nats a token")
     return [
         f"{family}The printed KL chooses the planted token more often than a random candidate for "
         f"{', '.join(better) or 'no kind of error'}; in points: "
         f"{', '.join(f'{error} {_points(entry)}' for error, entry in printed.items()) or MISSING}.",
         f"The best score is {scores or MISSING}, in points above a random candidate.",
-        f"Correcting at the error instead of going on after it changes ROUGE-L by {at_error} points; where the printed KL "
-        f"says, the teacher's log-probability of what follows changes by {where_printed} nats a token.",
+        f"Correcting at the error instead of going on after it changes ROUGE-L by {at_error}; where the printed KL "
+        f"says, the teacher's log-probability of what follows changes by {where_printed}.",
     ]
 
 
@@ -117,7 +117,7 @@ def _points(entry: Mapping[str, Any]) -> str:
     return interval_text(100 * entry["value"], None, None, 1) + ("" if side(entry) else f" ({UNDECIDED})")
 
 
-def _range(entries: Sequence[Mapping[str, Any]], digits: int) -> str:
+def _range(entries: Sequence[Mapping[str, Any]], digits: int, unit: str) -> str:
     """Least to largest gain over the kinds of errors, and which are undecided."""
     known = sorted((entry for entry in entries if entry["gain"] is not None), key=lambda entry: float(entry["gain"]))
     if not known:
@@ -125,4 +125,4 @@ def _range(entries: Sequence[Mapping[str, Any]], digits: int) -> str:
     ends = [known[0], known[-1]] if len(known) > 1 else known
     text = " to ".join(f"{interval_text(entry['gain'], None, None, digits)} ({entry['error']})" for entry in ends)
     doubtful = [entry["error"] for entry in known if not side(entry)]
-    return text + (f", {UNDECIDED} for {', '.join(doubtful)}," if doubtful else "")
+    return f"{text} {unit}" + (f" ({UNDECIDED} for {', '.join(doubtful)})" if doubtful else "")
