@@ -33,6 +33,14 @@ def train(arguments: argparse.Namespace) -> None:
     from mgsr.devices import lease_gpus
 
     spec = RunSpec.model_validate_json(arguments.spec)
+    if spec.candidates:
+        from mgsr.training.select import select
+
+        return select(arguments.run, spec, arguments.root)
+    if spec.method.role == "checkpoint":
+        from mgsr.training.adopt import adopt
+
+        return adopt(arguments.run, spec, arguments.root)
     with lease_gpus(spec.processes):
         if spec.processes == 1:
             from mgsr.training.run import train as train_run
@@ -44,6 +52,12 @@ def train(arguments: argparse.Namespace) -> None:
         status = subprocess.run([*command, "-m", "mgsr.training.run"], env={**os.environ, **given}).returncode
         if status:
             raise MgsrError(f"run {arguments.run}: a process failed with status {status}; its message stands above")
+
+
+def card(arguments: argparse.Namespace) -> None:
+    from mgsr.tables.card import write_card
+
+    write_card(arguments.record, arguments.twin, arguments.out)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -162,7 +176,7 @@ def make_parser() -> argparse.ArgumentParser:
             if kind is bool:
                 sub.add_argument(f"--{option}", action="store_true")
                 continue
-            required = option not in ("base", "uri")
+            required = option not in ("base", "uri", "twin")
             sub.add_argument(
                 f"--{option}", type=kind, required=required, nargs="+" if option == "cells" and kind is Path else None
             )
@@ -171,6 +185,7 @@ def make_parser() -> argparse.ArgumentParser:
     command(prepare, "prepare", "Write the records of all sets and their manifest.", spec=str, out=Path, lock=Path)
     command(build_model, "build-model", "Write a base model's folder.", spec=str, out=Path, base=Path, lock=Path)
     command(train, "train", "Train one run, from its last checkpoint where there is one.", run=str, spec=str, root=Path)
+    command(card, "card", "Write a run's card from its record and its twin's.", record=Path, twin=Path, out=Path)
     command(evaluate, "evaluate", "Answer and score all test sets with one run's model.", name=str, spec=str, root=Path)
     command(sample_teacher, "sample-teacher", "Write a teacher's samples for ExAccErr.", name=str, spec=str, root=Path)
     command(exposure, "exposure", "Measure one run's ExAccErr.", name=str, spec=str, root=Path)

@@ -61,6 +61,7 @@ def plant(
         "versions": {"torch": "1"}, "commit": "c" * 40, "data_digest": "d", "threads": 1, "device": "cpu",
         "timings": {"total": 10.0}, "best_step": 20, "validation": {"rouge_l": 50.0, "loss": 1.0}, "student_step_share": 0.5,
         "parameters": 1000, "finished_at": "2026-01-01T00:00:00+00:00", "warnings": [], "validation_scores": {},
+        "learning_rate": 1e-3, "candidates": [], "twin": None,
         "examples_per_second": 2.0, "peak_memory_bytes": 10**9,
     }  # fmt: skip
     card_path = write(root / "runs" / run / "card.json", facts | card)

@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from mgsr.config.base import WITHOUT_SFT
 from mgsr.config.document import markdown
 from mgsr.config.load import load_config, load_methods, merge
 from mgsr.config.objective import DacKlConfig
@@ -293,26 +294,24 @@ def test_sensitivity_changes_one_thing_at_a_time() -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_pitfall_18_the_controlled_recipe_treats_all_methods_alike(preset: str) -> None:
+    """One start, SFT weight and grid of learning rates for all rows; dropout for all but MiniLLM, whose importance ratio wants
+    none. The second rows, of SFT weight 0, are alike among themselves."""
     plan = make_plan(WORKFLOW, load_config(WORKFLOW, {"preset": preset, "recipe": "controlled"}))
-    methods = [
-        (run.family, run.start_run, run.method)
-        for run in plan.runs.values()
-        if run.method.role == "student" and run.start_run is not None
-    ]
-    apart = {"student: mixed 0.5 with 1 x SCRG, dac_kl + span, from sft"}  # MGSR without SFT term: the weight is its subject
-    for family in (*plan.config.families, *plan.config.small_students):
-        alike = {
-            (start, m.start, m.objective.sft_weight, m.training)
-            for name, start, m in methods
-            if name == family and m.title not in apart and m.sequences.policy != "collection"
-        }
-        # MiniLLM's importance ratio wants no dropout; nothing else may differ
-        alike |= {
-            (start, m.start, m.objective.sft_weight, m.training.model_copy(update={"dropout": plan.config.training.dropout}))
-            for name, start, m in methods
-            if name == family and m.sequences.policy == "collection"
-        }
-        assert len(alike) == 1, f"{preset}, {family}: starts, SFT weights or training settings differ"
+    rows = {row for rows in (*plan.tables.values(), *plan.checks.values()) for row in rows if row.role == "student"}
+    alike = defaultdict(set)
+    for row in rows:
+        run = plan.runs[row.run]
+        if run.start_run is None:
+            continue
+        dropout = plan.config.training.dropout if run.method.sequences.policy == "collection" else run.method.training.dropout
+        training = run.method.training.model_copy(update={"dropout": dropout})
+        alike[row.family, row.method.endswith(WITHOUT_SFT)].add((run.start_run, run.method.objective.sft_weight, training))
+        trained = [plan.runs[candidate].method.training for candidate in run.candidates]
+        assert tuple(one.learning_rate for one in trained) == run.method.training.learning_rates
+    families = (*plan.config.families, *plan.config.small_students)
+    assert all(len(alike[family, False]) == 1 for family in families), "starts, SFT weights or training settings differ"
+    assert all(len(found) == 1 for found in alike.values())
+    assert {weight for (_, second), found in alike.items() for _, weight, _ in found if second} == {0.0}
 
 
 @pytest.mark.parametrize("preset", PRESETS)

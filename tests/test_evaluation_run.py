@@ -72,7 +72,7 @@ def test_pitfall_24_validation_decodes_as_the_final_evaluation(root: Path) -> No
     spec = evaluation_spec("run")
     evaluator.spec = spec.model_copy(update={"evaluation": spec.evaluation.model_copy(update={"max_new_tokens": 10})})
     rows = evaluator.answer("dolly", examples, "plain", 10)
-    best = read_json(root / "runs/run/card.json")["validation"]
+    best = read_json(root / "runs/run/training.json")["validation"]
     assert sum(row.score for row in rows) / 3 == pytest.approx(best["rouge_l"])
     assert best["rouge_l"] in [
         pytest.approx(line["rouge_l"]) for line in metrics(root, "run", "validation") if "rouge_l" in line

@@ -71,7 +71,7 @@ def test_a_collection_serves_its_inner_epochs_and_every_step_is_the_students(
         assert float(advantages.std(correction=0)) == pytest.approx(1, abs=1e-4)
         for sequence, columns in zip(step.distilled, step.rollout, strict=True):
             assert torch.equal(columns[:, 0], of[sequence.example_id].log_probs[:, 0])
-    lines, card = metrics(root, "whole"), read_json(root / "runs/whole/card.json")
+    lines, card = metrics(root, "whole"), read_json(root / "runs/whole/training.json")
     assert {line["source"] for line in lines} == {"student"} and card["student_step_share"] == 1
     assert "no_student_text" not in {warning["name"] for warning in card["warnings"]}
     assert {f"policy_gradient/{name}" for name in ("single_step", "ratio", "clipped")} <= lines[0].keys()
@@ -157,4 +157,4 @@ def test_pitfall_19_26_two_processes_share_a_collection(root: Path) -> None:
     for figure in alone[-1].keys() - {"source", "kind"}:
         values = [[line[figure] for line in lines] for lines in (pair, alone)]
         assert values[0] == pytest.approx(values[1], rel=5e-3, abs=1e-4), figure
-    assert read_json(root / "runs/pair/card.json")["processes"] == 2
+    assert read_json(root / "runs/pair/training.json")["processes"] == 2

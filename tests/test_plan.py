@@ -8,15 +8,17 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from mgsr.config.load import load_config
 from mgsr.config.plan import STAGES, Plan, make_plan
+from mgsr.config.schema import CheckName, TableName
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW = ROOT / "workflow"
+TABLES, CHECKS = get_args(TableName), get_args(CheckName)
 
 
 def plan_of(given: Mapping[str, Any] | None = None, folder: Path = WORKFLOW) -> Plan:
@@ -24,7 +26,7 @@ def plan_of(given: Mapping[str, Any] | None = None, folder: Path = WORKFLOW) -> 
 
 
 def run_of(plan: Plan, method: str, table: str = "table1") -> str:
-    return next(row.run for row in plan.tables[table] if row.method == method)
+    return next(row.run for row in plan.rows(table) if row.method == method)
 
 
 @pytest.fixture
@@ -41,7 +43,9 @@ def test_equal_runs_are_one() -> None:
     assert run_of(plan, "mgsr") == run_of(plan, "mgsr", "table2")
     rows += [row for rows in plan.checks.values() for row in rows]
     assert run_of(plan, "mgsr_without_scrg", "table3a") == run_of(plan, "mgsr_without_scrg", "table4c")
-    assert len(plan.runs) == len(plan.evaluations) == len({(row.family, row.method) for row in rows})
+    assert len(plan.evaluations) == len({(row.family, row.method) for row in rows})
+    unseen = plan.runs.keys() - {row.run for row in rows}  # a twin that no row shows
+    assert unseen == {plan.twins[run_of(plan, "mgsr_as_printed")]}
 
 
 def test_rows_of_equal_settings_share_a_run_whatever_their_title(workflow: Path) -> None:
@@ -228,17 +232,17 @@ def test_comments_docstrings_and_descriptions_rename_nothing(package: Package) -
     [
         ("mgsr/rollouts/scrg.py", {"train", "probe"}),
         ("mgsr/rollouts/sampler.py", {"train", "evaluate", "exposure", "probe"}),
-        ("mgsr/training/card.py", {"train"}),
+        ("mgsr/training/record.py", {"train", "adopt", "select"}),
         ("mgsr/evaluation/floor.py", {"floor"}),
         ("mgsr/evaluation/run.py", {"evaluate"}),
         ("mgsr/tables/tracking.py", {"track"}),
-        ("mgsr/tables/statistics.py", {"tables", "claims", "checks", "report", "track"}),
+        ("mgsr/tables/statistics.py", {"card", "tables", "claims", "checks", "report", "track"}),
         ("mgsr/data/local.py", {"data"}),
         ("mgsr/models/tiny.py", {"model"}),
         ("mgsr/preflight.py", set()),
         ("mgsr/config/plan.py", set()),
         ("mgsr/config/schema.py", set()),
-        ("mgsr/config/method.py", {"train", "evaluate", "exposure", "probe", "data", "model"}),
+        ("mgsr/config/method.py", {"train", "adopt", "select", "evaluate", "exposure", "probe", "data", "model"}),
         ("mgsr/storage.py", set(STAGES)),
     ],
 )
@@ -249,3 +253,78 @@ def test_code_renames_the_stages_that_depend_on_it(package: Package, file: str, 
 def test_the_papers_numbers_are_part_of_the_tables(package: Package) -> None:
     line = "x,y,z\n"
     assert package.renamed_by({"mgsr/tables/paper_tables/table1_main.csv": line}) == {"tables", "report"}
+
+
+# --- a grid of learning rates, second rows, twins ---------------------------------------------------------------------
+
+GRID = {"training": {"learning_rates": [1e-3, 2e-3]}}
+
+
+def test_a_grid_trains_each_rate_and_shows_the_best() -> None:
+    base, plan = plan_of(), plan_of(GRID)
+    run = plan.runs[run_of(plan, "kd")]
+    candidates = [plan.runs[name] for name in run.candidates]
+    assert [one.method.training.learning_rate for one in candidates] == [1e-3, 2e-3] == list(run.method.training.learning_rates)
+    assert all(not one.candidates and not one.method.training.learning_rates for one in candidates)
+    assert run.candidates[0] == run_of(base, "kd"), "a rate that was trained alone is trained again"
+    assert plan.trains(run.candidates[0]) and not plan.trains(run_of(plan, "kd"))
+    assert plan.run_label(run.candidates[1]) == "tiny, KD, seed 10, learning rate 0.002"
+    for method in ("teacher", "sft"):
+        assert run_of(plan, method) == run_of(base, method), "the start has a learning rate of its own"
+    longer = plan_of({"training": {"learning_rates": [2e-3, 1e-3, 4e-3]}})
+    assert {*run.candidates} < {*longer.runs[run_of(longer, "kd")].candidates}
+    assert run_of(plan_of({"training": {"learning_rate": 7.0, **GRID["training"]}}), "kd") == run_of(plan, "kd"), "not used"
+
+
+def test_a_grid_of_one_rate_is_that_rate() -> None:
+    assert plan_of({"training": {"learning_rates": [1e-3]}}).runs == plan_of().runs
+
+
+def test_the_recipe_of_the_sources_searches_nothing() -> None:
+    assert not any(run.candidates for run in plan_of({"recipe": "paper", **GRID}).runs.values())
+
+
+def test_methods_with_an_sft_term_have_a_second_row_of_weight_0() -> None:
+    plan = plan_of({"rows_without_sft": True, "extra_rows": {"table1": ["taid"]}})
+    methods = [row.method for row in plan.tables["table1"]]
+    first = [name for name in methods if not name.endswith("_without_sft")]
+    assert set(methods) - set(first) == {
+        f"{name}_without_sft" for name in first if name not in ("teacher", "sft", "sft_continued")
+    }
+    assert all(methods.index(f"{name}_without_sft") == methods.index(name) + 1 for name in ("kd", "mgsr", "taid"))
+    row = next(row for row in plan.tables["table1"] if row.method == "kd_without_sft")
+    one, two = (plan.runs[run].method for run in (run_of(plan, "kd"), row.run))
+    objective = one.objective.model_copy(update={"sft_weight": 0.0})
+    assert two.objective == objective and row.title == "KD, SFT weight 0"
+    assert two.training == one.training and two.sequences == one.sequences and two.start == one.start
+    assert run_of(plan, "mgsr_without_sft") == run_of(plan, "mgsr_without_sft", "sensitivity"), "one run, in two tables"
+    assert not [row for row in plan_of().tables["table1"] if row.method.endswith("_without_sft")]
+
+
+@pytest.mark.parametrize(("preset", "recipe"), [("mini", "controlled"), ("paper", "controlled"), ("mini", "paper")])
+def test_the_controlled_recipe_has_second_rows_and_a_grid(preset: str, recipe: str) -> None:
+    plan = make_plan(WORKFLOW, load_config(WORKFLOW, {"preset": preset, "recipe": recipe}))
+    second = [row for row in plan.tables["table1"] if row.method.endswith("_without_sft")]
+    assert len(second) == (8 * len(plan.config.families) if recipe == "controlled" else 0)
+    grids = {len(plan.runs[row.run].candidates) for row in plan.tables["table1"] if row.method not in ("teacher", "sft")}
+    assert grids == ({len(plan.config.training.learning_rates)} if recipe == "controlled" else {0})
+
+
+def test_a_twin_differs_in_scrg_alone() -> None:
+    plan = plan_of(GRID)
+    mgsr = run_of(plan, "mgsr")
+    assert plan.twins[mgsr] == run_of(plan, "mgsr_without_scrg", "table4c"), "a row is its twin"
+    printed, twin = (plan.runs[run] for run in (run_of(plan, "mgsr_as_printed"), plan.twins[run_of(plan, "mgsr_as_printed")]))
+    assert twin.method.sequences == printed.method.sequences.model_copy(update={"scrg": None})
+    assert twin.method.objective == printed.method.objective and twin.seed == printed.seed
+    assert [plan.runs[name].method.training for name in twin.candidates] == [
+        plan.runs[name].method.training for name in printed.candidates
+    ]
+    assert run_of(plan, "mgsr_target_only", "table3b") not in plan.twins, "nobody asked for it"
+    assert run_of(plan, "mgsr_off_policy", "table3a") in plan.twins, "its twin is a row of that table"
+
+
+def test_no_twin_is_trained_where_none_is_asked_for() -> None:
+    assert plan_of({"twins": [], "tables": {"table1": ["mgsr"]}, "extra_rows": {}}).twins != {}  # Table 4c has one
+    alone = plan_of({"twins": [], "tables": {name: ["mgsr"] for name in TABLES}, "checks": {name: ["mgsr"] for name in CHECKS}})
+    assert alone.twins == {}

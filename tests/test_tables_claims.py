@@ -212,3 +212,11 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
         claims.write(write(tmp_path / "x.json", cells("table1", [])), tmp_path)
     with pytest.raises(MgsrError, match="holds no table"):
         claims.write(claims_file(tmp_path, {}), tmp_path)
+
+
+def test_a_baselines_second_row_is_a_baseline(tmp_path: Path) -> None:
+    """KD of SFT weight 0 is above MGSR, KD of weight 1 is not."""
+    levels = {**LEVELS, "kd_without_sft": 65.0, "mgsr_without_sft": 70.0}
+    line = one(judged(tmp_path, table1=table1(tmp_path, levels)), "above_baselines")
+    assert line["verdict"] == FAILS and line["against"] == "kd_without_sft"
+    assert (line["compared"], line["expected"]) == (3, 7)

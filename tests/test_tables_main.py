@@ -200,6 +200,29 @@ def test_a_checkpoint_is_compared_and_never_bold(tmp_path: Path) -> None:
     assert frame.loc["mgsr", "dolly_mark"] == "best" and frame.loc["released", "dolly_minus_best_baseline"] == pytest.approx(18)
 
 
+def test_a_baselines_second_row_may_be_the_best_baseline(tmp_path: Path) -> None:
+    methods = {**results_tree.METHODS, "sft_without_sft": {**results_tree.METHODS["sft"], "title": "second", "level": 54.0}}
+    methods["mgsr_without_sft"] = {**results_tree.METHODS["mgsr"], "title": "MGSR, SFT weight 0", "level": 60.0}
+    cells = load_cells(results_tree.build(tmp_path, methods=methods))
+    frame: Any = main_table.build(cells).set_index(["protocol", "method"]).loc["plain"]
+    assert frame.loc["mgsr", "dolly_best_baseline"] == "sft_without_sft"
+    assert frame.loc["mgsr_without_sft", "dolly_minus_best_baseline"] == pytest.approx(6)
+    assert "| best baseline | second | second | second |" in markdown(registry.document(cells))
+
+
+def test_learning_rates_chosen_from_a_grid_stand_below_the_table(cells_path: Path) -> None:
+    assert "learning rates" not in markdown(registry.document(load_cells(cells_path)))
+    grid = [{"learning_rate": rate} for rate in (1e-4, 4e-4)]
+    for run, rate in (("sft10", 1e-4), ("sft20", 4e-4), ("mgsr10", 4e-4), ("mgsr20", 4e-4)):
+        path = cells_path.parent / f"runs/{run}/card.json"
+        _edit(path, lambda card, rate=rate: card.update(learning_rate=rate, candidates=grid))  # type: ignore[misc]
+    cells = load_cells(cells_path)
+    text = "tiny: learning rates, chosen by validation from 0.0001, 0.0004: SFT 0.0001, 0.0004; MGSR 0.0004."
+    assert text in markdown(registry.document(cells))
+    frame: Any = main_table.build(cells).set_index(["protocol", "method"]).loc["plain"]
+    assert list(frame.loc[["sft", "distillm", "mgsr"], "learning_rate"]) == ["0.0001, 0.0004", "0.001", "0.0004"]
+
+
 def test_other_groups_numbers_on_request(tmp_path: Path) -> None:
     for family, found in (("GPT2", True), ("tiny", False)):
         path = results_tree.build(tmp_path / family, family=family, other_groups=True)

@@ -1,4 +1,4 @@
-"""A checkpoint that is scored and never trained: its card and its folder read like a trained run's."""
+"""A checkpoint that is scored and never trained: its record and its folder read like a trained run's."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mgsr.cli import main
 from mgsr.config.sources import TinyModel
 from mgsr.config.specs import ModelSpec, RunSpec
 from mgsr.errors import MgsrError
@@ -37,13 +38,13 @@ def test_the_weights_are_the_checkpoints(root: Path) -> None:
     assert own.keys() == given.keys() and all(torch.equal(own[name], given[name]) for name in own)
 
 
-def test_its_card_has_every_field_of_a_trained_runs_card(root: Path) -> None:
+def test_its_record_has_every_field_of_a_trained_runs_record(root: Path) -> None:
     train("trained", run_spec(steps=2, validations=1), root)
-    trained, card = (read_json(root / f"runs/{run}/card.json") for run in ("trained", "released"))
-    assert trained.keys() - card.keys() == set()
-    assert card["student_step_share"] is None and card["warnings"] == [] and card["validation"]["rouge_l"] is None
-    assert card["data_digest"] == trained["data_digest"] and card["parameters"] == trained["parameters"]
-    assert card["timings"]["total"] > 0 and (root / "runs/released/metrics.jsonl").read_text() == ""
+    trained, record = (read_json(root / f"runs/{run}/training.json") for run in ("trained", "released"))
+    assert trained.keys() - record.keys() == set()
+    assert record["student_step_share"] is None and record["warnings"] == [] and record["validation"]["rouge_l"] is None
+    assert record["data_digest"] == trained["data_digest"] and record["parameters"] == trained["parameters"]
+    assert record["timings"]["total"] > 0 and (root / "runs/released/metrics.jsonl").read_text() == ""
     assert RunSpec.model_validate(read_json(root / "runs/released/spec.json")) == checkpoint_spec()
 
 
@@ -53,9 +54,11 @@ def test_it_is_evaluated_as_any_run_is(root: Path) -> None:
     assert read_json(root / "evaluations/released/summary.json")["heldout"]["forward_kl"] > 0
 
 
-def test_the_role_alone_sends_train_here(root: Path) -> None:
-    train("by-role", checkpoint_spec(), root)
-    assert read_json(root / "runs/by-role/card.json")["best_step"] == 0
+def test_the_role_alone_sends_the_command_here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = checkpoint_spec().model_dump_json()
+    monkeypatch.setattr("sys.argv", ["mgsr", "train", "--run", "by-role", "--spec", spec, "--root", str(root)])
+    main()
+    assert read_json(root / "runs/by-role/training.json")["best_step"] == 0
     assert not (root / "checkpoints/by-role").exists()
 
 

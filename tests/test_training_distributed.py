@@ -41,7 +41,7 @@ def test_pitfall_19_26_two_processes_train_as_one(root: Path) -> None:
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert_one(root, "alone", "pair")
     assert {line["source"] for line in metrics(root, "pair")} == {"dataset", "student", "buffer"}
-    assert read_json(root / "runs/pair/card.json")["processes"] == 2
+    assert read_json(root / "runs/pair/training.json")["processes"] == 2
 
 
 TEACHERS_TEXT = {"policy": "teacher"}
@@ -58,7 +58,7 @@ def test_pitfall_19_26_two_processes_share_every_other_policy(root: Path, name: 
     train(f"{name}, alone", spec.model_copy(update={"processes": 1}), root)
     train_as_two(root, f"{name}, pair", spec)
     assert_one(root, f"{name}, alone", f"{name}, pair")
-    cards = [read_json(root / f"runs/{name}, {run}/card.json") for run in ("alone", "pair")]
+    cards = [read_json(root / f"runs/{name}, {run}/training.json") for run in ("alone", "pair")]
     for fact in ("warnings", "student_step_share"):
         assert cards[0][fact] == cards[1][fact]
     assert cards[0]["validation_scores"].keys() == cards[1]["validation_scores"].keys()

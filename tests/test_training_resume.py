@@ -134,7 +134,7 @@ def test_stopped_in_the_second_epoch_ends_with_the_same_weights(root: Path, monk
         train(f"{name}-stopped", spec, root)
     train(f"{name}-stopped", spec, root)
     assert_same(root, f"{name}-whole", f"{name}-stopped")
-    cards = [read_json(root / f"runs/{name}-{run}/card.json") for run in ("whole", "stopped")]
+    cards = [read_json(root / f"runs/{name}-{run}/training.json") for run in ("whole", "stopped")]
     for fact in ("warnings", "student_step_share", "validation", "validation_scores", "best_step"):
         assert cards[0][fact] == cards[1][fact]
 

@@ -96,7 +96,7 @@ def test_mgsr_logs_every_term(root: Path) -> None:
     terms = {"loss", "sft", "distillation", "span", "band/log_width", "band/kept_mass", "band/kept_classes", "band/collapsed"}
     assert terms | {"clip_network_gradient_norm", "gradient_norm", "learning_rate", "source", "student_share"} <= line.keys()
     assert line["loss"] == pytest.approx(line["sft"] + line["distillation"] + line["span"], rel=1e-4)
-    card = read_json(root / "runs/terms/card.json")
+    card = read_json(root / "runs/terms/training.json")
     assert 0 < card["student_step_share"] < 1
     assert {"rollout", "scrg", "chunker", "teacher", "student", "update", "validation", "total"} <= card["timings"].keys()
 
@@ -104,7 +104,7 @@ def test_mgsr_logs_every_term(root: Path) -> None:
 def test_a_run_without_student_text_says_so(root: Path) -> None:
     spec = run_spec({**DISTILLM, "off_policy": {"initial_threshold": 0.0, "tolerance": 100.0, "buffer_size": 8}}, MGSR)
     train("off", spec, root)
-    card = read_json(root / "runs/off/card.json")
+    card = read_json(root / "runs/off/training.json")
     assert card["student_step_share"] == 0
     assert "no_student_text" in {warning["name"] for warning in card["warnings"]}
 
@@ -174,7 +174,7 @@ def test_lora_trains_adapters_and_saves_plain_weights(root: Path) -> None:
     after = load_model(root / "runs/lora/model").state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and all(".q_proj." in name or ".v_proj." in name for name in moved)
-    assert read_json(root / "runs/lora/card.json")["parameters"] == sum(tensor.numel() for tensor in unshared(after))
+    assert read_json(root / "runs/lora/training.json")["parameters"] == sum(tensor.numel() for tensor in unshared(after))
     evaluator = Evaluator(evaluation_spec("lora"), root)
     rows = evaluator.answer("dolly", evaluator.examples("dolly")[0], "plain", 10)
     assert len(rows) == 3 and all(row.text for row in rows)

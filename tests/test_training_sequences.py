@@ -84,7 +84,7 @@ def test_pitfall_16_seqkd_trains_on_the_teachers_own_text(root: Path, monkeypatc
         assert {sequence.author for sequence in step.distilled} == {"teacher"}
         differs += sum(text != sequence.response_ids for text, sequence in zip(theirs, step.truth, strict=True))
     assert len(targets) == 8 and differs == 32
-    card = read_json(root / "runs/seqkd/card.json")
+    card = read_json(root / "runs/seqkd/training.json")
     assert card["student_step_share"] is None and card["warnings"] == []
     assert {line["teacher_text_gold"] for line in metrics(root, "seqkd")} == {0.0}
 
@@ -116,7 +116,9 @@ def test_teacher_text_that_is_gold_is_told(root: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Rollouts, "_write", copied)
     train("copied", run_spec(TEACHER, FORWARD, steps=2), root)
-    assert [warning["name"] for warning in read_json(root / "runs/copied/card.json")["warnings"]] == ["teacher_text_is_gold"]
+    assert [warning["name"] for warning in read_json(root / "runs/copied/training.json")["warnings"]] == [
+        "teacher_text_is_gold"
+    ]
 
 
 def test_pitfall_21_teacher_text_is_kept_by_example_and_prompt(root: Path) -> None:
@@ -216,7 +218,7 @@ def test_pitfall_17_imitkd_trains_on_fresh_text_of_the_current_weights(root: Pat
             assert same or state is not weights
             stale += not same
     assert len(seen) == 8 and stale >= 5
-    card = read_json(root / "runs/imitkd/card.json")
+    card = read_json(root / "runs/imitkd/training.json")
     assert card["student_step_share"] == 1.0
     assert {line["source"] for line in metrics(root, "imitkd")} == {"student"}
 
@@ -305,12 +307,12 @@ def test_a_policy_of_ones_own(root: Path, policies: str) -> None:
     lines = metrics(root, "own")
     assert {line["source"] for line in lines} == {"custom"}
     assert [bool(line["scrg_hits"]) for line in lines] == [False] * 4 + [True] * 4
-    assert read_json(root / "runs/own/card.json")["student_step_share"] > 0.5
+    assert read_json(root / "runs/own/training.json")["student_step_share"] > 0.5
 
 
 def test_a_policy_that_uses_no_student_text_is_told(root: Path, policies: str) -> None:
     train("none", run_spec(custom(policies, "dataset"), FORWARD, steps=2), root)
-    assert [warning["name"] for warning in read_json(root / "runs/none/card.json")["warnings"]] == ["no_student_text"]
+    assert [warning["name"] for warning in read_json(root / "runs/none/training.json")["warnings"]] == ["no_student_text"]
 
 
 @pytest.mark.parametrize(

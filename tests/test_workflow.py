@@ -18,9 +18,13 @@ ROOT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "mgsr", "workflow", "profiles", "results/.gitkeep")
 TABLES = ("table1", "table2", "table3a", "table3b", "table3c", "table4a", "table4b", "table4c")
 CHECKS = ("injected_errors", "clipping_range", "span_priors", "sensitivity", "diversity", "small_students")
-MAIN = {"prepare_data": 1, "build_model": 2, "evaluate_floor": 1, "train_run": 11, "evaluate_run": 11, "write_table": 1}
+MAIN = {
+    "prepare_data": 1, "build_model": 2, "evaluate_floor": 1, "train_run": 13, "evaluate_run": 11, "write_card": 11,
+    "write_table": 1,
+}  # fmt: skip
 EVERYTHING = {
-    **MAIN, "build_model": 3, "train_run": 55, "evaluate_run": 55, "sample_teacher": 1, "measure_exposure": 9, "probe": 1,
+    **MAIN, "build_model": 3, "train_run": 56, "evaluate_run": 55, "write_card": 55,
+    "sample_teacher": 1, "measure_exposure": 9, "probe": 1,
     "write_table": 8, "write_claims": 1, "write_check": 6,
 }  # fmt: skip
 
@@ -67,7 +71,8 @@ write() { mkdir -p "$(dirname "$1")"; echo "this is ${1##*/}" > "$1"; }
 case $command in
 prepare) write "$out/manifest.json" ;;
 build-model) write "$out/config.json" ;;
-train) write "$root/runs/$run/card.json"; write "$root/runs/$run/metrics.jsonl" ;;
+train) write "$root/runs/$run/training.json"; write "$root/runs/$run/metrics.jsonl" ;;
+card) write "$out" ;;
 evaluate) write "$root/evaluations/$name/summary.json"; write "$root/evaluations/$name/rows.jsonl" ;;
 floor) write "$out/summary.json"; write "$out/rows.jsonl" ;;
 sample-teacher) write "$root/samples/$name/samples.jsonl" ;;
@@ -106,7 +111,7 @@ def run_finished(folder: Path, *arguments: str) -> subprocess.CompletedProcess[s
 
 def test_a_dry_run_of_smoke_lists_every_job_once(fresh: Path) -> None:
     dry = snakemake(fresh, "-n", "--config", "preset=smoke")
-    assert jobs(dry) == {**MAIN, "write_report": 1, "sync_mlflow": 1, "all": 1, "total": 30}
+    assert jobs(dry) == {**MAIN, "write_report": 1, "sync_mlflow": 1, "all": 1, "total": 43}
     assert {"train tiny, MGSR as printed, seed 10", "evaluate tiny, Teacher, seed 10", "write table1"} <= told(dry)
 
 
@@ -116,8 +121,9 @@ def test_the_other_presets_list_every_cell(fresh: Path) -> None:
         "write_table": 8, "write_claims": 1, "write_check": 6,
     }  # fmt: skip
     table1 = jobs(snakemake(fresh, "table1", "-n", "--cores", "2"))
-    assert table1["train_run"] == table1["evaluate_run"] == 4 * 11  # four families: nine rows, MGSR as printed, SFT continued
-    assert paper["train_run"] == paper["evaluate_run"] > table1["train_run"] and paper["build_model"] == 8 + 2
+    assert table1["evaluate_run"] == 4 * 11  # four families: nine rows, MGSR as printed, SFT continued
+    assert table1["train_run"] == 4 * 13  # and the two's twins without SCRG
+    assert paper["train_run"] > paper["evaluate_run"] > table1["evaluate_run"] and paper["build_model"] == 8 + 2
 
 
 @pytest.mark.parametrize(
@@ -131,22 +137,32 @@ def test_the_other_presets_list_every_cell(fresh: Path) -> None:
 )
 def test_dry_runs_of_the_other_presets(fresh: Path, arguments: tuple[str, ...]) -> None:
     found = jobs(snakemake(fresh, "everything", "-n", "--cores", "2", *arguments))
-    assert found["train_run"] == found["evaluate_run"] and found["write_table"] == 8 and found["write_check"] == 6
+    assert found["evaluate_run"] == found["write_card"] and found["write_table"] == 8 and found["write_check"] == 6
+    assert found["train_run"] > 2 * found["evaluate_run"]  # a grid of learning rates
 
 
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
         ("data", {"prepare_data": 1, "data": 1, "total": 2}),
-        ("table1", {**MAIN, "table1": 1, "total": 28}),
-        ("table2", {**MAIN, "train_run": 6, "evaluate_run": 4, "table2": 1, "total": 16}),
+        ("table1", {**MAIN, "table1": 1, "total": 41}),
+        ("table2", {**MAIN, "train_run": 7, "evaluate_run": 4, "write_card": 4, "table2": 1, "total": 21}),
         (
             "table4a",
-            {**MAIN, "train_run": 10, "evaluate_run": 9, "sample_teacher": 1, "measure_exposure": 9, "table4a": 1, "total": 35},
+            {
+                **MAIN,
+                "train_run": 12,
+                "evaluate_run": 9,
+                "write_card": 9,
+                "sample_teacher": 1,
+                "measure_exposure": 9,
+                "table4a": 1,
+                "total": 46,
+            },
         ),
-        ("report", {**MAIN, "write_report": 1, "report": 1, "total": 29}),
-        ("mlflow", {**MAIN, "sync_mlflow": 1, "mlflow": 1, "total": 29}),
-        ("everything", {**EVERYTHING, "write_report": 1, "sync_mlflow": 1, "everything": 1, "total": 144}),
+        ("report", {**MAIN, "write_report": 1, "report": 1, "total": 42}),
+        ("mlflow", {**MAIN, "sync_mlflow": 1, "mlflow": 1, "total": 42}),
+        ("everything", {**EVERYTHING, "write_report": 1, "sync_mlflow": 1, "everything": 1, "total": 200}),
     ],
 )
 def test_named_targets_as_the_readme_spells_them(fresh: Path, target: str, expected: dict[str, int]) -> None:
@@ -252,7 +268,7 @@ def test_an_edited_overlay_reruns_its_training_its_evaluation_and_what_hangs_on_
     path.write_text(text.replace(old, new))
     try:
         dry = run_finished(finished, "everything", "-n")
-        expected = {"train_run": 1, "evaluate_run": 1, "write_report": 1, "sync_mlflow": 1, "everything": 1}
+        expected = {"train_run": 1, "evaluate_run": 1, "write_card": 1, "write_report": 1, "sync_mlflow": 1, "everything": 1}
         expected |= {"write_table": len(tables), "write_claims": 1} if tables else {}
         expected |= {"measure_exposure": 1} if "table4a" in tables else {}
         expected |= {"write_check": len(checks)} if checks else {}

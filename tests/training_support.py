@@ -74,6 +74,7 @@ def run_spec(sequences: dict[str, Any] | None = None, objective: dict[str, Any] 
         "family": "tiny",
         "method": method,
         "seed": 10,
+        "candidates": (),
         "data": "records",
         "data_config": DATA,
         "max_new_tokens": 10,

@@ -155,6 +155,7 @@ def load_config(folder: Path, given: Mapping[str, Any]) -> Config:
 
 class _Recipe(Strict):
     overlays: tuple[Overlay, ...]
+    rows_without_sft: bool = False
 
 
 class Methods:
@@ -166,7 +167,8 @@ class Methods:
         if twice := sorted(files & set(config.methods)):
             raise MgsrError(f"methods.{twice[0]}: workflow/methods has a file of that name; choose another name")
         self.names = sorted(files | set(config.methods))
-        self.overlays = self._read_overlays()
+        self._recipe = validated(_Recipe, read_named(folder, "recipes", config.recipe), f"recipe {config.recipe}")
+        self.overlays = self._checked_overlays()
         self._resolved: dict[tuple[str, str], Method] = {}
 
     def values(self, name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -190,13 +192,17 @@ class Methods:
             self._resolved[family, name] = validated(Method, values, f"method {name} of family {family}")
         return self._resolved[family, name]
 
-    def _read_overlays(self) -> tuple[Overlay, ...]:
+    @property
+    def rows_without_sft(self) -> bool:
+        given = self._config.rows_without_sft
+        return self._recipe.rows_without_sft if given is None else given
+
+    def _checked_overlays(self) -> tuple[Overlay, ...]:
         """Overlays in the order they apply: the preset's, then the recipe's, which sets the terms of a comparison.
 
         Names that no method or family has are errors. A recipe may name the families of any preset.
         """
-        folder, config = self._folder, self._config
-        recipe = validated(_Recipe, read_named(folder, "recipes", config.recipe), f"recipe {config.recipe}")
+        folder, config, recipe = self._folder, self._config, self._recipe
         anywhere = {name for path in (folder / "presets").glob("*.yaml") for name in read_yaml(path).get("families", {})}
         parts = [(f"recipe {config.recipe}", recipe.overlays, sorted(anywhere | set(config.families)))]
         parts.append((f"preset {config.preset}", config.overlays, sorted(config.families)))
@@ -216,6 +222,9 @@ class Methods:
 def load_methods(folder: Path, config: Config) -> Methods:
     """All methods of a configuration. Each is resolved once, so that a wrong key is an error also where no table shows it."""
     methods = Methods(folder, config)
+    for name in config.twins:
+        if name not in methods.names:
+            raise MgsrError(f"twins: there is no method '{name}'; {nearest(name, methods.names)}")
     families = {name for overlay in methods.overlays for name in overlay.families} | set(config.families)
     for name in methods.names:
         for family in sorted(families):

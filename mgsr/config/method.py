@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from mgsr.config.base import Strict
 from mgsr.config.objective import CrossEntropy, ObjectiveConfig, PolicyGradientConfig
@@ -31,6 +31,9 @@ class TrainingConfig(Strict):
     global_batch: int = Field(32, ge=1, description="sequences an optimiser step, over all processes")
     micro_batch: int = Field(8, ge=1, description="sequences a forward pass at most; changes no result without dropout")
     learning_rate: float = Field(5e-4, gt=0, description="at the cosine's start")
+    learning_rates: tuple[PositiveFloat, ...] = Field(
+        (), description="a grid in its place: a run each, of which the best by validation (`select_by`) stands for the method"
+    )
     final_learning_rate: float = Field(1e-7, ge=0, description="the cosine's end")
     warmup_steps: int = Field(0, ge=0, description="linear rise before the cosine")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's; DAC-KL's network has none")
@@ -46,6 +49,12 @@ class TrainingConfig(Strict):
     rollout_batch: int = Field(32, ge=1, description="sequences decoded together")
     chunk: int = Field(256, ge=2, description="positions whose logits exist at one time; changes no result")
     warnings: WarningsConfig = Field(WarningsConfig(), description="thresholds of the card's warnings")
+
+    @model_validator(mode="after")
+    def _rates_differ(self) -> Self:
+        if len(set(self.learning_rates)) < len(self.learning_rates):
+            raise ValueError("learning_rates has a rate twice; name each once")
+        return self
 
 
 class Method(Strict):

@@ -3,17 +3,17 @@ pieces are one piece, and an edit renames exactly what it touches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mgsr.config.base import TEST_SETS, Strict
+from mgsr.config.base import TEST_SETS, WITHOUT_SFT, Strict
 from mgsr.config.identity import code_digest
 from mgsr.config.load import Methods, load_methods
 from mgsr.config.method import Method, TrainingConfig
 from mgsr.config.objective import Custom
-from mgsr.config.schema import Config
+from mgsr.config.schema import Config, TableName
 from mgsr.config.sources import Family, HubModel, ModelConfig, PrunedModel, TinyModel
 from mgsr.config.specs import DataSpec, EvaluationSpec, ExposureSpec, ModelSpec, ProbeSpec, RunSpec, SamplesSpec
 from mgsr.errors import MgsrError
@@ -24,6 +24,9 @@ STAGES = {  # the modules at which each stage's imports begin
     "data": ("mgsr.data.prepare",),
     "model": ("mgsr.models.build",),
     "train": ("mgsr.training.run",),
+    "adopt": ("mgsr.training.adopt",),
+    "select": ("mgsr.training.select",),
+    "card": ("mgsr.tables.card",),
     "evaluate": ("mgsr.evaluation.run",),
     "floor": ("mgsr.evaluation.floor",),
     "exposure": ("mgsr.evaluation.exposure",),
@@ -58,6 +61,23 @@ def custom_functions(method: Method) -> list[str]:
     distillation = method.objective.distillation
     named = [method.sequences.function, distillation.function if isinstance(distillation, Custom) else None]
     return [name for name in named if name]
+
+
+def at_rate(method: Method, rate: float, *others: float) -> Method:
+    """The method at one learning rate, or the one that stands for a grid of `rate` and `others`."""
+    rates = (rate, *others) if others else ()
+    training = method.training.model_copy(update={"learning_rate": rate, "learning_rates": rates})
+    return method.model_copy(update={"training": training})
+
+
+def without_sft(method: Method) -> Method | None:
+    """A method's second row: the same with SFT weight 0. None where there is no such term, or nothing else to learn from."""
+    objective = method.objective
+    distils = objective.distillation is not None and objective.distillation_weight > 0
+    if method.role != "student" or not distils or not objective.sft_weight or method.sequences.dataset_terms == "sft":
+        return None
+    objective = objective.model_copy(update={"sft_weight": 0.0})
+    return method.model_copy(update={"title": f"{method.title}, SFT weight 0", "objective": objective})
 
 
 def check_batches(method: Method, processes: int, where: str) -> None:
@@ -104,6 +124,7 @@ class Plan:
     probe_of: dict[str, str] = field(default_factory=dict)  # by family
     tables: dict[str, list[Row]] = field(default_factory=dict)
     checks: dict[str, list[Row]] = field(default_factory=dict)
+    twins: dict[str, str] = field(default_factory=dict)  # by run with SCRG, the run that differs in that alone
 
     @property
     def root(self) -> Path:
@@ -154,10 +175,19 @@ class Plan:
         return cells
 
     def run_label(self, run: str) -> str:
-        """Whose run it is: family, the titles that tables give it, seed."""
-        rows = [row for rows in (*self.tables.values(), *self.checks.values()) for row in rows if row.run == run]
-        titles = dict.fromkeys(row.title for row in rows) or [self.runs[run].method.title]
-        return f"{self.runs[run].family}, {' / '.join(titles)}, seed {self.runs[run].seed}"
+        """Whose run it is: family, the titles that tables give it, seed; of a candidate its learning rate, too."""
+        spec = self.runs[run]
+        owners = [name for name, other in self.runs.items() if run in other.candidates]
+        rate = f", learning rate {spec.method.training.learning_rate:g}" if owners else ""
+        titles = dict.fromkeys(row.title for row in self._all_rows() if row.run in (run, *owners)) or [spec.method.title]
+        return f"{spec.family}, {' / '.join(titles)}, seed {spec.seed}{rate}"
+
+    def trains(self, run: str) -> bool:
+        """False for a run that takes another model as its own: a checkpoint, or the best of a grid."""
+        return self.runs[run].method.role != "checkpoint" and not self.runs[run].candidates
+
+    def _all_rows(self) -> Iterator[Row]:
+        return (row for rows in (*self.tables.values(), *self.checks.values()) for row in rows)
 
     def model_source(self, model: str) -> str | None:
         """Digest of the model that a pruned one is made of."""
@@ -191,10 +221,14 @@ class Plan:
         taught = distils or written or objective.span_weight > 0
         from_sft = method.role == "student" and method.start == "sft"
         base = checkpoint or (family.teacher if is_teacher else small.student if small else family.student)
+        if rates := method.training.learning_rates:
+            method = at_rate(method, *rates)
+        candidates = [self._add_run(name, at_rate(method, rate), seed) for rate in rates] if len(rates) > 1 else []
         spec = RunSpec(
             family=name,
             method=method.model_copy(update={"title": describe(method)}),
             seed=seed,
+            candidates=tuple(candidates),
             data=self.data_name,
             data_config=self.config.data.model_copy(update={"test_rows": {}}),  # training reads no test set
             max_new_tokens=self.config.evaluation.max_new_tokens,
@@ -205,7 +239,7 @@ class Plan:
             lora=None if checkpoint else family.lora,
             threads=self.config.threads,
             processes=self.config.processes,
-            code=code_digest(*STAGES["train"]),
+            code=code_digest(*STAGES["select" if candidates else "adopt" if checkpoint else "train"]),
             custom_code=tuple(source_digest(name) for name in custom_functions(method)),
         )
         self.runs[spec_digest(spec)] = spec
@@ -262,9 +296,17 @@ class Plan:
         self.probe_of[family] = spec_digest(probe)
         self.probes[spec_digest(probe)] = probe
 
-    def _method_rows(self, family: str, names: tuple[str, ...], exposed: bool) -> Iterator[Row]:
-        for name in names:
-            method = self._resolve(family, name)
+    def _table_methods(self, family: str, table: TableName) -> dict[str, Method]:
+        """The methods of a table's rows by name. Table 1 has second rows, of SFT weight 0, where the recipe wants them."""
+        found: dict[str, Method] = {}
+        for name in (*self.config.tables[table], *self.config.extra_rows.get(table, ())):
+            found[name] = self._resolve(family, name)
+            if table == "table1" and self.methods.rows_without_sft and (second := without_sft(found[name])):
+                found[f"{name}{WITHOUT_SFT}"] = second
+        return found
+
+    def _method_rows(self, family: str, methods: Mapping[str, Method], exposed: bool) -> Iterator[Row]:
+        for name, method in methods.items():
             for seed in self.config.training_seeds[:1] if method.role == "teacher" else self.config.training_seeds:
                 run = self._add_run(family, method, seed)
                 exposure = self._add_exposure(family, run) if exposed else None
@@ -285,19 +327,38 @@ class Plan:
 
     def add_rows(self) -> None:
         config = self.config
-        for table, names in config.tables.items():
+        for table in config.tables:
             self.tables[table] = []
             for family in config.table_families.get(table, tuple(config.families)):
-                self.tables[table] += self._method_rows(family, (*names, *config.extra_rows.get(table, ())), table == "table4a")
+                self.tables[table] += self._method_rows(family, self._table_methods(family, table), table == "table4a")
                 self.tables[table] += self._checkpoint_rows(family) if table == "table1" else []
         for check, names in config.checks.items():
             self.checks[check] = []
             for family in config.table_families.get(check, tuple(config.families)):
                 small = [name for name, student in config.small_students.items() if student.family == family]
                 for name in (family, *(small if check == "small_students" else ())):
-                    self.checks[check] += self._method_rows(name, names, False)
+                    self.checks[check] += self._method_rows(name, {each: self._resolve(name, each) for each in names}, False)
                 if check in PROBED:
                     self._add_probe(family)
+        self._add_twins()
+
+    def _add_twins(self) -> None:
+        """Of every row with SCRG: the run that `twins` asks for, or one that is there anyway."""
+        revised = [row for row in self._all_rows() if self.runs[row.run].method.sequences.scrg is not None]
+        twins = {row.run: self._twin(row.run, add=row.method in self.config.twins) for row in revised}
+        self.twins = {run: twin for run, twin in twins.items() if twin in self.runs}
+
+    def _twin(self, run: str, add: bool) -> str:
+        """Digest of the run that differs from `run` in SCRG alone. `add`: it is to be trained."""
+        spec = self.runs[run]
+        sequences = spec.method.sequences.model_copy(update={"scrg": None})
+        method = spec.method.model_copy(update={"sequences": sequences})
+        method = method.model_copy(update={"title": describe(method)})
+        candidates = tuple(self._twin(candidate, add) for candidate in spec.candidates)
+        twin = spec.model_copy(update={"method": method, "candidates": candidates})
+        if add:
+            self.runs[spec_digest(twin)] = twin
+        return spec_digest(twin)
 
 
 def make_plan(folder: Path, config: Config) -> Plan:

@@ -87,6 +87,15 @@ class Config(Strict):
         default_factory=dict,
         description="the methods that each open check compares (`injected_errors`: none); workflow/tables.yaml has them too",
     )
+    rows_without_sft: bool | None = Field(
+        None,
+        description="Table 1 has a second row, of SFT weight 0, for each method with an SFT term; null: as the recipe says",
+    )
+    twins: tuple[str, ...] = Field(
+        (),
+        description="methods with SCRG whose twin without it is trained even if no row shows it, so that their cards can tell "
+        "whether SCRG hurts (`scrg_hurts`)",
+    )
     checkpoints: dict[str, Checkpoint] = Field(default_factory=dict, description="models that are scored and never trained")
     small_students: dict[str, SmallStudent] = Field(default_factory=dict, description="students of the open check of that name")
     other_groups: bool = Field(False, description="also print other groups' numbers beside Table 1 and Table 3c")

@@ -35,6 +35,9 @@ class RunSpec(Strict):
     family: str
     method: Method
     seed: int
+    candidates: tuple[str, ...] = Field(
+        description="digests of the runs with each of the method's learning rates, of which this one is the best; else empty"
+    )
     data: str = Field(description="digest of the DataSpec")
     data_config: DataConfig
     max_new_tokens: int = Field(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mgsr.config.base import WITHOUT_SFT
 from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import Divergences, read_divergences
 from mgsr.storage import read_json
@@ -33,7 +34,8 @@ HEADINGS = {EXPOSURE_PROTOCOL: "exposure bias, plain sampling"}
 
 @dataclass(frozen=True)
 class Claim:
-    """`method` above `factor` times each of `against`, on the mean over `sets` (None: all of the table's)."""
+    """`method` above `factor` times each of `against` and of their second rows (SFT weight 0), on the mean over `sets` (None:
+    all of the table's)."""
 
     key: str
     text: str
@@ -96,7 +98,7 @@ def find(claim: Claim, groups: Mapping[str, Group], sets: Sequence[str], protoco
         return []
     chosen = [name for name in sets if claim.sets is None or name in claim.sets]
     found = []
-    for other in (groups[name] for name in claim.against if name in groups):
+    for other in (group for name, group in groups.items() if name.removesuffix(WITHOUT_SFT) in claim.against):
         result = method.compare(other, chosen, protocol, claim.factor)
         ours, theirs = (np.mean([group.scores(name, protocol).mean() for name in chosen]) for group in (method, other))
         gain = float(100 * (ours / theirs - 1)) if theirs else None
@@ -209,13 +211,14 @@ def build_claims(value: Mapping[str, Any], path: Path) -> pd.DataFrame:
     `verdict` is the claim's, so the same on all its lines."""
     lines: list[dict[str, Any]] = []
     for claim, protocol, family, title, found in judge(value, path):
+        compared = {one.against.removesuffix(WITHOUT_SFT) for one in found}
         outcome, shown, needed = verdict(found), hardest(found), deciding(found)
         for one in found or [Finding("", "", "", None, None, None, None, None)]:
             lines.append(
                 {
                     "protocol": protocol, "claim": claim.key, "text": claim.text, "family": family, "method": claim.method,
                     "title": title, "against": one.against, "against_title": one.title, "hardest": one is shown or not found,
-                    "compared": len({each.against for each in found}), "expected": len(claim.against), "sets": one.sets,
+                    "compared": len(compared), "expected": len(claim.against), "sets": one.sets,
                     "effect": one.effect, "low": one.interval.low if one.interval else None,
                     "high": one.interval.high if one.interval else None, "p": one.p, "gain_percent": one.gain,
                     "prompts": one.interval.rows if one.interval else 0, "prompts_to_decide": one.needed, "verdict": outcome,

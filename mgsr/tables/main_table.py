@@ -35,8 +35,8 @@ BEST = "best_baseline"
 FLOOR_NOTE = f"{FLOOR_TITLE}: an answer from another row of the same category; not decoded, so the same under every protocol."
 SHARE_NOTE = "student steps: share of optimiser steps on the student's own sequences; n/a where the method has none by design."
 BASELINE_NOTE = (
-    f"Baselines: {', '.join(paper.BASELINES.values())}. The best of them is chosen by the very scores shown, one a column, "
-    "which favours it against the rows compared with it."
+    f"Baselines: {', '.join(paper.BASELINES.values())}, of either SFT weight where both are shown. The best of them is chosen "
+    "by the very scores shown, one a column, which favours it against the rows compared with it."
 )
 
 
@@ -61,7 +61,7 @@ def _family_lines(cells: Cells, groups: Sequence[Group], protocol: str) -> list[
     family, printed = groups[0].family, paper.table1()
     marks = best_and_tied([group for group in groups if group.role == "student"], columns, cells.sets, protocol)
     spreads = {group.method: group.spreads(cells.sets, protocol) for group in groups}
-    baselines = [group for group in groups if group.method in paper.BASELINES]
+    baselines = [group for group in groups if paper.is_baseline(group.method)]
     best = {name: max(baselines, key=lambda g: spreads[g.method][name].mean) for name in columns} if baselines else {}
     lines = []
     for group in groups:
@@ -123,7 +123,8 @@ def _difference_rows(part: pd.DataFrame, columns: Sequence[str], several: bool) 
     for family, frame in part.groupby("family", sort=False):
         lead = (str(family),) if several else ()
         lines = frame.to_dict("records")
-        best = tuple(paper.BASELINES.get(lines[0][f"{name}_{BEST}"], "") for name in columns)
+        titles = {line["method"]: str(line["title"]) for line in lines}
+        best = tuple(titles.get(lines[0][f"{name}_{BEST}"], "") for name in columns)
         if any(best):
             rows.append((*lead, "best baseline", *best))
         for line in lines:

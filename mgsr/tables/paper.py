@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mgsr.config.base import WITHOUT_SFT
+
 FOLDER = Path(__file__).parent / "paper_tables"
 FAMILIES = ("LLaMA2", "OpenLLaMA2", "OPT", "GPT2")
 AVERAGES = {"average_rouge_l": "average"}
@@ -19,6 +21,13 @@ Printed = dict[tuple[str, str], Scores]  # (family, method) -> score by column
 BASELINES = {  # what MGSR is compared with, and the paper's names
     "sft": "SFT", "kd": "KD", "seqkd": "SeqKD", "imitkd": "ImitKD", "gkd": "GKD", "minillm": "MiniLLM", "distillm": "DistiLLM",
 }  # fmt: skip
+
+
+def is_baseline(method: str) -> bool:
+    """True also for a baseline's second row, of SFT weight 0."""
+    return method.removesuffix(WITHOUT_SFT) in BASELINES
+
+
 TABLE1_ROWS = {"teacher": "Teacher", **BASELINES, "mgsr": "MGSR"}
 TABLE1_NOTES = (
     "Paper: LLaMA2 SFT's Self-Instruct cell equals its S-NI cell (28.4430), probably a slip in the paper; kept as printed.",

@@ -20,7 +20,6 @@ from mgsr.tables.open_checks import CHECKS, build_check
 from mgsr.tables.registry import DOCUMENTS
 from mgsr.tables.render import MISSING, Bold, Document, number
 from mgsr.tables.scores import headings
-from mgsr.tables.signatures import scrg_hurts
 
 TEMPLATE = """<!doctype html>
 <html lang="en">
@@ -124,12 +123,10 @@ def scrg_hits(groups: Sequence[Group]) -> dict[str, list[tuple[int, int]]]:
 
 
 def _warning_rows(runs: Sequence[tuple[Group, Cell]]) -> list[tuple[str, ...]]:
-    """Warnings of the cards, and those that take two runs."""
-    pairs = scrg_hurts(cell for _, cell in runs)
     return [
         (group.family, group.title, str(cell.seed), warning["name"], warning["message"])
         for group, cell in runs
-        for warning in [*cell.card["warnings"], *([pairs[cell.run]] if cell.run in pairs else [])]
+        for warning in cell.card["warnings"]
     ]
 
 

@@ -56,6 +56,25 @@ def unused_policy(group: Group) -> bool:
     return policies <= STUDENT_POLICIES and student_share(group) == 0
 
 
+def learning_rates(group: Group) -> str:
+    """What its runs were trained at, or chosen from a grid; empty for a checkpoint."""
+    rates = {cell.card["learning_rate"] for cell in group.cells} - {None}
+    return ", ".join(f"{rate:g}" for rate in sorted(rates))
+
+
+def chosen_rates(cells: Cells) -> list[str]:
+    """A line for each family with a grid of learning rates: which rate each method was given."""
+    found = []
+    for family in cells.families:
+        searched = [g for g in cells.groups if g.family == family and any(cell.card["candidates"] for cell in g.cells)]
+        if searched:
+            grid = {each["learning_rate"] for g in searched for cell in g.cells for each in cell.card["candidates"]}
+            rates = ", ".join(f"{rate:g}" for rate in sorted(grid))
+            chosen = "; ".join(f"{group.title} {learning_rates(group)}" for group in searched)
+            found.append(f"{family}: learning rates, chosen by validation from {rates}: {chosen}.")
+    return found
+
+
 # --- columns ----------------------------------------------------------------------------------------------------------
 
 
@@ -63,7 +82,8 @@ def row_columns(group: Group, protocol: str) -> dict[str, Any]:
     """The columns that a line of every wide table begins with."""
     return {
         "protocol": protocol, "family": group.family, "method": group.method, "title": group.title, "role": group.role,
-        "training_seeds": len(group.cells), "student_steps_unused": unused_policy(group),
+        "training_seeds": len(group.cells), "learning_rate": learning_rates(group),
+        "student_steps_unused": unused_policy(group),
     }  # fmt: skip
 
 
@@ -171,5 +191,6 @@ def score_notes(cells: Cells, frame: pd.DataFrame, paper_notes: Sequence[str]) -
     several = any(len(group.cells) > 1 for group in cells.groups)
     return [
         *preset_notes(cells), LEGEND, BEST_NOTE, DIFFERENCE_NOTE, SEEDS_NOTE if several else ONE_SEED_NOTE,
+        *chosen_rates(cells),
         *([MARK_NOTE] if frame["student_steps_unused"].any() else []), *([PAPER_NOTE, *paper_notes] if shown else []),
     ]  # fmt: skip

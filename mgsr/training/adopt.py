@@ -11,26 +11,17 @@ from mgsr.config.specs import RunSpec
 from mgsr.errors import MgsrError
 from mgsr.models.loading import check_shared_vocabulary, load_model, load_tokenizer, save_model
 from mgsr.storage import new_folder, read_json, write_json, write_jsonl
-from mgsr.training.card import make_card
-from mgsr.training.distributed import start_world
+from mgsr.training.record import RECORD, make_record
 
 
 def adopt(run: str, spec: RunSpec, root: Path) -> None:
-    """Write `runs/<run>` below `root` from the model `spec.base_model`, with a card of the same fields as a trained run's.
+    """Write `runs/<run>` below `root` from the model `spec.base_model`, with a record of the same fields as a trained run's.
 
-    What only training knows is null or empty there. One process works, the others wait. Weights are saved in fp32.
-    Raises MgsrError where the checkpoint does not share the vocabulary of the family's teacher: its held-out KL, and what it is
-    compared with, would mean nothing.
+    What only training knows is null or empty there. Weights are saved in fp32. Raises MgsrError where the checkpoint does not
+    share the vocabulary of the family's teacher: its held-out KL, and what it is compared with, would mean nothing.
     """
     started = time.perf_counter()
     torch.set_num_threads(spec.threads)
-    world = start_world()
-    if world.is_main:
-        _write(run, spec, root, started)
-    world.barrier()
-
-
-def _write(run: str, spec: RunSpec, root: Path, started: float) -> None:
     folder = root / "models" / spec.base_model
     tokenizer = load_tokenizer(folder)
     if spec.teacher_run is not None:
@@ -41,7 +32,7 @@ def _write(run: str, spec: RunSpec, root: Path, started: float) -> None:
     model = load_model(folder)
     with new_folder(root / "runs" / run) as out:
         save_model(model, tokenizer, out / "model")
-        card = make_card(
+        record = make_record(
             run,
             spec,
             data_digest=read_json(root / "data" / spec.data / "manifest.json")["digest"],
@@ -51,6 +42,7 @@ def _write(run: str, spec: RunSpec, root: Path, started: float) -> None:
             device="cpu",
             parameters=sum(value.numel() for value in model.parameters()),
             timings={"total": round(time.perf_counter() - started, 3)},
+            learning_rate=None,
             best_step=0,
             validation={"step": 0, "loss": None, "rouge_l": None},
             validation_scores={},
@@ -61,4 +53,4 @@ def _write(run: str, spec: RunSpec, root: Path, started: float) -> None:
         )
         write_json(out / "spec.json", spec.model_dump(mode="json"))
         write_jsonl(out / "metrics.jsonl", [])
-        write_json(out / "card.json", card)
+        write_json(out / RECORD, record)

@@ -1,4 +1,4 @@
-"""One training run: a `RunSpec` in, a model folder with its card and metrics out. Interrupted anywhere, the same call goes on
+"""One training run: a `RunSpec` in, a model folder with its record and metrics out. Interrupted anywhere, the same call goes on
 from the last checkpoint; on CPU at one thread count it ends with the same weights as an uninterrupted run."""
 
 from __future__ import annotations
@@ -40,8 +40,6 @@ from mgsr.objectives.objective import Objective
 from mgsr.rollouts.noise import row_key
 from mgsr.rollouts.sampler import PUBLISHED_NGRAM, Decoding
 from mgsr.storage import new_folder, read_json, write_json, write_jsonl
-from mgsr.training.adopt import adopt
-from mgsr.training.card import Signatures, make_card
 from mgsr.training.checkpoint import (
     load_checkpoint,
     load_optimizer_tensors,
@@ -51,6 +49,7 @@ from mgsr.training.checkpoint import (
 )
 from mgsr.training.clock import Clock
 from mgsr.training.distributed import World, start_world
+from mgsr.training.record import RECORD, Signatures, make_record
 from mgsr.training.rollouts import Models
 from mgsr.training.sequences import StepSource
 from mgsr.training.step import StepSequences, TrainStep, autocast, make_parts, response_states
@@ -310,13 +309,13 @@ class Trainer:
         return self.training.steps * self.training.global_batch / seconds
 
     def finish(self, out: Path) -> None:
-        """Write the best model, its card and its metrics; then the checkpoints are no longer needed."""
+        """Write the best model, its record and its metrics; then the checkpoints are no longer needed."""
         if self.best is None:
             raise MgsrError(f"run {self.run}: no validation took place")
         student = self._load_student() if self.spec.lora else self.student  # under adapters the weights may be narrow
         load_trainable_state(student, self.best_state)
         lines = [{k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in line.items()} for line in self.lines]
-        card = make_card(
+        record = make_record(
             self.run,
             self.spec,
             data_digest=self.data_digest,
@@ -328,6 +327,7 @@ class Trainer:
             peak_memory_bytes=self.peak_memory,
             examples_per_second=round(self._sequences_per_second(), 3),
             timings={name: round(seconds, 3) for name, seconds in self.clock.seconds.items()},
+            learning_rate=self.training.learning_rate,
             best_step=self.best["step"],
             validation=self.best,
             validation_scores={name: round(score, 4) for name, score in sorted(self.best_scores.items())},
@@ -338,14 +338,12 @@ class Trainer:
             save_model(student, self.tokenizer, new / "model")
             write_json(new / "spec.json", self.spec.model_dump(mode="json"))
             write_jsonl(new / "metrics.jsonl", lines)
-            write_json(new / "card.json", card)
+            write_json(new / RECORD, record)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def train(run: str, spec: RunSpec, root: Path) -> None:
     """Train `runs/<run>` below `root`, from the last checkpoint where there is one. Called in every process of the run."""
-    if spec.method.role == "checkpoint":
-        return adopt(run, spec, root)
     started = time.perf_counter()
     torch.set_num_threads(spec.threads)
     world = start_world()

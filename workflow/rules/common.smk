@@ -7,8 +7,13 @@ def spec_json(spec):
     return canonical_json(spec.model_dump(mode="json"))
 
 
-def cards(*runs):
-    return [f"{ROOT}/runs/{run}/card.json" for run in runs if run]
+def finished(*runs):
+    return [f"{ROOT}/runs/{run}/training.json" for run in runs if run]
+
+
+def card_inputs(wildcards):
+    twin = PLAN.twins.get(wildcards.run)
+    return {"record": finished(wildcards.run)[0]} | ({"twin": finished(twin)[0]} if twin else {})
 
 
 def model_base(wildcards):
@@ -18,30 +23,33 @@ def model_base(wildcards):
 
 def run_inputs(wildcards):
     spec = PLAN.runs[wildcards.run]
+    if spec.candidates:
+        return finished(*spec.candidates)
     needed = [f"{ROOT}/data/{spec.data}/manifest.json", f"{ROOT}/models/{spec.base_model}/config.json"]
-    return needed + cards(spec.start_run, spec.teacher_run)
+    return needed + finished(spec.start_run, spec.teacher_run)
 
 
 def evaluation_inputs(wildcards):
     spec = PLAN.evaluations[wildcards.evaluation]
-    return cards(spec.run, spec.teacher_run)
+    return finished(spec.run, spec.teacher_run)
 
 
 def exposure_inputs(wildcards):
     spec = PLAN.exposures[wildcards.exposure]
-    return cards(spec.run, spec.teacher_run) + [f"{ROOT}/samples/{spec.samples}/samples.jsonl"]
+    return finished(spec.run, spec.teacher_run) + [f"{ROOT}/samples/{spec.samples}/samples.jsonl"]
 
 
 def probe_inputs(wildcards):
     spec = PLAN.probes[wildcards.probe]
-    return cards(spec.student_run, spec.teacher_run)
+    return finished(spec.student_run, spec.teacher_run)
 
 
 def rows_inputs(name):
     """What a table or an open check is made of."""
     rows = PLAN.rows(name)
     summaries = [row.evaluation for row in rows] + ([PLAN.floor_name()] if rows else [])
-    needed = cards(*(row.run for row in rows)) + [f"{ROOT}/evaluations/{name}/summary.json" for name in summaries]
+    needed = [f"{ROOT}/runs/{row.run}/card.json" for row in rows]
+    needed += [f"{ROOT}/evaluations/{name}/summary.json" for name in summaries]
     needed += [f"{ROOT}/exposure/{row.exposure}/summary.json" for row in rows if row.exposure]
     return needed + [f"{ROOT}/probes/{probe}/probe.json" for probe in PLAN.probes_for(name).values()]
 

@@ -48,7 +48,7 @@ rule evaluate_floor:
 # A family's methods are compared on the same samples of the teacher, made once.
 rule sample_teacher:
     input:
-        lambda wildcards: cards(PLAN.samples[wildcards.samples].teacher_run),
+        lambda wildcards: finished(PLAN.samples[wildcards.samples].teacher_run),
     output:
         f"{ROOT}/samples/{{samples}}/samples.jsonl",
     log:

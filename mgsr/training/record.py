@@ -1,4 +1,4 @@
-"""The card beside every trained model: what was asked, what happened, and with which versions."""
+"""What lies beside every trained model: what was asked, what happened, and with which versions."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from mgsr.config.objective import DacKlConfig
 from mgsr.config.specs import RunSpec
 
 PACKAGES = ("mgsr", "torch", "transformers", "tokenizers", "peft", "safetensors", "textblob", "numpy")
+RECORD = "training.json"
 SPIKE_WINDOW, SPIKE_START = 100, 10  # distilling steps that the running median is over, at most and at least
 
 
@@ -126,18 +127,19 @@ class Signatures:
         self._longest_span_row = (longest[0], longest[1])
 
 
-def make_card(run: str, spec: RunSpec, **facts: Any) -> dict[str, Any]:
-    """The fields that every card has, and the `facts` of the run."""
+def make_record(run: str, spec: RunSpec, **facts: Any) -> dict[str, Any]:
+    """What `RECORD` beside a model holds: the fields of every run, and the `facts` of this one. A run's card is made of it
+    (mgsr/tables/card.py)."""
     return {
         "schema": 1,
         "run": run,
         "family": spec.family,
         "method": spec.method.title,
-        "title": spec.method.title,
         "seed": spec.seed,
         "spec": spec.model_dump(mode="json"),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "commit": git_commit(),
+        "candidates": [],
         **facts,
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }

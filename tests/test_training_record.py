@@ -14,7 +14,7 @@ from mgsr.data.records import load_records
 from mgsr.models.loading import load_tokenizer
 from mgsr.storage import read_json
 from mgsr.training import run as run_module
-from mgsr.training.card import SPIKE_START, SPIKE_WINDOW, Signatures
+from mgsr.training.record import SPIKE_START, SPIKE_WINDOW, Signatures
 from mgsr.training.run import train
 from tests.training_support import DATA, MGSR, SCRG_MIXED, TRAINING, make_root, metrics, run_spec
 
@@ -153,19 +153,19 @@ def test_a_run_watches_the_steps_that_it_does_not_log(root: Path, monkeypatch: p
     objective = {**MGSR, "distillation": {**printed, "trained_by": "same"}}
     train("watched", run_spec(SCRG_MIXED, objective, log_every=100), root)
     assert steps == list(range(1, 9)) and len(metrics(root, "watched")) == 1
-    found = {warning["name"]: warning["message"] for warning in read_json(root / "runs/watched/card.json")["warnings"]}
+    found = {warning["name"]: warning["message"] for warning in read_json(root / "runs/watched/training.json")["warnings"]}
     assert "in 8 of 8 steps" in found["band_collapsed"] and "in 8 of 8 steps" in found["clip_network_untrained"]
 
 
 def test_a_network_that_nothing_trains_is_not_called_untrained(root: Path) -> None:
     for reading in ({"trained_by": "detached"}, {"thresholds": "fixed"}):
         train("fixed", run_spec(SCRG_MIXED, {**MGSR, "distillation": {"name": "dac_kl", **reading}}, steps=3), root)
-        assert "clip_network_untrained" not in {w["name"] for w in read_json(root / "runs/fixed/card.json")["warnings"]}
+        assert "clip_network_untrained" not in {w["name"] for w in read_json(root / "runs/fixed/training.json")["warnings"]}
 
 
 def test_the_card_has_speed_memory_and_the_scores_of_the_kept_checkpoint(root: Path) -> None:
     train("facts", run_spec(SCRG_MIXED, MGSR), root)
-    card = read_json(root / "runs/facts/card.json")
+    card = read_json(root / "runs/facts/training.json")
     seconds = card["timings"]["total"] - card["timings"]["validation"]
     assert card["examples_per_second"] == pytest.approx(TRAINING["steps"] * TRAINING["global_batch"] / seconds, rel=0.01)
     assert 50e6 < card["peak_memory_bytes"] < 50e9

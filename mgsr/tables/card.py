@@ -1,0 +1,47 @@
+"""A run's card: the record that training wrote, and what only a second run can tell, whether SCRG made it worse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mgsr.errors import MgsrError
+from mgsr.storage import read_json, write_json
+from mgsr.tables.statistics import Interval, paired_bootstrap
+
+
+def against_twin(record: dict[str, Any], twin: dict[str, Any]) -> Interval:
+    """Validation ROUGE-L of a run minus that of its twin, the run that differs in SCRG alone: mean and 95 % interval (paired
+    bootstrap over validation prompts). Raises MgsrError where they were validated on different prompts."""
+    scores, of_twin = record["validation_scores"], twin["validation_scores"]
+    if not scores or scores.keys() != of_twin.keys():
+        raise MgsrError(f"run {record['run']} and its twin {twin['run']} were validated on different prompts; train both anew")
+    return paired_bootstrap(scores, of_twin)
+
+
+def make_card(record: dict[str, Any], twin: dict[str, Any] | None) -> dict[str, Any]:
+    """The record with the comparison under `twin` (null: the configuration has no such run), and the warning `scrg_hurts`
+    where the interval lies below 0 (method.md's failure signature; docs/methods.md)."""
+    if twin is None:
+        return {**record, "twin": None}
+    interval = against_twin(record, twin)
+    compared = {
+        "run": twin["run"],
+        "rouge_l_difference": round(interval.difference, 4),
+        "low": round(interval.low, 4),
+        "high": round(interval.high, 4),
+        "prompts": interval.rows,
+    }
+    found = []
+    if interval.high < 0:
+        message = (
+            f"validation ROUGE-L minus that of the same run without SCRG ({twin['run']}): {interval.difference:.2f} "
+            f"({interval.low:.2f} to {interval.high:.2f}) over {interval.rows} prompts"
+        )
+        found.append({"name": "scrg_hurts", "message": message})
+    return {**record, "twin": compared, "warnings": [*record["warnings"], *found]}
+
+
+def write_card(record: Path, twin: Path | None, out: Path) -> None:
+    """Write the card `out` from a run's record and, where there is one, its twin's."""
+    write_json(out, make_card(read_json(record), read_json(twin) if twin else None))

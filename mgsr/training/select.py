@@ -1,0 +1,51 @@
+"""A run that stands for a grid of learning rates: of runs that differ in nothing else, the best by validation."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from mgsr.config.specs import RunSpec
+from mgsr.storage import new_folder, read_json, write_json
+from mgsr.training.record import RECORD, make_record
+
+
+def best(records: list[dict[str, Any]], select_by: str) -> dict[str, Any]:
+    """The candidate of highest validation ROUGE-L or lowest validation loss; of equal ones the first in the grid."""
+    validations = [record["validation"] for record in records]
+    worth = [one["rouge_l"] if select_by == "rouge_l" else -one["loss"] for one in validations]
+    return records[worth.index(max(worth))]
+
+
+def select(run: str, spec: RunSpec, root: Path) -> None:
+    """Write `runs/<run>` below `root`: the model, metrics and record of the best of `spec.candidates`, and what each of them
+    reached. Timings are the chosen run's, as if its learning rate had been known."""
+    records = [read_json(root / "runs" / name / RECORD) for name in spec.candidates]
+    chosen = best(records, spec.method.training.select_by)
+    candidates = [
+        {
+            "run": record["run"],
+            "learning_rate": record["learning_rate"],
+            "validation": record["validation"],
+            "training_seconds": record["timings"]["total"],
+            "warnings": [warning["name"] for warning in record["warnings"]],
+        }
+        for record in records
+    ]
+    source = root / "runs" / chosen["run"]
+    with new_folder(root / "runs" / run) as out:
+        shutil.copytree(source / "model", out / "model", copy_function=_link)
+        shutil.copy(source / "metrics.jsonl", out)
+        write_json(out / "spec.json", spec.model_dump(mode="json"))
+        write_json(out / RECORD, {**chosen, **make_record(run, spec, candidates=candidates)})
+
+
+def _link(source: str, to: str) -> None:
+    """The same file under another name, which takes no space; a copy where the file system has no such links. A finished
+    run's files are replaced and never written into, so neither name can spoil the other."""
+    try:
+        os.link(source, to)
+    except OSError:
+        shutil.copy(source, to)

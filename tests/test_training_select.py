@@ -1,0 +1,93 @@
+"""A grid of learning rates: the run of best validation stands for all, and says what the others reached."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mgsr.cli import main
+from mgsr.config.plan import at_rate
+from mgsr.config.specs import RunSpec
+from mgsr.evaluation.run import evaluate
+from mgsr.storage import read_json
+from mgsr.training.run import train
+from mgsr.training.select import best, select
+from tests.training_support import evaluation_spec, make_root, run_spec
+
+RATES = (1e-5, 3e-2)  # the first hardly moves the student
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = make_root(tmp_path_factory.mktemp("results"))
+    for rate in RATES:
+        train(f"at {rate:g}", run_spec(learning_rate=rate, select_by="loss"), root)
+    select("grid", grid(), root)
+    return root
+
+
+def grid() -> RunSpec:
+    spec = run_spec(candidates=tuple(f"at {rate:g}" for rate in RATES), select_by="loss")
+    return spec.model_copy(update={"method": at_rate(spec.method, *RATES)})
+
+
+def records(root: Path) -> dict[str, dict[str, Any]]:
+    return {name: read_json(root / f"runs/{name}/training.json") for name in ("at 1e-05", "at 0.03", "grid")}
+
+
+def test_the_best_by_validation_stands_for_the_grid(root: Path) -> None:
+    low, high, chosen = records(root).values()
+    assert high["validation"]["loss"] < low["validation"]["loss"]
+    of_its_own = {"run", "spec", "candidates", "finished_at"}
+    assert {key: chosen[key] for key in chosen.keys() - of_its_own} == {key: high[key] for key in high.keys() - of_its_own}
+    assert chosen["learning_rate"] == 3e-2 and chosen["run"] == "grid"
+    assert RunSpec.model_validate(chosen["spec"]) == RunSpec.model_validate(read_json(root / "runs/grid/spec.json")) == grid()
+    for name in ("metrics.jsonl", "model/model.safetensors", "model/tokenizer.json"):
+        assert (root / "runs/grid" / name).read_bytes() == (root / "runs/at 0.03" / name).read_bytes()
+
+
+def test_it_says_what_each_candidate_reached(root: Path) -> None:
+    low, high, chosen = records(root).values()
+    assert [(c["run"], c["learning_rate"], c["validation"]) for c in chosen["candidates"]] == [
+        (one["run"], rate, one["validation"]) for one, rate in zip((low, high), RATES, strict=True)
+    ]
+    assert all(c["training_seconds"] > 0 and c["warnings"] == [] for c in chosen["candidates"])
+    assert low["candidates"] == []
+
+
+def test_it_is_evaluated_as_any_run_is(root: Path) -> None:
+    for name in ("grid", "at 0.03"):
+        evaluate(name, evaluation_spec(name), root)
+    found = [read_json(root / f"evaluations/{name}/summary.json") for name in ("grid", "at 0.03")]
+    assert found[0]["scores"] == found[1]["scores"] and found[0]["heldout"] == found[1]["heldout"]
+
+
+def test_the_model_takes_no_space_twice_and_survives_its_source(tmp_path: Path) -> None:
+    root = make_root(tmp_path)
+    for rate in RATES:
+        train(f"at {rate:g}", run_spec(learning_rate=rate, steps=1, validations=1), root)
+    select("grid", grid(), root)
+    files = [root / "runs" / name / "model/model.safetensors" for name in ("grid", read_chosen(root))]
+    assert files[0].samefile(files[1])
+    kept = files[0].read_bytes()
+    train(read_chosen(root), run_spec(learning_rate=1.0, steps=1, validations=1), root)  # the same folder, anew
+    assert files[0].read_bytes() == kept != files[1].read_bytes()
+
+
+def read_chosen(root: Path) -> str:
+    return f"at {read_json(root / 'runs/grid/training.json')['learning_rate']:g}"
+
+
+def test_highest_rouge_l_or_lowest_loss_and_the_first_of_equals() -> None:
+    validations = [(1.0, 20.0), (2.0, 30.0), (3.0, 30.0), (1.0, 10.0)]
+    found = [{"validation": {"loss": loss, "rouge_l": score}} for loss, score in validations]
+    assert best(found, "rouge_l") is found[1] and best(found, "loss") is found[0]
+
+
+def test_candidates_send_the_command_here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = grid().model_dump_json()
+    monkeypatch.setattr("sys.argv", ["mgsr", "train", "--run", "again", "--spec", spec, "--root", str(root)])
+    main()
+    assert len(read_json(root / "runs/again/training.json")["candidates"]) == 2
