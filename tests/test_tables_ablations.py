@@ -66,7 +66,10 @@ def test_no_number_of_the_paper_is_left_out(table: str) -> None:
 def test_rows_are_compared_with_the_whole_method(table: str, tmp_path: Path) -> None:
     path = results_tree.build(tmp_path / "results", table=table, methods=_methods(table))
     frame = _frame(path, tmp_path / "tables").set_index(["protocol", "method"]).loc["published"]
-    assert list(frame.index) == TABLES[table] and not frame.filter(like="_paper").notna().any().any()
+    pair = "OpenLLaMA2" if table == "table4c" else "OPT"  # the only one that the paper prints
+    assert list(frame.index) == TABLES[table] and set(frame["paper_family"]) == {pair}
+    text = (tmp_path / "tables" / f"{table}.md").read_text()
+    assert f"protocol published: the paper's numbers of {pair}; ours minus them" in text and "[" not in text
     for name in ablations.ABLATIONS[table].tests:
         for place, method in enumerate(TABLES[table]):
             expected = place - TABLES[table].index("mgsr")
@@ -122,6 +125,7 @@ def test_exposure_bias_by_length(tmp_path: Path) -> None:
     text = (tmp_path / "table4a.md").read_text()
     assert "| MGSR | 5.5 (0.1), running 0.90 (1.00) | 11.0 (0.3), running 0.45 (0.25) | n/a, running 0.00 (0.00) |" in text
     assert "10 prompts of Dolly's test rows, 2 samples each" in text and "| DistiLLM † |" in text
+    assert "| MGSR | 4 | 16 | 18 |" in text and "| SFT | 4" not in text  # at the paper's lengths, 50, 100 and 200
 
 
 def test_exposure_bias_of_one_seed_has_its_interval_and_the_papers_number(tmp_path: Path) -> None:
@@ -134,7 +138,15 @@ def test_exposure_bias_of_one_seed_has_its_interval_and_the_papers_number(tmp_pa
     assert frame.loc[50, "excess_error_paper"] == 4 and frame.loc[50, "excess_error_difference"] == pytest.approx(1.4)
     assert frame.loc[100, "excess_error_low"] == 1.0 and frame.loc[100, "excess_error_high"] == 12.0
     text = markdown(registry.document(load_cells(path)))
-    assert "5.4 (0.0 to 9.0) [4; 1.4], running" in text and exposure.PAIR_NOTE in text
+    assert "5.4 (0.0 to 9.0) [4; 1.4], running" in text and exposure.PAIR_NOTE in text and exposure.NO_PAIR not in text
+
+
+def test_the_papers_exposure_bias_stands_apart_for_other_families(tmp_path: Path) -> None:
+    path = results_tree.build(tmp_path, table="table4a", methods={"mgsr": results_tree.METHODS["mgsr"]}, seeds=(10,))
+    summary = tmp_path / "exposure/mgsr10/summary.json"
+    summary.write_text(summary.read_text().replace("5,", "50,", 1))
+    text = markdown(registry.document(load_cells(path)))
+    assert "| MGSR | 4; 1.4 | 16 | 18 |" in text and exposure.NO_PAIR in text and "[4;" not in text
 
 
 def test_a_run_without_exposure_bias_is_named(tmp_path: Path) -> None:
@@ -166,6 +178,8 @@ def test_efficiency(tmp_path: Path) -> None:
     text = (tmp_path / "table4b.md").read_text()
     assert "| MiniLLM † | 1.50 | 0.38 [0.05; 0.33] | 30 | 10 | 0 | 20 | 30 | 10 | 1.50 |" in text
     assert "not reproduced byte for byte" in text
+    _frame(results_tree.build(tmp_path / "tiny", table="table4b", methods=methods), tmp_path)
+    assert "| MiniLLM † | 0.05; 0.33 | 28.20; " in (tmp_path / "table4b.md").read_text()
 
 
 def test_a_checkpoint_has_no_speed(tmp_path: Path) -> None:

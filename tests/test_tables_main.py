@@ -45,7 +45,7 @@ def test_table1_numbers(cells_path: Path, tmp_path: Path) -> None:
     assert pd.isna(frame.loc["plain", "teacher"]["dolly_training_deviation"])
     assert frame.loc["published", "floor"]["dolly_mean"] == results_tree.FLOOR_LEVEL
     printed = [name for name in frame.columns if name.endswith(("_paper", "_difference"))]
-    assert len(printed) == 2 * 3 and frame[printed].isna().all().all()
+    assert len(printed) == 2 * 3 and frame.loc["plain", "floor"][printed].isna().all()
     assert "n/a" in (tmp_path / "tables/table1.csv").read_text()
 
 
@@ -85,6 +85,20 @@ def test_paper_numbers_stand_beside_the_families_it_names(tmp_path: Path) -> Non
     assert pd.isna(frame.loc[("plain", "floor"), "dolly_paper"])
     text = markdown(registry.document(cells))
     assert "[26.56; 28.44]" in text and "probably a slip" in text and "28.7513" in text
+    assert set(frame["paper_family"]) == {"GPT2"} and scores.OTHER_PAIR_NOTE not in text
+
+
+def test_other_families_have_the_papers_smallest_pair_apart(cells_path: Path) -> None:
+    cells = load_cells(cells_path)
+    frame: Any = main_table.build(cells).set_index(["protocol", "method"])
+    mgsr = frame.loc[("plain", "mgsr")]
+    assert mgsr["paper_family"] == "GPT2" and mgsr["dolly_paper"] == 26.5614
+    assert mgsr["dolly_difference"] == pytest.approx(55 - 26.5614)
+    document = registry.document(cells)
+    (block,) = (block for block in document.blocks if block.heading.startswith("protocol plain: the paper's numbers of GPT2"))
+    assert block.rows[-1][:2] == ("MGSR", "26.56; 28.44") and len(block.rows) == 4  # all but the floor
+    text = markdown(document)
+    assert "[" not in text.replace(scores.PAPER_NOTE, "") and scores.OTHER_PAIR_NOTE in text and "probably a slip" in text
 
 
 def test_differences_to_the_best_baseline(cells_path: Path) -> None:
@@ -284,7 +298,7 @@ def test_latex_is_escaped(cells_path: Path) -> None:
     text = latex(registry.document(load_cells(cells_path)), "table1")
     assert r"$\pm$" in text and r"DistiLLM $^\dagger$" in text and "±" not in text and "%" not in text.replace(r"\%", "")[1:]
     assert r"& \textbf{55.00 $\pm$ 0.71 (1.41)} &" in text and "**" not in text
-    assert text.count(r"\begin{tabular}") == 4 and not re.search(r"(?<!\\)_", text)
+    assert text.count(r"\begin{tabular}") == 6 and not re.search(r"(?<!\\)_", text)
 
 
 def test_bold_text_is_text() -> None:

@@ -19,6 +19,7 @@ from mgsr.tables.scores import (
     comparison_text,
     comparisons,
     headings,
+    other_pair_blocks,
     row_columns,
     row_label,
     score_columns,
@@ -75,18 +76,18 @@ def validation(group: Group) -> Spread:
 
 def build(cells: Cells) -> pd.DataFrame:
     """Wide form, one line for each protocol, family and method: scores, the paper's numbers, and differences to MGSR."""
-    ablation, printed = ABLATIONS[cells.table], paper.ablation(cells.table)
-    lines = []
+    ablation, lines = ABLATIONS[cells.table], []
     for protocol in cells.protocols:
         for family in cells.families:
             groups = [group for group in cells.groups if group.family == family]
+            whose, printed = paper.printed(cells.table, family)
             full = next((group for group in groups if group.method == FULL), None)
             marks = best_and_tied([g for g in groups if g.role == "student"], ablation.tests, cells.sets, protocol)
             for group in groups:
-                line: dict[str, Any] = row_columns(group, protocol)
+                line: dict[str, Any] = row_columns(group, protocol) | {"paper_family": whose}
                 line |= components(group) if ablation.ticks else {}
                 spreads = group.spreads(cells.sets, protocol)
-                beside = printed.get((family, group.method), {})
+                beside = printed.get(group.method, {})
                 compared = {}
                 if full and group is not full:
                     compared = comparisons(group, dict.fromkeys(ablation.tests, full), cells.sets, protocol)
@@ -124,6 +125,8 @@ def describe(cells: Cells, frame: pd.DataFrame) -> Document:
         blocks.append(Block(f"protocol {protocol}", header, rows))
         if differences:
             blocks.append(Block(f"protocol {protocol}: difference to MGSR (95 % interval)", against, differences))
+        titles = {name: SET_TITLES.get(name, name) for name in ablation.columns}
+        blocks += other_pair_blocks(part, titles, f"protocol {protocol}: ", several)
     wanted = cells.table == "table3c" and cells.other_groups
     others = other_groups_blocks(cells.families, losses=True) if wanted else []
     notes = score_notes(cells, frame, paper.ABLATIONS[cells.table].notes)

@@ -12,8 +12,9 @@ from mgsr.tables.cells import AVERAGE, Cells, Group
 from mgsr.tables.render import Block, Document, number
 from mgsr.tables.scores import (
     MARK_NOTE,
-    PAPER_NOTE,
     headings,
+    other_pair_blocks,
+    paper_notes,
     preset_notes,
     row_columns,
     row_label,
@@ -48,10 +49,11 @@ def stage_shares(group: Group) -> dict[str, float | None]:
 
 def build(cells: Cells) -> pd.DataFrame:
     """One line for each family and method: average ROUGE-L of each protocol first, timings last."""
-    printed, lines = paper.ablation("table4b"), []
+    lines = []
     for group in cells.groups:
-        beside = printed.get((group.family, group.method), {})
-        line: dict[str, Any] = row_columns(group, cells.protocols[0])
+        whose, printed = paper.printed("table4b", group.family)
+        beside = printed.get(group.method, {})
+        line: dict[str, Any] = row_columns(group, cells.protocols[0]) | {"paper_family": whose}
         del line["protocol"]
         for protocol in cells.protocols:
             spread = group.spreads(cells.sets, protocol)[AVERAGE]
@@ -75,7 +77,11 @@ def build(cells: Cells) -> pd.DataFrame:
 def _batches(line: Any) -> str:
     text, printed = number(line["batches_of_4_per_second"]), line["batches_of_4_per_second_paper"]
     difference = line["batches_of_4_per_second_difference"]
-    return text if pd.isna(printed) else f"{text} [{number(printed)}; {number(difference)}]"
+    return (
+        text
+        if pd.isna(printed) or line["paper_family"] != line["family"]
+        else f"{text} [{number(printed)}; {number(difference)}]"
+    )
 
 
 def _percent(share: float) -> str:
@@ -93,7 +99,8 @@ def describe(cells: Cells, frame: pd.DataFrame) -> Document:
          *(score_text(line, f"average_{name}") for name in cells.protocols))
         for line in frame.to_dict("records")
     )  # fmt: skip
-    shown = frame["batches_of_4_per_second_paper"].notna().any()
+    columns = {"batches_of_4_per_second": "batches of 4 a second", **{f"average_{p}": f"average, {p}" for p in cells.protocols}}
+    blocks = (Block("efficiency", header, rows), *other_pair_blocks(frame, columns, "", several))
     notes = [*preset_notes(cells), *NOTES, *([MARK_NOTE] if frame["student_steps_unused"].any() else [])]
-    notes += [PAPER_NOTE, *paper.ABLATIONS["table4b"].notes] if shown else []
-    return Document(headings(cells, "Table 4b"), (Block("efficiency", header, rows),), tuple(notes))
+    notes += paper_notes(frame, paper.ABLATIONS["table4b"].notes)
+    return Document(headings(cells, "Table 4b"), blocks, tuple(notes))

@@ -12,7 +12,7 @@ from mgsr.errors import MgsrError
 from mgsr.tables import paper
 from mgsr.tables.cells import Cells, Group
 from mgsr.tables.render import Block, Document, number
-from mgsr.tables.scores import MARK_NOTE, PAPER_NOTE, headings, preset_notes, row_label, typed, unused_policy
+from mgsr.tables.scores import MARK_NOTE, headings, paper_notes, preset_notes, row_label, typed, unused_policy
 
 LEGEND = (
     "ExAccErr in per cent, mean over training seeds (deviation over them), by response length in tokens: how far errors on the "
@@ -21,6 +21,7 @@ LEGEND = (
 )
 RUNNING_NOTE = "running: share of the student's samples (of the teacher's) that are so long; where few are, read nothing."
 PAIR_NOTE = "Paper: its Table 4a does not state the pair; its numbers stand beside each of the paper's families."
+NO_PAIR = "a pair it does not name"
 
 
 def exposures(group: Group) -> list[dict[str, Any]]:
@@ -37,7 +38,8 @@ def build(cells: Cells) -> pd.DataFrame:
 
 
 def _lines(group: Group) -> Iterator[dict[str, Any]]:
-    found, printed = exposures(group), paper.exposure() if group.family in paper.FAMILIES else {}
+    found, printed = exposures(group), paper.exposure()
+    whose = group.family if group.family in paper.FAMILIES else NO_PAIR
     for place, length in enumerate(found[0]["lengths"]):
         errors = [one["excess_error"][place] for one in found]
         mean, beside = _mean(errors), printed.get((group.method, length))
@@ -51,7 +53,7 @@ def _lines(group: Group) -> Iterator[dict[str, Any]]:
             "family": group.family, "method": group.method, "title": group.title, "training_seeds": len(found),
             "student_steps_unused": unused_policy(group), "length": length, "excess_error": mean,
             "excess_error_training_deviation": float(np.std(errors, ddof=1)) if several else None,
-            "excess_error_low": low, "excess_error_high": high, "excess_error_paper": beside,
+            "excess_error_low": low, "excess_error_high": high, "excess_error_paper": beside, "paper_family": whose,
             "excess_error_difference": None if mean is None or beside is None else mean - beside,
             "accumulated": _mean([one["accumulated"][place] for one in found]),
             "expected": _mean([one["expected"][place] for one in found]), **shares,
@@ -70,7 +72,7 @@ def _text(line: Any) -> str:
         text += f" ({number(line['excess_error_low'], 1)} to {number(line['excess_error_high'], 1)})"
     elif not pd.isna(line["excess_error"]):
         text += f" ({number(line['excess_error_training_deviation'], 1)})"
-    if not pd.isna(line["excess_error_paper"]):
+    if line["paper_family"] == line["family"] and not pd.isna(line["excess_error_paper"]):
         text += f" [{number(line['excess_error_paper'], 0)}; {number(line['excess_error_difference'], 1)}]"
     return f"{text}, running {number(line['running_student'])} ({number(line['running_teacher'])})"
 
@@ -86,12 +88,34 @@ def describe(cells: Cells, frame: pd.DataFrame) -> Document:
         texts = [_text(lines[length]) if length in lines else "" for length in lengths]
         rows.append((*([first["family"]] if several else []), row_label(first), *texts))
     header = (*(["family"] if several else []), "method", *(f"{length} tokens" for length in lengths))
-    shown = frame["excess_error_paper"].notna().any()
     sizes = sorted({(one["rows"], one["samples"]) for group in cells.groups for one in exposures(group)})
     made = "; ".join(f"{rows} prompts of Dolly's test rows, {samples} samples each" for rows, samples in sizes)
     notes = [
         *preset_notes(cells), LEGEND, RUNNING_NOTE,
         f"Measured on {made}, at T = 1 without any repetition rule.",
-        *([MARK_NOTE] if frame["student_steps_unused"].any() else []), *([PAPER_NOTE, PAIR_NOTE] if shown else []),
+        *([MARK_NOTE] if frame["student_steps_unused"].any() else []), *paper_notes(frame, [PAIR_NOTE]),
     ]  # fmt: skip
-    return Document(headings(cells, "Table 4a"), (Block("exposure bias", header, tuple(rows)),), tuple(notes))
+    blocks = (Block("exposure bias", header, tuple(rows)), *_other_pair_blocks(frame, several))
+    return Document(headings(cells, "Table 4a"), blocks, tuple(notes))
+
+
+def _other_pair_blocks(frame: pd.DataFrame, several: bool) -> list[Block]:
+    """For families that are not the paper's: its numbers at its lengths, and `; ours minus it` where ours has that length."""
+    printed, rows = paper.exposure(), list[tuple[str, ...]]()
+    lengths = sorted({length for _, length in printed})
+    for _, part in frame[frame["paper_family"] == NO_PAIR].groupby(["family", "method"], sort=False):
+        family, method = (str(part[name].iloc[0]) for name in ("family", "method"))
+        differences = dict(zip(part["length"], part["excess_error_difference"], strict=True))
+        texts = [
+            number(printed[method, length], 0) + (f"; {number(differences[length], 1)}" if length in differences else "")
+            for length in lengths
+            if (method, length) in printed
+        ]
+        if texts:
+            rows.append((*([family] if several else []), row_label(part.iloc[0]), *texts))
+    header = (*(["family"] if several else []), "method", *(f"{length} tokens" for length in lengths))
+    return (
+        [Block(f"the paper's numbers of {NO_PAIR}; ours minus them at lengths that ours has", header, tuple(rows))]
+        if rows
+        else []
+    )

@@ -19,6 +19,7 @@ from mgsr.tables.scores import (
     comparison_text,
     comparisons,
     headings,
+    other_pair_blocks,
     row_columns,
     row_label,
     score_columns,
@@ -58,16 +59,17 @@ def build(cells: Cells) -> pd.DataFrame:
 
 def _family_lines(cells: Cells, groups: Sequence[Group], protocol: str) -> list[dict[str, Any]]:
     columns = [*cells.sets, AVERAGE]
-    family, printed = groups[0].family, paper.table1()
+    family = groups[0].family
+    whose, printed = paper.printed("table1", family)
     marks = best_and_tied([group for group in groups if group.role == "student"], columns, cells.sets, protocol)
     spreads = {group.method: group.spreads(cells.sets, protocol) for group in groups}
     baselines = [group for group in groups if paper.is_baseline(group.method)]
     best = {name: max(baselines, key=lambda g: spreads[g.method][name].mean) for name in columns} if baselines else {}
     lines = []
     for group in groups:
-        line: dict[str, Any] = row_columns(group, protocol)
+        line: dict[str, Any] = row_columns(group, protocol) | {"paper_family": whose}
         line["student_step_share"] = student_share(group)
-        beside, compared = printed.get((family, group.method), {}), dict[str, Comparison]()
+        beside, compared = printed.get(group.method, {}), dict[str, Comparison]()
         if group.role != "teacher":
             others = {name: other for name, other in best.items() if other is not group}
             compared = comparisons(group, others, cells.sets, protocol)
@@ -88,7 +90,12 @@ def _family_lines(cells: Cells, groups: Sequence[Group], protocol: str) -> list[
 
 def _floor_line(cells: Cells, like: dict[str, Any]) -> dict[str, Any]:
     texts = {"method": FLOOR, "title": FLOOR_TITLE, "role": FLOOR, "training_seeds": 0, "student_steps_unused": False}
-    kept = ("protocol", "family", *(name for name in like if name.endswith(f"_{BEST}") and "_minus_" not in name))
+    kept = (
+        "protocol",
+        "family",
+        "paper_family",
+        *(name for name in like if name.endswith(f"_{BEST}") and "_minus_" not in name),
+    )
     line = dict.fromkeys(like) | {name: like[name] for name in kept} | texts
     for name, spread in cells.floor_spreads(like["family"]).items():
         line |= score_columns(name, spread, None) | {f"{name}_mark": ""}
@@ -111,6 +118,7 @@ def describe(cells: Cells, frame: pd.DataFrame) -> Document:
         if differences := _difference_rows(part, columns, several):
             heading = f"protocol {protocol}: difference to the best baseline (95 % interval)"
             blocks.append(Block(heading, (*lead, "method", *titles), differences))
+        blocks += other_pair_blocks(part, dict(zip(columns, titles, strict=True)), f"protocol {protocol}: ", several)
     others = other_groups_blocks(cells.families, losses=False) if cells.other_groups else []
     notes = [*score_notes(cells, frame, paper.TABLE1_NOTES), BASELINE_NOTE, SHARE_NOTE, FLOOR_NOTE]
     notes += [NOTE] if others else []

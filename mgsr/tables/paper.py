@@ -141,6 +141,15 @@ def ablation(table: str) -> Printed:
     }
 
 
+def printed(table: str, family: str) -> tuple[str, dict[str, Scores]]:
+    """What the paper prints in Table 1 or one of `ABLATIONS`, by method, and whose numbers these are: the family's own; where
+    the table has none of it, those of the table's only pair (Table 1: of its smallest, GPT2)."""
+    found = table1() if table == "table1" else ablation(table)
+    families = [name for name, _ in found]
+    whose = family if family in families else families[-1]
+    return whose, {method: scores for (name, method), scores in found.items() if name == whose}
+
+
 def exposure() -> dict[tuple[str, int], float]:
     """Table 4a: (method, length) -> ExAccErr in per cent. It does not say of which pair."""
     return {

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mgsr.tables.cells import AVERAGE, Cells, Group
-from mgsr.tables.render import MARK, Bold, number, spread_text
+from mgsr.tables.render import MARK, Block, Bold, number, spread_text
 from mgsr.tables.statistics import Comparison, Spread, holm
 
 ALPHA = 0.05
@@ -27,6 +27,10 @@ LEGEND = (
     "training seeds) and over training seeds (of each one's mean over decoding seeds); n/a where there is one seed."
 )
 PAPER_NOTE = "In square brackets: the paper's number; ours minus it."
+OTHER_PAIR_NOTE = (
+    "The paper has no such pair of models in this table, so its numbers of another pair stand apart. Ours minus them is a "
+    "distance between models (and records, where they differ): it says nothing of whether the paper was reproduced."
+)
 MARK_NOTE = f"{MARK} its policy generates student sequences, but none was ever used: the row is training on the data set."
 BEST_NOTE = (
     f"Bold: above every other student row of its column and family. {TIE}: the highest row and those that it is not told apart "
@@ -162,7 +166,7 @@ def row_label(line: Any) -> str:
 def score_text(line: Any, name: str, mark: str | None = None) -> str:
     """A cell of a wide line, with the paper's number behind it where there is one."""
     text = spread_text(Spread(line[f"{name}_mean"], line[f"{name}_training_deviation"], line[f"{name}_decoding_deviation"]))
-    if not pd.isna(line[f"{name}_paper"]):
+    if line["paper_family"] == line["family"] and not pd.isna(line[f"{name}_paper"]):
         text += f" [{number(line[f'{name}_paper'])}; {number(line[f'{name}_difference'])}]"
     return Bold(text) if mark == "best" else f"{text} {TIE}" if mark == "tie" else text
 
@@ -177,6 +181,30 @@ def comparison_text(line: Any, name: str) -> str:
     return f"{number(line[name])} ({bounds}; {chance})" + (f" {TIE}" if p >= ALPHA else "")
 
 
+def other_pair_blocks(frame: pd.DataFrame, columns: Mapping[str, str], where: str, several: bool) -> list[Block]:
+    """The paper's numbers of another pair, for families that it has none of: by row, `paper; ours minus it`. `columns`: names
+    in `frame` and titles. One block or none; `OTHER_PAIR_NOTE` goes with it."""
+    lines = frame[frame["paper_family"] != frame["family"]].to_dict("records")
+    rows = []
+    for line in lines:
+        texts = [
+            "" if pd.isna(line[f"{name}_paper"]) else f"{number(line[f'{name}_paper'])}; {number(line[f'{name}_difference'])}"
+            for name in columns
+        ]
+        if any(texts):
+            rows.append((*([line["family"]] if several else []), row_label(line), *texts))
+    heading = f"{where}the paper's numbers of {lines[0]['paper_family']}; ours minus them" if rows else ""
+    return [Block(heading, (*(["family"] if several else []), "method", *columns.values()), tuple(rows))] if rows else []
+
+
+def paper_notes(frame: pd.DataFrame, caveats: Sequence[str]) -> list[str]:
+    """The paper's caveats where its numbers are shown, and how to read them."""
+    shown = frame[frame.filter(regex="_paper$").notna().any(axis=1)]
+    own = shown["paper_family"] == shown["family"]
+    notes = [*([PAPER_NOTE] if own.any() else []), *([] if own.all() else [OTHER_PAIR_NOTE])]
+    return [*notes, *caveats] if len(shown) else []
+
+
 def headings(cells: Cells, table: str) -> str:
     return f"{table} (preset {cells.preset}, recipe {cells.recipe})"
 
@@ -185,12 +213,11 @@ def preset_notes(cells: Cells) -> list[str]:
     return [cells.note.strip()] if cells.note.strip() else []
 
 
-def score_notes(cells: Cells, frame: pd.DataFrame, paper_notes: Sequence[str]) -> list[str]:
+def score_notes(cells: Cells, frame: pd.DataFrame, caveats: Sequence[str]) -> list[str]:
     """The notes below a table of scores; the paper's caveats only where its numbers are shown."""
-    shown = any(frame[name].notna().any() for name in frame.columns if name.endswith("_paper"))
     several = any(len(group.cells) > 1 for group in cells.groups)
     return [
         *preset_notes(cells), LEGEND, BEST_NOTE, DIFFERENCE_NOTE, SEEDS_NOTE if several else ONE_SEED_NOTE,
         *chosen_rates(cells),
-        *([MARK_NOTE] if frame["student_steps_unused"].any() else []), *([PAPER_NOTE, *paper_notes] if shown else []),
+        *([MARK_NOTE] if frame["student_steps_unused"].any() else []), *paper_notes(frame, caveats),
     ]  # fmt: skip
