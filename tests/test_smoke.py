@@ -139,7 +139,7 @@ def test_a_checkpoint_that_is_never_trained_scores_as_the_run_it_was_taken_from(
     assert found["a copy of KD"]["scores"] == found["KD"]["scores"]
     assert found["a copy of KD"]["heldout"] == found["KD"]["heldout"]
     assert jobs(finished) == {
-        "build_model": 1, "train_run": 1, "evaluate_run": 1, "write_table": 1, "table1": 1, "total": 5,
+        "build_model": 1, "train_run": 1, "evaluate_run": 1, "write_card": 1, "write_table": 1, "table1": 1, "total": 6,
     }  # fmt: skip
 
 
@@ -151,7 +151,7 @@ def test_the_readmes_own_method_stands_beside_the_baselines(smoke: tuple[Path, s
     (smoke[0] / "smoke/tables/table1.md").unlink()
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-8000:]
-    assert jobs(finished) == {"train_run": 1, "evaluate_run": 1, "write_table": 1, "table1": 1, "total": 4}
+    assert jobs(finished) == {"train_run": 1, "evaluate_run": 1, "write_card": 1, "write_table": 1, "table1": 1, "total": 5}
     frame = pd.read_csv(smoke[0] / "smoke/tables/table1.csv")
     means = [f"{name}_mean" for name in ("dolly", "self_instruct", "vicuna", "sni", "unni")]
     rows = frame[(frame["title"] == "squared Hellinger distance") & (frame["protocol"] == "plain")]
@@ -164,3 +164,22 @@ def test_three_published_methods_are_added_in_the_same_way(smoke: tuple[Path, st
     finished = snakemake("table1", "--config", "preset=smoke", f"results={smoke[0]}", rows)
     assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-8000:]
     assert {"TAID", "AKL", "ABKD"} < set(pd.read_csv(smoke[0] / "smoke/tables/table1.csv")["title"])
+
+
+def test_the_controlled_recipe_in_full(smoke: tuple[Path, str, float]) -> None:
+    """A grid of learning rates, one of which the main job has trained, and second rows of SFT weight 0."""
+    given = ("tables={table1: [sft, kd, mgsr]}", "rows_without_sft=true", "training={learning_rates: [1.0e-3, 2.0e-3]}")
+    finished = snakemake("table1", "--config", "preset=smoke", f"results={smoke[0]}", *given)
+    assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-8000:]
+    # new rate: kd, mgsr and its twin; both rates: the second rows; a choice for each of these five
+    assert jobs(finished)["train_run"] == 3 + 4 + 5
+    frame = pd.read_csv(smoke[0] / "smoke/tables/table1.csv").query("protocol == 'plain'").set_index("title")
+    assert list(frame.index[:-1]) == ["SFT", "KD", "KD, SFT weight 0", "MGSR", "MGSR, SFT weight 0"]
+    for row in cells(smoke[0])["rows"]:
+        card = json.loads(Path(row["card"]).read_text())
+        if row["method"] == "sft":
+            continue
+        reached = {each["learning_rate"]: each["validation"]["rouge_l"] for each in card["candidates"]}
+        assert sorted(reached) == [1e-3, 2e-3] and card["validation"]["rouge_l"] == max(reached.values())
+        assert frame.loc[row["title"], "learning_rate"] == card["learning_rate"]
+        assert (card["twin"] is not None) == (row["method"] == "mgsr")

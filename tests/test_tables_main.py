@@ -226,15 +226,18 @@ def test_a_baselines_second_row_may_be_the_best_baseline(tmp_path: Path) -> None
 
 def test_learning_rates_chosen_from_a_grid_stand_below_the_table(cells_path: Path) -> None:
     assert "learning rates" not in markdown(registry.document(load_cells(cells_path)))
-    grid = [{"learning_rate": rate} for rate in (1e-4, 4e-4)]
-    for run, rate in (("sft10", 1e-4), ("sft20", 4e-4), ("mgsr10", 4e-4), ("mgsr20", 4e-4)):
+    grid = [{"learning_rate": rate} for rate in (1e-4, 2e-4, 4e-4)]
+    for run, rate in (("sft10", 1e-4), ("sft20", 2e-4), ("mgsr10", 2e-4), ("mgsr20", 2e-4)):
         path = cells_path.parent / f"runs/{run}/card.json"
         _edit(path, lambda card, rate=rate: card.update(learning_rate=rate, candidates=grid))  # type: ignore[misc]
     cells = load_cells(cells_path)
-    text = "tiny: learning rates, chosen by validation from 0.0001, 0.0004: SFT 0.0001, 0.0004; MGSR 0.0004."
+    text = (
+        "tiny: learning rates, chosen by validation from 0.0001, 0.0002, 0.0004: SFT 0.0001, 0.0002; MGSR 0.0002. At an end of "
+        "the grid, beyond which a better rate may lie: 1 of 2 rows."
+    )
     assert text in markdown(registry.document(cells))
     frame: Any = main_table.build(cells).set_index(["protocol", "method"]).loc["plain"]
-    assert list(frame.loc[["sft", "distillm", "mgsr"], "learning_rate"]) == ["0.0001, 0.0004", "0.001", "0.0004"]
+    assert list(frame.loc[["sft", "distillm", "mgsr"], "learning_rate"]) == ["0.0001, 0.0002", "0.001", "0.0002"]
 
 
 def test_other_groups_numbers_on_request(tmp_path: Path) -> None:

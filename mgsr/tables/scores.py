@@ -67,7 +67,8 @@ def learning_rates(group: Group) -> str:
 
 
 def chosen_rates(cells: Cells) -> list[str]:
-    """A line for each family with a grid of learning rates: which rate each method was given."""
+    """A line for each family with a grid of learning rates: which rate each method was given, and for how many the grid may be
+    too narrow."""
     found = []
     for family in cells.families:
         searched = [g for g in cells.groups if g.family == family and any(cell.card["candidates"] for cell in g.cells)]
@@ -75,7 +76,9 @@ def chosen_rates(cells: Cells) -> list[str]:
             grid = {each["learning_rate"] for g in searched for cell in g.cells for each in cell.card["candidates"]}
             rates = ", ".join(f"{rate:g}" for rate in sorted(grid))
             chosen = "; ".join(f"{group.title} {learning_rates(group)}" for group in searched)
-            found.append(f"{family}: learning rates, chosen by validation from {rates}: {chosen}.")
+            at_end = sum(bool({min(grid), max(grid)} & {cell.card["learning_rate"] for cell in g.cells}) for g in searched)
+            ends = f" At an end of the grid, beyond which a better rate may lie: {at_end} of {len(searched)} rows."
+            found.append(f"{family}: learning rates, chosen by validation from {rates}: {chosen}.{ends}")
     return found
 
 
