@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import socket
@@ -17,7 +18,7 @@ from mgsr.config.sources import GgufModel, HubModel
 from mgsr.devices import visible_gpus
 from mgsr.errors import MgsrError
 
-NEEDED_GIB = {"smoke": 1, "mini": 20, "paper": 500}
+NEEDED_GIB = {"smoke": 1, "mini": 10, "paper": 500}  # where each row is one run
 SECONDS = 6.0  # for each question; they are asked side by side
 
 
@@ -86,7 +87,8 @@ def missing(plan: Plan) -> list[str]:
     while not folder.exists():
         folder = folder.absolute().parent
     free = shutil.disk_usage(folder).free / 2**30
-    if (needed := NEEDED_GIB.get(config.preset, 1)) > free:
+    needed = math.ceil(NEEDED_GIB.get(config.preset, 1) * len(plan.runs) / max(1, len(plan.evaluations)))
+    if needed > free:
         lacks.append(f"disk space: {needed} GiB in {folder}, {free:.0f} are free")
     return lacks
 
@@ -100,5 +102,5 @@ def preflight(plan: Plan) -> None:
     lines += [f"  - {lack}" for lack in lacks]
     fits = "preset=smoke fits every machine"
     if plan.config.preset == "paper":
-        fits += "; preset=mini source=local data_dir=PATH runs without a GPU, in hours"
+        fits += "; preset=mini source=local data_dir=PATH runs without a GPU, slowly"
     raise MgsrError("\n".join([*lines, fits]))

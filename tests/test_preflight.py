@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -96,8 +97,14 @@ def test_what_is_there_already_needs_no_hub_and_no_package(
 
 def test_records_and_disk_space(tmp_path: Path, closed_port: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "NEEDED_GIB", {"smoke": 10**9})
-    lacks = missing(plan_of(tmp_path, "smoke", {"source": "local", "data_dir": str(tmp_path / "none")}))
+    given = {"source": "local", "data_dir": str(tmp_path / "none"), "twins": []}
+    lacks = missing(plan_of(tmp_path, "smoke", given))
     assert f"data_dir {tmp_path / 'none'} is not a folder" in lacks[0] and "disk space: 1000000000 GiB" in lacks[1]
+    rates = [1e-3, 2e-3, 4e-3]  # three runs and their best in a run's place, but for the teacher and the starts
+    (needed,) = re.findall(
+        r"disk space: (\d+) GiB", missing(plan_of(tmp_path, "smoke", given | {"training": {"learning_rates": rates}}))[1]
+    )
+    assert 3e9 < int(needed) < 4e9
 
 
 @pytest.mark.parametrize(("given", "expected"), [("", []), ("-1", []), ("0", ["0"]), ("2, 3", ["2", "3"]), ("1,-1,2", ["1"])])

@@ -87,7 +87,8 @@ li { font-size: .87rem; } img { max-width: 100%; } nav a { margin-right: 1rem; }
 {% if warnings %}{{ grid(["family", "method", "training seed", "warning", "message"], warnings, true) }}
 {% else %}<p>No run has a warning.</p>{% endif %}</section>
 <section id="runs"><h2>Runs</h2>
-{{ grid(["family", "method", "training seed", "run", "parameters", "device", "threads", "commit", "kept step", "training s",
+{{ grid(["family", "method", "training seed", "run", "parameters", "device", "threads", "commit", "learning rate", "kept step",
+"training s",
 "evaluation s"], runs) }}</section>
 </body>
 </html>
@@ -184,7 +185,8 @@ def build_report(parts: Parts) -> str:
         "warnings": _warning_rows(runs),
         "runs": [
             (group.family, group.title, cell.seed, cell.run, f"{cell.card['parameters']:,}", cell.card["device"],
-             cell.card["threads"], (cell.card["commit"] or MISSING)[:12], cell.card["best_step"],
+             cell.card["threads"], (cell.card["commit"] or MISSING)[:12],
+             f"{cell.card['learning_rate'] or MISSING}", cell.card["best_step"],
              number(cell.card["timings"]["total"], 1), number(cell.summary["timings"]["total"], 1))
             for group, cell in runs
         ],

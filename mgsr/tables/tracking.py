@@ -73,7 +73,7 @@ def metrics(cell: Cell, sets: Iterable[str]) -> dict[tuple[str, int], float]:
     single = {f"heldout/{name}": value for name, value in (cell.summary["heldout"] or {}).items()}
     single |= {f"seconds/{name}": value for name, value in cell.card["timings"].items()}
     single |= {f"evaluation_seconds/{name}": value for name, value in cell.summary["timings"].items()}
-    single["student_step_share"] = cell.card["student_step_share"]
+    single |= {name: cell.card[name] for name in ("learning_rate", "student_step_share")}
     return found | {(metric_name(name), 0): float(value) for name, value in single.items() if value is not None}
 
 
