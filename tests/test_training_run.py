@@ -12,13 +12,14 @@ from mgsr.errors import MgsrError
 from mgsr.evaluation.run import Evaluator
 from mgsr.models.loading import load_model
 from mgsr.rollouts import sequence
-from mgsr.storage import read_json
+from mgsr.storage import read_json, read_jsonl
 from mgsr.training import rollouts as rollouts_module
 from mgsr.training import run as run_module
 from mgsr.training import step as step_module
 from mgsr.training.checkpoint import load_checkpoint, run_lock
 from mgsr.training.distributed import World
 from mgsr.training.run import Trainer, learning_rate_at, train
+from mgsr.training.sequences import StepSource
 from tests.training_support import (
     DISTILLM,
     MGSR,
@@ -228,3 +229,20 @@ def test_repeating_a_run_gives_the_same_weights(root: Path) -> None:
     for run in ("once", "again"):
         train(run, spec, root)
     assert weights(root, "once") == weights(root, "again")
+
+
+@pytest.mark.parametrize(
+    ("checks", "told"), [(4, [0, 3, 6, 9, 12]), (3, [0, 4, 8, 12]), (None, [0, 6, 12]), (99, list(range(13)))]
+)
+def test_distillms_threshold_is_reconsidered_apart_from_the_choice_of_a_checkpoint(
+    root: Path, monkeypatch: pytest.MonkeyPatch, checks: int | None, told: list[int]
+) -> None:
+    losses: list[float] = []
+    monkeypatch.setattr(StepSource, "on_validation", lambda _, loss: losses.append(loss))
+    schedule = {"initial_threshold": 0.5, "buffer_size": 8, "checks": checks}
+    spec = run_spec({"policy": "off_policy", "off_policy": schedule}, MGSR, steps=12, validations=2)
+    train(f"checks {checks}", spec, root)
+    lines = [line for line in read_jsonl(root / f"runs/checks {checks}/metrics.jsonl") if line["kind"] == "validation"]
+    assert [line["step"] for line in lines if "rouge_l" in line] == [6, 12]
+    assert sorted({line["step"] for line in lines}) == sorted({*told, 6, 12})
+    assert losses == pytest.approx([line["loss"] for line in lines if line["step"] in told], rel=1e-5)

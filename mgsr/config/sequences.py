@@ -34,6 +34,9 @@ class OffPolicyConfig(Strict):
     initial_threshold: float = Field(0.0, ge=0, le=1, description="tau at the start")
     threshold_step: float = Field(0.1, gt=0, le=1, description="how much tau rises")
     tolerance: float = Field(0.1, ge=0, description="validation loss above prev + tolerance raises tau")
+    checks: int | None = Field(
+        20, ge=1, description="how often tau is reconsidered, evenly spread; null: whenever the run validates"
+    )
     buffer_size: int = Field(1000, ge=1, description="sequences of all processes together")
 
 

@@ -66,6 +66,12 @@ def learning_rate_at(step: int, spec: RunSpec) -> float:
     return low + (training.learning_rate - low) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def evenly(steps: int, count: int) -> set[int]:
+    """`count` of the steps 1..`steps` (all, if fewer), evenly spread, the last one among them."""
+    count = min(count, steps)
+    return {round(steps * k / count) for k in range(1, count + 1)}
+
+
 def peak_memory(device: torch.device, before: int) -> int:
     """Bytes: the most that torch held on the GPU, or else the process; at least `before`, the figure of before a resume."""
     if device.type == "cuda":
@@ -92,6 +98,10 @@ class Trainer:
         with_spans = "span" in self.objective.weights
         self.source = StepSource(spec, self.models, self.examples, world, self.clock, with_spans)
         self.optimizer = self._make_optimizer()
+        self.validate_at = evenly(self.training.steps, self.training.validations)
+        checks = spec.method.sequences.off_policy.checks if spec.method.sequences.policy == "off_policy" else None
+        # the steps whose validation loss the policy is told, the loss before training among them
+        self.told_at = {0} | (evenly(self.training.steps, checks) if checks else self.validate_at)
         self.step, self.lines = 0, list[dict[str, Any]]()
         self.best: dict[str, Any] | None = None
         self.best_state: dict[str, torch.Tensor] = {}
@@ -228,7 +238,8 @@ class Trainer:
                 rows = self.validation[: self.training.validation_rows]
                 scores = validation_scores(self.models.student, self.tokenizer, rows, decoding, **shared)
                 line["rouge_l"] = math.fsum(scores.values()) / len(scores)  # exact, so in whatever order
-        self.source.on_validation(loss)
+        if self.step in self.told_at:
+            self.source.on_validation(loss)
         self.lines.append(line)
         if with_scores:
             better = self.best is None or (
@@ -276,8 +287,7 @@ class Trainer:
 
     def train(self) -> None:
         """All steps from the current one, with validations evenly spread and checkpoints by time."""
-        steps, count = self.training.steps, min(self.training.validations, self.training.steps)
-        validate_at = {round(steps * k / count) for k in range(1, count + 1)}
+        steps = self.training.steps
         if not self.resume():
             with self.clock.measure("total"), self._named(0):
                 self._validate(with_scores=False)  # the adaptive schedule compares with the loss before training
@@ -292,8 +302,8 @@ class Trainer:
                 if self.step % self.training.log_every == 0 or self.step == steps:
                     self.lines.append({"step": self.step, "kind": "train", **figures})
                     bar.set_postfix(loss=f"{figures['loss']:.3f}")
-                if self.step in validate_at:
-                    self._validate(with_scores=True)
+                if self.step in self.validate_at | self.told_at:
+                    self._validate(with_scores=self.step in self.validate_at)
             bar.update()
             due = self.world.sum([time.monotonic() - saved >= self.training.checkpoint_seconds])[0] == self.world.size
             if due and self.step < steps:
