@@ -73,8 +73,8 @@ def at_rate(method: Method, rate: float, *others: float) -> Method:
 def without_sft(method: Method) -> Method | None:
     """A method's second row: the same with SFT weight 0. None where there is no such term, or nothing else to learn from."""
     objective = method.objective
-    distils = objective.distillation is not None and objective.distillation_weight > 0
-    if method.role != "student" or not distils or not objective.sft_weight or method.sequences.dataset_terms == "sft":
+    learns = (objective.distillation is not None and objective.distillation_weight > 0) or objective.span_weight > 0
+    if method.role != "student" or not learns or not objective.sft_weight or method.sequences.dataset_terms == "sft":
         return None
     objective = objective.model_copy(update={"sft_weight": 0.0})
     return method.model_copy(update={"title": f"{method.title}, SFT weight 0", "objective": objective})

@@ -77,11 +77,8 @@ def build(cells: Cells) -> pd.DataFrame:
 def _batches(line: Any) -> str:
     text, printed = number(line["batches_of_4_per_second"]), line["batches_of_4_per_second_paper"]
     difference = line["batches_of_4_per_second_difference"]
-    return (
-        text
-        if pd.isna(printed) or line["paper_family"] != line["family"]
-        else f"{text} [{number(printed)}; {number(difference)}]"
-    )
+    own = line["paper_family"] == line["family"] and not pd.isna(printed)
+    return f"{text} [{number(printed)}; {number(difference)}]" if own else text
 
 
 def _percent(share: float) -> str:

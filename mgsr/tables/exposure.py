@@ -114,8 +114,5 @@ def _other_pair_blocks(frame: pd.DataFrame, several: bool) -> list[Block]:
         if texts:
             rows.append((*([family] if several else []), row_label(part.iloc[0]), *texts))
     header = (*(["family"] if several else []), "method", *(f"{length} tokens" for length in lengths))
-    return (
-        [Block(f"the paper's numbers of {NO_PAIR}; ours minus them at lengths that ours has", header, tuple(rows))]
-        if rows
-        else []
-    )
+    heading = f"the paper's numbers of {NO_PAIR}; ours minus them at lengths that ours has"
+    return [Block(heading, header, tuple(rows))] if rows else []
