@@ -87,7 +87,7 @@ def missing(plan: Plan) -> list[str]:
     while not folder.exists():
         folder = folder.absolute().parent
     free = shutil.disk_usage(folder).free / 2**30
-    needed = math.ceil(NEEDED_GIB.get(config.preset, 1) * len(plan.runs) / max(1, len(plan.evaluations)))
+    needed = math.ceil(NEEDED_GIB.get(config.preset, 1) * sum(map(plan.trains, plan.runs)) / max(1, len(plan.evaluations)))
     if needed > free:
         lacks.append(f"disk space: {needed} GiB in {folder}, {free:.0f} are free")
     return lacks

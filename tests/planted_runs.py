@@ -57,7 +57,7 @@ def plant(
         },
     }
     facts = {
-        "schema": 1, "run": run, "family": family, "method": method, "title": title or method, "seed": seed, "spec": spec,
+        "schema": 1, "run": run, "family": family, "method": method, "seed": seed, "spec": spec,
         "versions": {"torch": "1"}, "commit": "c" * 40, "data_digest": "d", "threads": 1, "device": "cpu",
         "timings": {"total": 10.0}, "best_step": 20, "validation": {"rouge_l": 50.0, "loss": 1.0}, "student_step_share": 0.5,
         "parameters": 1000, "finished_at": "2026-01-01T00:00:00+00:00", "warnings": [], "validation_scores": {},

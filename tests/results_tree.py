@@ -99,7 +99,7 @@ def build(
                 },
             }  # fmt: skip
             card = {
-                "schema": 1, "run": run, "family": family, "method": method, "title": facts["title"], "seed": seed,
+                "schema": 1, "run": run, "family": family, "method": method, "seed": seed,
                 "spec": spec, "versions": {"torch": "1"}, "commit": "c" * 40, "data_digest": "d", "threads": 1, "device": "cpu",
                 "timings": {"total": 10.0 + seed, "rollout": 3.0, "scrg": 1.0, "teacher": 2.0, "student": 3.0, "update": 1.0},
                 "learning_rate": 1e-3, "candidates": [], "twin": None, "best_step": 20,

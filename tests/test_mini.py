@@ -10,7 +10,8 @@ from tests.test_smoke import cells, snakemake
 
 RECORDS = Path(__file__).parents[2] / "shared" / "data"
 TINY_SHARE = [
-    "training={steps: 1, global_batch: 2, micro_batch: 2, validations: 1, validation_rows: 2}",
+    "training={steps: 1, global_batch: 2, micro_batch: 2, learning_rates: [], validations: 1, validation_rows: 2}",
+    "rows_without_sft=false",
     "data={train_rows: 8, validation_rows: 2, max_length: 160, max_prompt_length: 128, "
     "test_rows: {dolly: 2, self_instruct: 2, vicuna: 2, sni: 2, unni: 2}}",
     "evaluation={decoding_seeds: [10], max_new_tokens: 8, heldout_rows: 2}",

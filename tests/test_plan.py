@@ -12,9 +12,11 @@ from typing import Any, get_args
 
 import pytest
 
+from mgsr.config.base import SECOND_ROW
 from mgsr.config.load import load_config
 from mgsr.config.plan import STAGES, Plan, make_plan
 from mgsr.config.schema import CheckName, TableName
+from mgsr.errors import MgsrError
 
 ROOT = Path(__file__).parents[1]
 WORKFLOW = ROOT / "workflow"
@@ -269,11 +271,11 @@ def test_a_grid_trains_each_rate_and_shows_the_best() -> None:
     assert run.candidates[0] == run_of(base, "kd"), "a rate that was trained alone is trained again"
     assert plan.trains(run.candidates[0]) and not plan.trains(run_of(plan, "kd"))
     assert plan.run_label(run.candidates[1]) == "tiny, KD, seed 10, learning rate 0.002"
+    assert plan.run_label(run_of(plan, "kd")) == "tiny, KD, seed 10, the best of 2 learning rates"
     for method in ("teacher", "sft"):
         assert run_of(plan, method) == run_of(base, method), "the start has a learning rate of its own"
     longer = plan_of({"training": {"learning_rates": [2e-3, 1e-3, 4e-3]}})
     assert {*run.candidates} < {*longer.runs[run_of(longer, "kd")].candidates}
-    assert run_of(plan_of({"training": {"learning_rate": 7.0, **GRID["training"]}}), "kd") == run_of(plan, "kd"), "not used"
 
 
 def test_a_grid_of_one_rate_is_that_rate() -> None:
@@ -287,24 +289,24 @@ def test_the_recipe_of_the_sources_searches_nothing() -> None:
 def test_methods_with_an_sft_term_have_a_second_row_of_weight_0() -> None:
     plan = plan_of({"rows_without_sft": True, "extra_rows": {"table1": ["taid"]}})
     methods = [row.method for row in plan.tables["table1"]]
-    first = [name for name in methods if not name.endswith("_without_sft")]
+    first = [name for name in methods if not name.endswith(SECOND_ROW)]
     assert set(methods) - set(first) == {
-        f"{name}_without_sft" for name in first if name not in ("teacher", "sft", "sft_continued")
+        f"{name}{SECOND_ROW}" for name in first if name not in ("teacher", "sft", "sft_continued")
     }
-    assert all(methods.index(f"{name}_without_sft") == methods.index(name) + 1 for name in ("kd", "mgsr", "taid"))
-    row = next(row for row in plan.tables["table1"] if row.method == "kd_without_sft")
+    assert all(methods.index(f"{name}{SECOND_ROW}") == methods.index(name) + 1 for name in ("kd", "mgsr", "taid"))
+    row = next(row for row in plan.tables["table1"] if row.method == f"kd{SECOND_ROW}")
     one, two = (plan.runs[run].method for run in (run_of(plan, "kd"), row.run))
     objective = one.objective.model_copy(update={"sft_weight": 0.0})
     assert two.objective == objective and row.title == "KD, SFT weight 0"
     assert two.training == one.training and two.sequences == one.sequences and two.start == one.start
-    assert run_of(plan, "mgsr_without_sft") == run_of(plan, "mgsr_without_sft", "sensitivity"), "one run, in two tables"
-    assert not [row for row in plan_of().tables["table1"] if row.method.endswith("_without_sft")]
+    assert run_of(plan, f"mgsr{SECOND_ROW}") == run_of(plan, "mgsr_without_sft", "sensitivity"), "one run, in two tables"
+    assert not [row for row in plan_of().tables["table1"] if row.method.endswith(SECOND_ROW)]
 
 
 @pytest.mark.parametrize(("preset", "recipe"), [("mini", "controlled"), ("paper", "controlled"), ("mini", "paper")])
 def test_the_controlled_recipe_has_second_rows_and_a_grid(preset: str, recipe: str) -> None:
     plan = make_plan(WORKFLOW, load_config(WORKFLOW, {"preset": preset, "recipe": recipe}))
-    second = [row for row in plan.tables["table1"] if row.method.endswith("_without_sft")]
+    second = [row for row in plan.tables["table1"] if row.method.endswith(SECOND_ROW)]
     assert len(second) == (8 * len(plan.config.families) if recipe == "controlled" else 0)
     grids = {len(plan.runs[row.run].candidates) for row in plan.tables["table1"] if row.method not in ("teacher", "sft")}
     assert grids == ({len(plan.config.training.learning_rates)} if recipe == "controlled" else {0})
@@ -328,3 +330,34 @@ def test_no_twin_is_trained_where_none_is_asked_for() -> None:
     assert plan_of({"twins": [], "tables": {"table1": ["mgsr"]}, "extra_rows": {}}).twins != {}  # Table 4c has one
     alone = plan_of({"twins": [], "tables": {name: ["mgsr"] for name in TABLES}, "checks": {name: ["mgsr"] for name in CHECKS}})
     assert alone.twins == {}
+
+
+def test_a_learning_rate_of_its_own_takes_the_place_of_the_grid() -> None:
+    """Given with the method, in an overlay or on the command line: it must not be lost beside the preset's grid."""
+    own = {"methods": {"own": {"base": "mgsr", "title": "own", "training": {"learning_rate": 3e-3}}}}
+    overlay = {"overlays": [{"methods": ["kd"], "set": {"training": {"learning_rate": 9e-3}}}]}
+    base = load_config(WORKFLOW, {"preset": "mini"})
+    plan = make_plan(WORKFLOW, load_config(WORKFLOW, {"preset": "mini", "extra_rows": {"table1": ["own"]}, **own, **overlay}))
+    rates = {row.method: plan.runs[row.run].method.training for row in plan.tables["table1"]}
+    assert (rates["own"].learning_rate, rates["own"].learning_rates) == (3e-3, ())
+    assert (rates["kd"].learning_rate, rates["kd"].learning_rates) == (9e-3, ())
+    assert rates["mgsr"].learning_rates == base.training.learning_rates
+    alone = load_config(WORKFLOW, {"preset": "mini", "training": {"learning_rate": 1e-3}}).training
+    assert (alone.learning_rate, alone.learning_rates) == (1e-3, ())
+
+
+def test_only_methods_with_scrg_have_a_twin() -> None:
+    with pytest.raises(MgsrError, match=r"twins: 'kd' has no SCRG"):
+        plan_of({"twins": ["kd"]})
+    with pytest.raises(MgsrError, match=r"twins: there is no method 'mgrs'; the nearest valid one is 'mgsr'"):
+        plan_of({"twins": ["mgrs"]})
+
+
+def test_a_twin_that_asks_no_teacher_waits_for_none() -> None:
+    """SFT on revised text: SCRG alone asks the teacher, so its twin has none."""
+    method = {"base": "mgsr", "title": "revised SFT", "objective": {"distillation": None, "span_weight": 0.0}}
+    given = {"methods": {"one": method, "two": {**method, "sequences": {"scrg": None}}}}
+    plan = plan_of({**given, "extra_rows": {"table1": ["one", "two"]}})
+    assert plan.twins[run_of(plan, "one")] == run_of(plan, "two") and plan.runs[run_of(plan, "two")].teacher_run is None
+    asked = plan_of({**given, "extra_rows": {"table1": ["one"]}, "twins": ["one"]})
+    assert asked.twins[run_of(asked, "one")] == run_of(plan, "two")

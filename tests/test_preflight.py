@@ -100,11 +100,11 @@ def test_records_and_disk_space(tmp_path: Path, closed_port: None, monkeypatch: 
     given = {"source": "local", "data_dir": str(tmp_path / "none"), "twins": []}
     lacks = missing(plan_of(tmp_path, "smoke", given))
     assert f"data_dir {tmp_path / 'none'} is not a folder" in lacks[0] and "disk space: 1000000000 GiB" in lacks[1]
-    rates = [1e-3, 2e-3, 4e-3]  # three runs and their best in a run's place, but for the teacher and the starts
+    rates = [1e-3, 2e-3, 4e-3]  # three runs in a run's place, but for the teacher and the starts; choosing takes no space
     (needed,) = re.findall(
         r"disk space: (\d+) GiB", missing(plan_of(tmp_path, "smoke", given | {"training": {"learning_rates": rates}}))[1]
     )
-    assert 3e9 < int(needed) < 4e9
+    assert 2.5e9 < int(needed) < 3e9
 
 
 @pytest.mark.parametrize(("given", "expected"), [("", []), ("-1", []), ("0", ["0"]), ("2, 3", ["2", "3"]), ("1,-1,2", ["1"])])

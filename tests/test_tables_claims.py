@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from mgsr.config.base import SECOND_ROW
 from mgsr.errors import MgsrError
 from mgsr.tables import claims
 from mgsr.tables.claims import FAILS, HOLDS, NOT_RUN, UNDECIDED, Finding
@@ -216,7 +217,7 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_baselines_second_row_is_a_baseline(tmp_path: Path) -> None:
     """KD of SFT weight 0 is above MGSR, KD of weight 1 is not."""
-    levels = {**LEVELS, "kd_without_sft": 65.0, "mgsr_without_sft": 70.0}
+    levels = {**LEVELS, f"kd{SECOND_ROW}": 65.0, f"mgsr{SECOND_ROW}": 70.0}
     line = one(judged(tmp_path, table1=table1(tmp_path, levels)), "above_baselines")
-    assert line["verdict"] == FAILS and line["against"] == "kd_without_sft"
+    assert line["verdict"] == FAILS and line["against"] == f"kd{SECOND_ROW}"
     assert (line["compared"], line["expected"]) == (3, 7)

@@ -13,6 +13,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from mgsr.config.base import SECOND_ROW
 from mgsr.errors import MgsrError
 from mgsr.tables import main_table, paper, registry, scores
 from mgsr.tables.cells import load_cells
@@ -215,12 +216,12 @@ def test_a_checkpoint_is_compared_and_never_bold(tmp_path: Path) -> None:
 
 
 def test_a_baselines_second_row_may_be_the_best_baseline(tmp_path: Path) -> None:
-    methods = {**results_tree.METHODS, "sft_without_sft": {**results_tree.METHODS["sft"], "title": "second", "level": 54.0}}
-    methods["mgsr_without_sft"] = {**results_tree.METHODS["mgsr"], "title": "MGSR, SFT weight 0", "level": 60.0}
+    methods = {**results_tree.METHODS, f"sft{SECOND_ROW}": {**results_tree.METHODS["sft"], "title": "second", "level": 54.0}}
+    methods[f"mgsr{SECOND_ROW}"] = {**results_tree.METHODS["mgsr"], "title": "MGSR, SFT weight 0", "level": 60.0}
     cells = load_cells(results_tree.build(tmp_path, methods=methods))
     frame: Any = main_table.build(cells).set_index(["protocol", "method"]).loc["plain"]
-    assert frame.loc["mgsr", "dolly_best_baseline"] == "sft_without_sft"
-    assert frame.loc["mgsr_without_sft", "dolly_minus_best_baseline"] == pytest.approx(6)
+    assert frame.loc["mgsr", "dolly_best_baseline"] == f"sft{SECOND_ROW}"
+    assert frame.loc[f"mgsr{SECOND_ROW}", "dolly_minus_best_baseline"] == pytest.approx(6)
     assert "| best baseline | second | second | second |" in markdown(registry.document(cells))
 
 
@@ -233,7 +234,7 @@ def test_learning_rates_chosen_from_a_grid_stand_below_the_table(cells_path: Pat
     cells = load_cells(cells_path)
     text = (
         "tiny: learning rates, chosen by validation from 0.0001, 0.0002, 0.0004: SFT 0.0001, 0.0002; MGSR 0.0002. At an end of "
-        "the grid, beyond which a better rate may lie: 1 of 2 rows."
+        "the grid, beyond which a better may lie: 1 of 4 runs."
     )
     assert text in markdown(registry.document(cells))
     frame: Any = main_table.build(cells).set_index(["protocol", "method"]).loc["plain"]

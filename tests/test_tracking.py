@@ -102,6 +102,11 @@ def test_again_adds_nothing_and_a_broken_sync_is_mended(store: Path) -> None:
     history = client.get_metric_history(next(r for r in runs if r.data.tags[tracking.KEY] == "mgsr10").info.run_id,
                                         "exposure/excess_error_5")  # fmt: skip
     assert len(history) == 1
+    card = store / "runs/mgsr10/card.json"
+    card.write_text(json.dumps({**json.loads(card.read_text()), "twin": {"run": "added later"}}))
+    run = tracking.sync(cells, None, "mgsr", store / "receipt.json")["runs"]["mgsr10"]
+    assert {run.info.run_id for run in _runs(store)[1]} == before, "a card with a twin is the same run"
+    assert "added later" in Path(client.download_artifacts(run, "run/card.json")).read_text()
     broken = next(run.info.run_id for run in runs if run.data.tags[tracking.KEY] == "sft20")
     client.update_run(broken, status="RUNNING")  # as a killed sync leaves it
     value = tracking.sync(cells, None, "mgsr", store / "receipt.json")

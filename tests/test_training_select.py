@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from mgsr.cli import main
-from mgsr.config.plan import at_rate
 from mgsr.config.specs import RunSpec
 from mgsr.evaluation.run import evaluate
-from mgsr.storage import read_json
+from mgsr.storage import read_json, write_json
 from mgsr.training.run import train
 from mgsr.training.select import best, select
 from tests.training_support import evaluation_spec, make_root, run_spec
@@ -24,13 +23,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_root(tmp_path_factory.mktemp("results"))
     for rate in RATES:
         train(f"at {rate:g}", run_spec(learning_rate=rate, select_by="loss"), root)
+        record = root / f"runs/at {rate:g}/training.json"
+        write_json(record, {**read_json(record), "commit": f"of {rate:g}"})  # trained at another time than it is selected
     select("grid", grid(), root)
     return root
 
 
 def grid() -> RunSpec:
-    spec = run_spec(candidates=tuple(f"at {rate:g}" for rate in RATES), select_by="loss")
-    return spec.model_copy(update={"method": at_rate(spec.method, *RATES)})
+    return run_spec(candidates=tuple(f"at {rate:g}" for rate in RATES), learning_rates=RATES, select_by="loss")
 
 
 def records(root: Path) -> dict[str, dict[str, Any]]:
@@ -40,9 +40,9 @@ def records(root: Path) -> dict[str, dict[str, Any]]:
 def test_the_best_by_validation_stands_for_the_grid(root: Path) -> None:
     low, high, chosen = records(root).values()
     assert high["validation"]["loss"] < low["validation"]["loss"]
-    of_its_own = {"run", "spec", "candidates", "finished_at"}
+    of_its_own = {"run", "spec", "candidates"}
     assert {key: chosen[key] for key in chosen.keys() - of_its_own} == {key: high[key] for key in high.keys() - of_its_own}
-    assert chosen["learning_rate"] == 3e-2 and chosen["run"] == "grid"
+    assert chosen["learning_rate"] == 3e-2 and chosen["run"] == "grid" and chosen["commit"] == "of 0.03"
     assert RunSpec.model_validate(chosen["spec"]) == RunSpec.model_validate(read_json(root / "runs/grid/spec.json")) == grid()
     for name in ("metrics.jsonl", "model/model.safetensors", "model/tokenizer.json"):
         assert (root / "runs/grid" / name).read_bytes() == (root / "runs/at 0.03" / name).read_bytes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 TEST_SETS = ("dolly", "self_instruct", "vicuna", "sni", "unni")
-WITHOUT_SFT = "_without_sft"  # ends the name of a method's second row
+SECOND_ROW = "@sft_weight_0"  # ends the name of a method's second row in Table 1
 
 
 class Strict(BaseModel):

@@ -34,6 +34,14 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
+def layer(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` over `below`. A learning rate that a layer states takes the place of a grid below it, which would else win."""
+    merged, training = merge(below, above), above.get("training")
+    if isinstance(training, Mapping) and "learning_rate" in training and "learning_rates" not in training:
+        merged["training"] = {**merged["training"], "learning_rates": ()}
+    return merged
+
+
 def nearest(word: str, known: list[str]) -> str:
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
     return f"the nearest valid one is '{close[0]}'" if close else f"valid ones: {', '.join(known)}"
@@ -142,7 +150,7 @@ def load_config(folder: Path, given: Mapping[str, Any]) -> Config:
     preset = str(values.get("preset", "paper"))
     data = {key: values.pop(key) for key in SHORTCUTS if key in values}
     below = merge(read_yaml(folder / "tables.yaml"), read_named(folder, "presets", preset))
-    merged = merge(merge(below, {"preset": preset}), values)
+    merged = layer(merge(below, {"preset": preset}), values)
     if data and isinstance(merged.get("data"), Mapping):  # anything else is an error below
         merged = merge(merged, {"data": data})
     config = validated(Config, merged, f"preset {preset}")
@@ -180,15 +188,15 @@ class Methods:
         own = self._config.methods.get(name)
         values = read_named(self._folder, "methods", name) if own is None else dict(own)
         base = values.pop("base", None)
-        return merge(self.values(str(base), (*above, name)), values) if base else values
+        return layer(self.values(str(base), (*above, name)), values) if base else values
 
     def resolve(self, family: str, name: str) -> Method:
         """The preset's training settings, then the method's own values, then each overlay that fits."""
         if (family, name) not in self._resolved:
-            values = merge({"training": self._config.training.model_dump()}, self.values(name))
+            values = layer({"training": self._config.training.model_dump()}, self.values(name))
             for overlay in self.overlays:
                 if _applies(overlay, family, name):
-                    values = merge(values, overlay.set)
+                    values = layer(values, overlay.set)
             self._resolved[family, name] = validated(Method, values, f"method {name} of family {family}")
         return self._resolved[family, name]
 
@@ -222,13 +230,15 @@ class Methods:
 def load_methods(folder: Path, config: Config) -> Methods:
     """All methods of a configuration. Each is resolved once, so that a wrong key is an error also where no table shows it."""
     methods = Methods(folder, config)
-    for name in config.twins:
-        if name not in methods.names:
-            raise MgsrError(f"twins: there is no method '{name}'; {nearest(name, methods.names)}")
     families = {name for overlay in methods.overlays for name in overlay.families} | set(config.families)
     for name in methods.names:
         for family in sorted(families):
             methods.resolve(family, name)
+    for name in config.twins:
+        if name not in methods.names:
+            raise MgsrError(f"twins: there is no method '{name}'; {nearest(name, methods.names)}")
+        if all(methods.resolve(family, name).sequences.scrg is None for family in config.families):
+            raise MgsrError(f"twins: '{name}' has no SCRG to be compared with a run without it; take it out")
     return methods
 
 

@@ -197,9 +197,14 @@ class ObjectiveConfig(Strict):
         "token_mean", description="`token_mean`: over all response tokens of the optimiser step; `sequence_mean`: as printed"
     )
 
+    @property
+    def distils(self) -> bool:
+        """Whether there is a divergence from the teacher."""
+        return self.distillation is not None and self.distillation_weight > 0
+
     @model_validator(mode="after")
     def _something_to_minimise(self) -> Self:
-        if not (self.sft_weight or self.span_weight or (self.distillation is not None and self.distillation_weight)):
+        if not (self.sft_weight or self.span_weight or self.distils):
             raise ValueError("every term has weight 0; give sft_weight, span_weight or a distillation with its weight")
         has_band = isinstance(self.distillation, DacKlConfig) and self.distillation_weight > 0
         if self.span.vectors == "clipped" and self.span_weight and not has_band:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mgsr.config.base import TEST_SETS, WITHOUT_SFT, Strict
+from mgsr.config.base import SECOND_ROW, TEST_SETS, Strict
 from mgsr.config.identity import code_digest
 from mgsr.config.load import Methods, load_methods
 from mgsr.config.method import Method, TrainingConfig
@@ -50,7 +50,7 @@ def describe(method: Method) -> str:
     sequences, objective = method.sequences, method.objective
     share = f" {sequences.student_share:g}" if sequences.policy == "mixed" else ""
     revised = f" with {sequences.scrg.passes} x SCRG" if sequences.scrg else ""
-    distillation = objective.distillation.name if objective.distillation is not None and objective.distillation_weight else ""
+    distillation = objective.distillation.name if objective.distillation is not None and objective.distils else ""
     terms = ["SFT" if objective.sft_weight else "", distillation, "span" if objective.span_weight else ""]
     start = f", from {method.start}" if method.role == "student" else ""
     return f"{method.role}: {sequences.policy}{share}{revised}, {' + '.join(filter(None, terms))}{start}"
@@ -63,17 +63,16 @@ def custom_functions(method: Method) -> list[str]:
     return [name for name in named if name]
 
 
-def at_rate(method: Method, rate: float, *others: float) -> Method:
-    """The method at one learning rate, or the one that stands for a grid of `rate` and `others`."""
-    rates = (rate, *others) if others else ()
-    training = method.training.model_copy(update={"learning_rate": rate, "learning_rates": rates})
+def at_rate(method: Method, rate: float) -> Method:
+    """The method at one learning rate of its grid."""
+    training = method.training.model_copy(update={"learning_rate": rate, "learning_rates": ()})
     return method.model_copy(update={"training": training})
 
 
 def without_sft(method: Method) -> Method | None:
     """A method's second row: the same with SFT weight 0. None where there is no such term, or nothing else to learn from."""
     objective = method.objective
-    learns = (objective.distillation is not None and objective.distillation_weight > 0) or objective.span_weight > 0
+    learns = objective.distils or objective.span_weight > 0
     if method.role != "student" or not learns or not objective.sft_weight or method.sequences.dataset_terms == "sft":
         return None
     objective = objective.model_copy(update={"sft_weight": 0.0})
@@ -175,10 +174,11 @@ class Plan:
         return cells
 
     def run_label(self, run: str) -> str:
-        """Whose run it is: family, the titles that tables give it, seed; of a candidate its learning rate, too."""
+        """Whose run it is: family, the titles that tables give it, seed, and what it is in a grid of learning rates."""
         spec = self.runs[run]
         owners = [name for name, other in self.runs.items() if run in other.candidates]
         rate = f", learning rate {spec.method.training.learning_rate:g}" if owners else ""
+        rate = f", the best of {len(spec.candidates)} learning rates" if spec.candidates else rate
         titles = dict.fromkeys(row.title for row in self._all_rows() if row.run in (run, *owners)) or [spec.method.title]
         return f"{spec.family}, {' / '.join(titles)}, seed {spec.seed}{rate}"
 
@@ -216,14 +216,13 @@ class Plan:
         small = self.config.small_students.get(name)
         family: Family = self.config.families[small.family if small else name]
         is_teacher, objective = method.role == "teacher", method.objective
-        distils = objective.distillation is not None and objective.distillation_weight > 0
         written = method.sequences.policy in ("teacher", "collection", "custom") or method.sequences.scrg is not None
-        taught = distils or written or objective.span_weight > 0
+        taught = objective.distils or written or objective.span_weight > 0
         from_sft = method.role == "student" and method.start == "sft"
         base = checkpoint or (family.teacher if is_teacher else small.student if small else family.student)
-        if rates := method.training.learning_rates:
-            method = at_rate(method, *rates)
+        rates = method.training.learning_rates
         candidates = [self._add_run(name, at_rate(method, rate), seed) for rate in rates] if len(rates) > 1 else []
+        method = at_rate(method, *rates) if len(rates) == 1 else method
         spec = RunSpec(
             family=name,
             method=method.model_copy(update={"title": describe(method)}),
@@ -302,7 +301,7 @@ class Plan:
         for name in (*self.config.tables[table], *self.config.extra_rows.get(table, ())):
             found[name] = self._resolve(family, name)
             if table == "table1" and self.methods.rows_without_sft and (second := without_sft(found[name])):
-                found[f"{name}{WITHOUT_SFT}"] = second
+                found[f"{name}{SECOND_ROW}"] = second
         return found
 
     def _method_rows(self, family: str, methods: Mapping[str, Method], exposed: bool) -> Iterator[Row]:
@@ -343,22 +342,24 @@ class Plan:
         self._add_twins()
 
     def _add_twins(self) -> None:
-        """Of every row with SCRG: the run that `twins` asks for, or one that is there anyway."""
-        revised = [row for row in self._all_rows() if self.runs[row.run].method.sequences.scrg is not None]
-        twins = {row.run: self._twin(row.run, add=row.method in self.config.twins) for row in revised}
-        self.twins = {run: twin for run, twin in twins.items() if twin in self.runs}
+        """Of every row with SCRG: the run that `twins` asks for, or a row that is there anyway."""
+        rows = {row.run: row for row in self._all_rows()}
+        there = {self._settings(self.runs[run].family, self.runs[run].seed, self.runs[run].method): run for run in rows}
+        for run, row in rows.items():
+            spec = self.runs[run]
+            if spec.method.sequences.scrg is None:
+                continue
+            sequences = spec.method.sequences.model_copy(update={"scrg": None})
+            method = spec.method.model_copy(update={"sequences": sequences})
+            if row.method in self.config.twins:
+                self.twins[run] = self._add_run(spec.family, method, spec.seed)
+            elif twin := there.get(self._settings(spec.family, spec.seed, method)):
+                self.twins[run] = twin
 
-    def _twin(self, run: str, add: bool) -> str:
-        """Digest of the run that differs from `run` in SCRG alone. `add`: it is to be trained."""
-        spec = self.runs[run]
-        sequences = spec.method.sequences.model_copy(update={"scrg": None})
-        method = spec.method.model_copy(update={"sequences": sequences})
-        method = method.model_copy(update={"title": describe(method)})
-        candidates = tuple(self._twin(candidate, add) for candidate in spec.candidates)
-        twin = spec.model_copy(update={"method": method, "candidates": candidates})
-        if add:
-            self.runs[spec_digest(twin)] = twin
-        return spec_digest(twin)
+    @staticmethod
+    def _settings(family: str, seed: int, method: Method) -> str:
+        """What a run follows from, in one configuration."""
+        return digest([family, seed, method.model_dump(mode="json", exclude={"title"})])
 
 
 def make_plan(folder: Path, config: Config) -> Plan:

@@ -123,7 +123,10 @@ class RolloutPolicy:
     def on_validation(self, loss: float) -> None:
         """Tell the validation loss: before training, and after each validation. MgsrError if it is not finite."""
         if not math.isfinite(loss):
-            raise MgsrError(f"the validation loss is {loss}; the weights have diverged, lower the learning rate")
+            raise MgsrError(
+                f"the validation loss is {loss}; the weights have diverged; lower the learning rate or drop it "
+                "from training.learning_rates"
+            )
         if self._threshold is not None:
             self._threshold.on_validation(loss)
 

@@ -171,6 +171,6 @@ def _choose(logits: Tensor, rows: list[_Row], keys: Tensor, greedy: bool) -> Ten
         bad = next(row for row, fine in zip(rows, best.isfinite().tolist(), strict=True) if not fine)
         raise MgsrError(
             f"example {bad.prompt.example_id}, response position {len(bad.response)}: the model's logits are not finite; "
-            "the weights have probably diverged (lower the learning rate, go back to an earlier checkpoint)"
+            "the weights have probably diverged (lower the learning rate or drop it from training.learning_rates)"
         )
     return chosen

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mgsr.config.base import WITHOUT_SFT
+from mgsr.config.base import SECOND_ROW
 from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import Divergences, read_divergences
 from mgsr.storage import read_json
@@ -98,7 +98,7 @@ def find(claim: Claim, groups: Mapping[str, Group], sets: Sequence[str], protoco
         return []
     chosen = [name for name in sets if claim.sets is None or name in claim.sets]
     found = []
-    for other in (group for name, group in groups.items() if name.removesuffix(WITHOUT_SFT) in claim.against):
+    for other in (group for name, group in groups.items() if name.removesuffix(SECOND_ROW) in claim.against):
         result = method.compare(other, chosen, protocol, claim.factor)
         ours, theirs = (np.mean([group.scores(name, protocol).mean() for name in chosen]) for group in (method, other))
         gain = float(100 * (ours / theirs - 1)) if theirs else None
@@ -211,7 +211,7 @@ def build_claims(value: Mapping[str, Any], path: Path) -> pd.DataFrame:
     `verdict` is the claim's, so the same on all its lines."""
     lines: list[dict[str, Any]] = []
     for claim, protocol, family, title, found in judge(value, path):
-        compared = {one.against.removesuffix(WITHOUT_SFT) for one in found}
+        compared = {one.against.removesuffix(SECOND_ROW) for one in found}
         outcome, shown, needed = verdict(found), hardest(found), deciding(found)
         for one in found or [Finding("", "", "", None, None, None, None, None)]:
             lines.append(

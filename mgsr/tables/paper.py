@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mgsr.config.base import WITHOUT_SFT
+from mgsr.config.base import SECOND_ROW
 
 FOLDER = Path(__file__).parent / "paper_tables"
 FAMILIES = ("LLaMA2", "OpenLLaMA2", "OPT", "GPT2")
@@ -25,7 +25,7 @@ BASELINES = {  # what MGSR is compared with, and the paper's names
 
 def is_baseline(method: str) -> bool:
     """True also for a baseline's second row, of SFT weight 0."""
-    return method.removesuffix(WITHOUT_SFT) in BASELINES
+    return method.removesuffix(SECOND_ROW) in BASELINES
 
 
 TABLE1_ROWS = {"teacher": "Teacher", **BASELINES, "mgsr": "MGSR"}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mgsr.tables.cells import AVERAGE, Cells, Group
+from mgsr.tables.cells import AVERAGE, Cell, Cells, Group
 from mgsr.tables.render import MARK, Block, Bold, number, spread_text
 from mgsr.tables.statistics import Comparison, Spread, holm
 
@@ -67,8 +67,8 @@ def learning_rates(group: Group) -> str:
 
 
 def chosen_rates(cells: Cells) -> list[str]:
-    """A line for each family with a grid of learning rates: which rate each method was given, and for how many the grid may be
-    too narrow."""
+    """A line for each family with a grid of learning rates: which rate each method was given, and, for grids with a middle, at
+    how many the grid may be too narrow."""
     found = []
     for family in cells.families:
         searched = [g for g in cells.groups if g.family == family and any(cell.card["candidates"] for cell in g.cells)]
@@ -76,10 +76,15 @@ def chosen_rates(cells: Cells) -> list[str]:
             grid = {each["learning_rate"] for g in searched for cell in g.cells for each in cell.card["candidates"]}
             rates = ", ".join(f"{rate:g}" for rate in sorted(grid))
             chosen = "; ".join(f"{group.title} {learning_rates(group)}" for group in searched)
-            at_end = sum(bool({min(grid), max(grid)} & {cell.card["learning_rate"] for cell in g.cells}) for g in searched)
-            ends = f" At an end of the grid, beyond which a better rate may lie: {at_end} of {len(searched)} rows."
-            found.append(f"{family}: learning rates, chosen by validation from {rates}: {chosen}.{ends}")
+            ends = [_at_end(cell) for group in searched for cell in group.cells if len(cell.card["candidates"]) > 2]
+            where = f" At an end of the grid, beyond which a better may lie: {sum(ends)} of {len(ends)} runs." if ends else ""
+            found.append(f"{family}: learning rates, chosen by validation from {rates}: {chosen}.{where}")
     return found
+
+
+def _at_end(cell: Cell) -> bool:
+    rates = [candidate["learning_rate"] for candidate in cell.card["candidates"]]
+    return cell.card["learning_rate"] in (min(rates), max(rates))
 
 
 # --- columns ----------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ PARAM_LENGTH = 6000  # characters; MLflow refuses more
 PARAMS_PER_CALL, METRICS_PER_CALL = 100, 1000  # MLflow's limits of log_batch
 SQLITE = "sqlite:///"
 LOGGED = (".csv", ".md", ".tex", ".svg")
-KEY, DIGEST, CUT = "mgsr.key", "mgsr.digest", "mgsr.cut_params"
+KEY, DIGEST, CARD, CUT = "mgsr.key", "mgsr.digest", "mgsr.card_digest", "mgsr.cut_params"
 NOTE = " ... (cut; whole in card.json)"
 
 
@@ -48,6 +48,8 @@ def metric_name(name: str) -> str:
 def params(cell: Cell) -> tuple[dict[str, str], list[str]]:
     """Resolved configuration as MLflow params, and the keys of values cut at 6,000 characters."""
     flat = {metric_name(key): str(value) for key, value in flatten(cell.card["spec"]).items()}
+    if cell.card["candidates"]:  # the spec names the grid, the card what was chosen of it
+        flat["method.training.learning_rate"] = str(cell.card["learning_rate"])
     cut = [key for key, value in flat.items() if len(value) > PARAM_LENGTH]
     return flat | {key: flat[key][: PARAM_LENGTH - len(NOTE)] + NOTE for key in cut}, cut
 
@@ -170,12 +172,17 @@ class _Store:
                 self.client.log_metric(run, name, value)
 
     def child(self, cell: Cell, sets: Iterable[str], parent: str) -> str:
-        content = digest([cell.card, cell.summary])
+        # A twin comes and goes with the tables, without training: then the card alone is logged anew.
+        content = digest([{k: v for k, v in cell.card.items() if k not in ("twin", "warnings")}, cell.summary])
         if found := self.finished(cell.run, content):
+            if self.client.get_run(found).data.tags[CARD] != digest(cell.card):
+                self.client.log_artifact(found, str(cell.card_path), "run")
+                self.client.set_tag(found, CARD, digest(cell.card))
             return found
         flat, cut = params(cell)
         labels = {"mgsr.family": cell.family, "mgsr.method": cell.method, "mgsr.training_seed": str(cell.seed)}
-        labels |= {DIGEST: content, "mlflow.parentRunId": parent} | ({CUT: " ".join(cut)} if cut else {})
+        labels |= {DIGEST: content, CARD: digest(cell.card)}
+        labels |= {"mlflow.parentRunId": parent} | ({CUT: " ".join(cut)} if cut else {})
         run = self._create(cell.run, f"{cell.family} {cell.title} seed {cell.seed}", labels)
         self._log(run, flat, metrics(cell, sets), int(cell.card_path.stat().st_mtime * 1000))
         for file, place in ((cell.card_path, "run"), (cell.evaluation_path, "evaluation")):

@@ -215,7 +215,8 @@ class Trainer:
                 ids = ", ".join(sequence.example_id for sequence in self.world.gather(sequences.distilled))
                 raise MgsrError(
                     f"the {name.replace('_', ' ')} on {source} sequences is {figures[name]}. Examples: {ids}. "
-                    f"The last good checkpoint is kept in {self.folder}; lower the learning rate"
+                    f"The last good checkpoint is kept in {self.folder}; lower the learning rate, or drop it from "
+                    "training.learning_rates"
                 )
 
     def _to_device(self, part: Any) -> Any:

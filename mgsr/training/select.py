@@ -9,7 +9,7 @@ from typing import Any
 
 from mgsr.config.specs import RunSpec
 from mgsr.storage import new_folder, read_json, write_json
-from mgsr.training.record import RECORD, make_record
+from mgsr.training.record import RECORD
 
 
 def best(records: list[dict[str, Any]], select_by: str) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def best(records: list[dict[str, Any]], select_by: str) -> dict[str, Any]:
 
 def select(run: str, spec: RunSpec, root: Path) -> None:
     """Write `runs/<run>` below `root`: the model, metrics and record of the best of `spec.candidates`, and what each of them
-    reached. Timings are the chosen run's, as if its learning rate had been known."""
+    reached. Timings, versions and commit are the chosen run's, as if its learning rate had been known."""
     records = [read_json(root / "runs" / name / RECORD) for name in spec.candidates]
     chosen = best(records, spec.method.training.select_by)
     candidates = [
@@ -39,7 +39,7 @@ def select(run: str, spec: RunSpec, root: Path) -> None:
         shutil.copytree(source / "model", out / "model", copy_function=_link)
         shutil.copy(source / "metrics.jsonl", out)
         write_json(out / "spec.json", spec.model_dump(mode="json"))
-        write_json(out / RECORD, {**chosen, **make_record(run, spec, candidates=candidates)})
+        write_json(out / RECORD, {**chosen, "run": run, "spec": spec.model_dump(mode="json"), "candidates": candidates})
 
 
 def _link(source: str, to: str) -> None:

@@ -7,6 +7,10 @@ def spec_json(spec):
     return canonical_json(spec.model_dump(mode="json"))
 
 
+def processes(run):
+    return PLAN.config.processes if PLAN.trains(run) else 1
+
+
 def finished(*runs):
     return [f"{ROOT}/runs/{run}/training.json" for run in runs if run]
 

@@ -11,18 +11,18 @@ rule train_run:
         f"{ROOT}/logs/train_run.{{run}}.log",
     benchmark:
         f"{ROOT}/benchmarks/train_run.{{run}}.tsv"
-    threads: PLAN.config.threads * PLAN.config.processes
+    threads: lambda wildcards: PLAN.config.threads * processes(wildcards.run)
     resources:
-        gpu=lambda wildcards: PLAN.config.processes if PLAN.config.needs_gpu and PLAN.trains(wildcards.run) else 0,
-        mem_mb=MEMORY_MB * PLAN.config.processes,
+        gpu=lambda wildcards: processes(wildcards.run) if PLAN.config.needs_gpu and PLAN.trains(wildcards.run) else 0,
+        mem_mb=lambda wildcards: MEMORY_MB * processes(wildcards.run),
         # not in params: another title is no reason to train again
-        what=lambda wildcards: PLAN.run_label(wildcards.run),
+        what=lambda wildcards: ("train " if PLAN.trains(wildcards.run) else "take ") + PLAN.run_label(wildcards.run),
     params:
         spec=lambda wildcards: spec_json(PLAN.runs[wildcards.run]),
         root=lambda wildcards: ROOT,
         threads=PLAN.config.threads,
     message:
-        "train {resources.what}"
+        "{resources.what}"
     shell:
         "OMP_NUM_THREADS={params.threads} HF_HUB_OFFLINE=1 "
         "mgsr train --run {wildcards.run} --spec {params.spec:q} --root {params.root} > {log} 2>&1"
