@@ -359,5 +359,7 @@ def test_a_twin_that_asks_no_teacher_waits_for_none() -> None:
     given = {"methods": {"one": method, "two": {**method, "sequences": {"scrg": None}}}}
     plan = plan_of({**given, "extra_rows": {"table1": ["one", "two"]}})
     assert plan.twins[run_of(plan, "one")] == run_of(plan, "two") and plan.runs[run_of(plan, "two")].teacher_run is None
-    asked = plan_of({**given, "extra_rows": {"table1": ["one"]}, "twins": ["one"]})
+    same = {"base": "one", "title": "the same settings"}  # the run's other name asks for nothing
+    given["methods"] |= {"same": same}
+    asked = plan_of({**given, "extra_rows": {"table1": ["one", "same"]}, "twins": ["one"]})
     assert asked.twins[run_of(asked, "one")] == run_of(plan, "two")

@@ -343,15 +343,15 @@ class Plan:
 
     def _add_twins(self) -> None:
         """Of every row with SCRG: the run that `twins` asks for, or a row that is there anyway."""
-        rows = {row.run: row for row in self._all_rows()}
-        there = {self._settings(self.runs[run].family, self.runs[run].seed, self.runs[run].method): run for run in rows}
-        for run, row in rows.items():
-            spec = self.runs[run]
+        asked = {row.run for row in self._all_rows() if row.method in self.config.twins}
+        specs = {row.run: self.runs[row.run] for row in self._all_rows()}
+        there = {self._settings(spec.family, spec.seed, spec.method): run for run, spec in specs.items()}
+        for run, spec in specs.items():
             if spec.method.sequences.scrg is None:
                 continue
             sequences = spec.method.sequences.model_copy(update={"scrg": None})
             method = spec.method.model_copy(update={"sequences": sequences})
-            if row.method in self.config.twins:
+            if run in asked:
                 self.twins[run] = self._add_run(spec.family, method, spec.seed)
             elif twin := there.get(self._settings(spec.family, spec.seed, method)):
                 self.twins[run] = twin
