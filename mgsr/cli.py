@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from mgsr.config.record_sets import DataConfig
 from mgsr.config.schema import Config
-from mgsr.config.sources import DataConfig
 from mgsr.config.specs import DataSpec, EvaluationSpec, ExposureSpec, ModelSpec, ProbeSpec, RunSpec, SamplesSpec
 from mgsr.errors import MgsrError
 from mgsr.storage import read_json, write_json
@@ -43,13 +43,13 @@ def train(arguments: argparse.Namespace) -> None:
         return adopt(arguments.run, spec, arguments.root)
     with lease_gpus(spec.processes):
         if spec.processes == 1:
-            from mgsr.training.run import train as train_run
+            from mgsr.training.trainer import train as train_run
 
             train_run(arguments.run, spec, arguments.root)
             return
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={spec.processes}"]
         given = {"MGSR_RUN": arguments.run, "MGSR_SPEC": arguments.spec, "MGSR_ROOT": str(arguments.root)}
-        status = subprocess.run([*command, "-m", "mgsr.training.run"], env={**os.environ, **given}).returncode
+        status = subprocess.run([*command, "-m", "mgsr.training.trainer"], env={**os.environ, **given}).returncode
         if status:
             raise MgsrError(f"run {arguments.run}: a process failed with status {status}; its message stands above")
 
@@ -64,7 +64,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from mgsr.devices import lease_gpus
 
     with lease_gpus(1):
-        from mgsr.evaluation.run import evaluate as evaluate_run
+        from mgsr.evaluation.evaluator import evaluate as evaluate_run
 
         evaluate_run(arguments.name, EvaluationSpec.model_validate_json(arguments.spec), arguments.root)
 
@@ -145,11 +145,11 @@ def track(arguments: argparse.Namespace) -> None:
 
 
 def lock(arguments: argparse.Namespace) -> None:
+    from mgsr.config.families import HubModel
     from mgsr.config.load import load_config
     from mgsr.config.plan import make_plan
-    from mgsr.config.sources import HubModel
-    from mgsr.data.hub import SOURCES
-    from mgsr.hub_lock import lock_names
+    from mgsr.data.hub_records import SOURCES
+    from mgsr.hub import lock_names
 
     plan = make_plan(arguments.workflow, load_config(arguments.workflow, {"preset": arguments.preset}))
     models = sorted({spec.model.name for spec in plan.models.values() if isinstance(spec.model, HubModel)})
@@ -161,7 +161,7 @@ def lock(arguments: argparse.Namespace) -> None:
 
 
 def schema(arguments: argparse.Namespace) -> None:
-    from mgsr.config.document import markdown
+    from mgsr.config.reference import markdown
 
     print(markdown() if arguments.markdown else json.dumps(Config.model_json_schema(), indent=2, sort_keys=True))
 

@@ -13,8 +13,8 @@ from threading import Thread
 from urllib.parse import urlparse
 from urllib.request import getproxies, proxy_bypass
 
+from mgsr.config.families import GgufModel, HubModel
 from mgsr.config.plan import Plan
-from mgsr.config.sources import GgufModel, HubModel
 from mgsr.devices import visible_gpus
 from mgsr.errors import MgsrError
 

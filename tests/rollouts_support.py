@@ -3,7 +3,7 @@
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
 
-from mgsr.models.heads import split
+from mgsr.models.language_model import split
 from mgsr.rollouts.sampler import Prompt
 
 VOCABULARY = 40

@@ -17,14 +17,14 @@ import torch
 import yaml
 
 from mgsr.config.base import SECOND_ROW
-from mgsr.config.document import markdown
 from mgsr.config.load import load_config, load_methods, merge
-from mgsr.config.objective import DacKlConfig
+from mgsr.config.loss_terms import DacKlConfig
 from mgsr.config.plan import make_plan
+from mgsr.config.reference import markdown
 from mgsr.config.schema import CheckName, Config, TableName
 from mgsr.errors import MgsrError
 from mgsr.objectives.dac_kl import DacKl
-from mgsr.rollouts.policies import RolloutPolicy
+from mgsr.rollouts.schedule import RolloutPolicy
 from mgsr.rollouts.sequence import Sequence
 
 ROOT = Path(__file__).parents[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mgsr.data.builtin import ATTRIBUTES, PEOPLE, SIZES, load_builtin
+from mgsr.data.builtin_records import ATTRIBUTES, PEOPLE, SIZES, load_builtin
 
 
 def test_equal_on_every_call_and_of_the_stated_sizes() -> None:

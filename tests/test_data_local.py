@@ -9,7 +9,7 @@ import pytest
 
 from mgsr.config.base import TEST_SETS
 from mgsr.config.specs import DataSpec
-from mgsr.data.local import MINILLM, OWN, load_local
+from mgsr.data.local_records import MINILLM, OWN, load_local
 from mgsr.data.prepare import prepare
 from mgsr.data.prompts import format_prompt
 from mgsr.data.records import load_records, read_rows

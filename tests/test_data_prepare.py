@@ -10,7 +10,7 @@ import pytest
 
 from mgsr.config.base import TEST_SETS
 from mgsr.config.specs import DataSpec
-from mgsr.data.builtin import load_builtin
+from mgsr.data.builtin_records import load_builtin
 from mgsr.data.prepare import prepare
 from mgsr.data.records import load_records
 

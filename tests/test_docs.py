@@ -10,10 +10,10 @@ from typing import get_args
 import pytest
 
 from mgsr.config.load import read_yaml
+from mgsr.config.loss_terms import Distillation, SpanConfig
 from mgsr.config.method import Method
-from mgsr.config.objective import Distillation, SpanConfig
+from mgsr.config.policy import ScrgConfig
 from mgsr.config.schema import TableName
-from mgsr.config.sequences import ScrgConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -14,18 +14,18 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from mgsr.config.evaluation import ExposureConfig
+from mgsr.config.measurement import ExposureConfig
 from mgsr.config.specs import ExposureSpec, SamplesSpec
 from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import SOURCES, Divergences, read_divergences
 from mgsr.evaluation.exposure import collect, divergences_by_position, measure_exposure, sample_teacher
 from mgsr.evaluation.intervals import percentile_interval
-from mgsr.evaluation.run_model import RunModel
-from mgsr.models.heads import LanguageModel
+from mgsr.evaluation.trained_model import RunModel
+from mgsr.models.language_model import LanguageModel
 from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.sequence import Sequence
 from mgsr.storage import read_json, read_jsonl, write_json
-from mgsr.training.run import train
+from mgsr.training.trainer import train
 from tests.training_support import DATA, make_root, run_spec
 
 CONFIG = ExposureConfig(lengths=(2, 4), samples=3, rows=3)

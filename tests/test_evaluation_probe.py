@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from mgsr.config.evaluation import ProbeConfig
-from mgsr.config.objective import SpanConfig
-from mgsr.config.sequences import ScrgConfig
+from mgsr.config.loss_terms import SpanConfig
+from mgsr.config.measurement import ProbeConfig
+from mgsr.config.policy import ScrgConfig
 from mgsr.config.specs import ProbeSpec
 from mgsr.data.examples import Example
 from mgsr.data.spans import token_spans
@@ -27,8 +27,8 @@ from mgsr.evaluation.diversity import corpus_diversity, distinct, response_diver
 from mgsr.evaluation.injection import ERRORS, Injected, Planter, inject
 from mgsr.evaluation.intervals import mean_interval
 from mgsr.evaluation.probe import probe, summarise_corpus
-from mgsr.evaluation.run_model import SEED, RunModel, read
-from mgsr.models.heads import LanguageModel
+from mgsr.evaluation.trained_model import SEED, RunModel, read
+from mgsr.models.language_model import LanguageModel
 from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.scrg import detection_scores, revise
 from mgsr.rollouts.sequence import Sequence

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from mgsr.config.base import TEST_SETS
 from mgsr.data.records import Record
 from mgsr.errors import MgsrError
+from mgsr.evaluation.answers import AnswerRow, build_summary, read_rows, summarise, write_rows
 from mgsr.evaluation.floor import borrowed_answers, evaluate_floor, write_floor
-from mgsr.evaluation.rows import AnswerRow, build_summary, read_rows, summarise, write_rows
 from mgsr.rouge import rouge_l
 from mgsr.storage import read_json, write_jsonl
 

@@ -8,12 +8,12 @@ from mgsr.config.base import TEST_SETS
 from mgsr.data.examples import encode_examples
 from mgsr.data.prompts import format_prompt
 from mgsr.data.records import load_records
-from mgsr.evaluation import run as run_module
-from mgsr.evaluation.rows import read_rows
-from mgsr.evaluation.run import Evaluator, evaluate
+from mgsr.evaluation import evaluator as run_module
+from mgsr.evaluation.answers import read_rows
+from mgsr.evaluation.evaluator import Evaluator, evaluate
 from mgsr.models.loading import load_tokenizer
 from mgsr.storage import read_json
-from mgsr.training.run import train
+from mgsr.training.trainer import train
 from tests.training_support import DATA, evaluation_spec, make_root, metrics, run_spec
 
 

@@ -8,7 +8,7 @@ import torch
 from scipy.special import rel_entr, softmax
 from torch import Tensor
 
-from mgsr.config.objective import ObjectiveConfig
+from mgsr.config.loss_terms import ObjectiveConfig
 from mgsr.examples.abkd import ab_divergence
 from mgsr.examples.akl import akl
 from mgsr.examples.taid import Taid

@@ -106,9 +106,9 @@ def look(tmp_path: Path, url: str, code: str, **extra: str) -> str:
     return done.stdout
 
 
-FETCH = "from mgsr.models.hub import fetch_model; fetch_model('{}', out, lock)"
+FETCH = "from mgsr.models.hub_model import fetch_model; fetch_model('{}', out, lock)"
 DATA = (
-    "from mgsr.data.hub import fetch_hub; d = fetch_hub(lock)\n"
+    "from mgsr.data.hub_records import fetch_hub; d = fetch_hub(lock)\n"
     "    print([(k, len(s.records), s.revision[:2]) for k, s in d.items()])"
 )
 

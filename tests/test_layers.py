@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mgsr"
 ORDER = ("config", "data", "models", "rollouts", "objectives", "training", "evaluation", "tables")
-BASE = ("errors", "storage", "rouge", "devices", "hub_lock", "plugins")  # beneath every layer; they import one another only
+BASE = ("errors", "storage", "rouge", "devices", "hub", "plugins")  # beneath every layer; they import one another only
 TOP = ("cli", "preflight", "examples")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -56,10 +56,10 @@ LIGHT = [
     "mgsr.cli",
     "mgsr.preflight",
     "mgsr.config.plan",
-    "mgsr.config.document",
+    "mgsr.config.reference",
     "mgsr.data.prepare",
-    "mgsr.data.builtin",
-    "mgsr.data.local",
+    "mgsr.data.builtin_records",
+    "mgsr.data.local_records",
 ]
 TABLES = [
     "mgsr.tables.registry",
@@ -67,13 +67,13 @@ TABLES = [
     "mgsr.tables.open_checks",
     "mgsr.tables.report",
     "mgsr.evaluation.floor",
-    "mgsr.evaluation.rows",
+    "mgsr.evaluation.answers",
 ]
 HEAVY = ["torch", "transformers", "mlflow", "datasets", "peft"]
 CASES = {
     "light": (LIGHT, [*HEAVY, "huggingface_hub", "pandas", "numpy"]),
     "tables": (TABLES, HEAVY),
-    "training": (["mgsr.training.run", "mgsr.evaluation.run"], ["mlflow", "datasets", "snakemake", "matplotlib"]),
+    "training": (["mgsr.training.trainer", "mgsr.evaluation.evaluator"], ["mlflow", "datasets", "snakemake", "matplotlib"]),
 }
 
 

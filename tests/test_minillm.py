@@ -12,10 +12,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from mgsr.config.objective import PolicyGradientConfig
-from mgsr.config.sequences import CollectionConfig
+from mgsr.config.loss_terms import PolicyGradientConfig
+from mgsr.config.policy import CollectionConfig
 from mgsr.errors import MgsrError
-from mgsr.models.heads import split
+from mgsr.models.language_model import split
 from mgsr.objectives.policy_gradient import STATS, policy_gradient
 from mgsr.rollouts.collection import Collection, Rollout, advantages, collect
 from mgsr.rollouts.sampler import Decoding, Prompt, generate

@@ -13,9 +13,9 @@ import torch
 from mgsr.config.specs import RunSpec
 from mgsr.rollouts.collection import Rollout
 from mgsr.storage import read_json
-from mgsr.training import run as run_module
-from mgsr.training import sequences as sequences_module
-from mgsr.training.run import train
+from mgsr.training import source as sequences_module
+from mgsr.training import trainer as run_module
+from mgsr.training.trainer import train
 from tests.training_support import FORKED, make_root, metrics, run_spec, stop_after, weights
 
 COLLECTION: dict[str, Any] = {"rollouts": 8, "inner_epochs": 2}  # of batches of 4: four steps

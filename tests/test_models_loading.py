@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, PreTrainedModel
 
-from mgsr.config.sources import LoraConfig
+from mgsr.config.families import LoraConfig
 from mgsr.errors import MgsrError
-from mgsr.models.heads import split
+from mgsr.models.language_model import split
 from mgsr.models.loading import (
     check_shared_vocabulary,
     load_model,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgsr.config.sources import GgufModel, PrunedModel
+from mgsr.config.families import GgufModel, PrunedModel
 from mgsr.config.specs import ModelSpec
 from mgsr.errors import MgsrError
 from mgsr.models import gguf

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgsr.config.sources import TinyModel
+from mgsr.config.families import TinyModel
 from mgsr.config.specs import ModelSpec
-from mgsr.data.builtin import load_builtin
+from mgsr.data.builtin_records import load_builtin
 from mgsr.data.prompts import format_prompt
 from mgsr.errors import MgsrError
 from mgsr.models.build import build_model

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mgsr.config.objective import ObjectiveConfig
+from mgsr.config.loss_terms import ObjectiveConfig
 from mgsr.errors import MgsrError
 from mgsr.objectives.chunked import chunked_loss
 from mgsr.objectives.objective import Objective

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mgsr.config.objective import DacKlConfig
+from mgsr.config.loss_terms import DacKlConfig
 from mgsr.objectives.dac_kl import DacKl, mass_not_above, quantiles
 from mgsr.objectives.divergences import forward_kl, reverse_kl
 

@@ -13,7 +13,7 @@ from scipy.special import rel_entr
 from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
 
-from mgsr.config.objective import CrossEntropy, Custom, DacKlConfig, Distillation, PolicyGradientConfig
+from mgsr.config.loss_terms import CrossEntropy, Custom, DacKlConfig, Distillation, PolicyGradientConfig
 from mgsr.objectives.divergences import (
     DIVERGENCES,
     Divergence,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mgsr.config.objective import DacKlConfig, ObjectiveConfig, PolicyGradientConfig
+from mgsr.config.loss_terms import DacKlConfig, ObjectiveConfig, PolicyGradientConfig
 from mgsr.errors import MgsrError
 from mgsr.objectives.chunked import chunked_loss
 from mgsr.objectives.dac_kl import DacKl

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from mgsr.config.sequences import OffPolicyConfig, SequencesConfig
+from mgsr.config.policy import OffPolicyConfig, SequencesConfig
 from mgsr.errors import MgsrError
 from mgsr.rollouts.noise import uniform
-from mgsr.rollouts.policies import ReplayBuffer, RolloutPolicy
+from mgsr.rollouts.schedule import ReplayBuffer, RolloutPolicy
 from mgsr.rollouts.sequence import Sequence
 
 

@@ -9,9 +9,9 @@ import torch
 from scipy.special import rel_entr
 from torch import nn
 
-from mgsr.config.sequences import ScrgConfig
+from mgsr.config.policy import ScrgConfig
 from mgsr.errors import MgsrError
-from mgsr.models.heads import LanguageModel, split
+from mgsr.models.language_model import LanguageModel, split
 from mgsr.rollouts.noise import exponential_noise, key_tensor, row_key
 from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.scrg import ScrgStats, detection_scores, revise

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from mgsr.config.objective import SpanConfig
+from mgsr.config.loss_terms import SpanConfig
 from mgsr.data.spans import phrase_spans, sentence_spans, token_spans
 
 ODD = [

@@ -8,9 +8,9 @@ import pytest
 import yaml
 
 from mgsr.errors import MgsrError
-from mgsr.tables import ablations, efficiency, exposure, paper, registry
-from mgsr.tables.cells import load_cells
+from mgsr.tables import ablation_table, efficiency_table, exposure_table, paper, registry
 from mgsr.tables.render import markdown
+from mgsr.tables.results import load_cells
 from tests import results_tree
 
 TABLES = yaml.safe_load((Path(__file__).parents[1] / "workflow/tables.yaml").read_text())["tables"]
@@ -47,22 +47,22 @@ def test_each_row_meets_the_papers_number(
     table: str, family: str, method: str, column: str, printed: float, tmp_path: Path
 ) -> None:
     path = results_tree.build(tmp_path, table=table, family=family, methods=_methods(table), seeds=(10,))
-    frame = ablations.build(load_cells(path)).set_index(["protocol", "method"])
+    frame = ablation_table.build(load_cells(path)).set_index(["protocol", "method"])
     line: Any = frame.loc[("plain", method)]
     assert line[f"{column}_paper"] == printed
     assert line[f"{column}_difference"] == pytest.approx(line[f"{column}_mean"] - printed)
 
 
-@pytest.mark.parametrize("table", ablations.ABLATIONS)
+@pytest.mark.parametrize("table", ablation_table.ABLATIONS)
 def test_no_number_of_the_paper_is_left_out(table: str) -> None:
     """Every row that the paper prints has its method among the table's rows, and the columns are the paper's."""
     printed = paper.ablation(table)
     assert {method for _, method in printed} <= set(TABLES[table])
-    assert all(set(scores) == set(ablations.ABLATIONS[table].columns) for scores in printed.values())
+    assert all(set(scores) == set(ablation_table.ABLATIONS[table].columns) for scores in printed.values())
     assert len({family for family, _ in printed}) == 1
 
 
-@pytest.mark.parametrize("table", ablations.ABLATIONS)
+@pytest.mark.parametrize("table", ablation_table.ABLATIONS)
 def test_rows_are_compared_with_the_whole_method(table: str, tmp_path: Path) -> None:
     path = results_tree.build(tmp_path / "results", table=table, methods=_methods(table))
     frame = _frame(path, tmp_path / "tables").set_index(["protocol", "method"]).loc["published"]
@@ -70,7 +70,7 @@ def test_rows_are_compared_with_the_whole_method(table: str, tmp_path: Path) -> 
     assert list(frame.index) == TABLES[table] and set(frame["paper_family"]) == {pair}
     text = (tmp_path / "tables" / f"{table}.md").read_text()
     assert f"protocol published: the paper's numbers of {pair}; ours minus them" in text and "[" not in text
-    for name in ablations.ABLATIONS[table].tests:
+    for name in ablation_table.ABLATIONS[table].tests:
         for place, method in enumerate(TABLES[table]):
             expected = place - TABLES[table].index("mgsr")
             found = frame.loc[method, f"{name}_minus_mgsr"]
@@ -78,7 +78,7 @@ def test_rows_are_compared_with_the_whole_method(table: str, tmp_path: Path) -> 
         assert frame.loc[TABLES[table][-1], f"{name}_mark"] == "best"
     text = (tmp_path / f"tables/{table}.md").read_text()
     assert "difference to MGSR (95 % interval)" in text and "In square brackets" not in text
-    assert (ablations.VALIDATION_NOTE in text) == (table != "table4c")
+    assert (ablation_table.VALIDATION_NOTE in text) == (table != "table4c")
 
 
 def test_components_are_ticked_from_the_runs(tmp_path: Path) -> None:
@@ -134,11 +134,13 @@ def test_exposure_bias_of_one_seed_has_its_interval_and_the_papers_number(tmp_pa
     for place, length in enumerate((50, 100, 200)):
         text = (tmp_path / "exposure/mgsr10/summary.json").read_text()
         (tmp_path / "exposure/mgsr10/summary.json").write_text(text.replace(f"{[5, 10, 20][place]},", f"{length},", 1))
-    frame: Any = exposure.build(load_cells(path)).set_index("length")
+    frame: Any = exposure_table.build(load_cells(path)).set_index("length")
     assert frame.loc[50, "excess_error_paper"] == 4 and frame.loc[50, "excess_error_difference"] == pytest.approx(1.4)
     assert frame.loc[100, "excess_error_low"] == 1.0 and frame.loc[100, "excess_error_high"] == 12.0
     text = markdown(registry.document(load_cells(path)))
-    assert "5.4 (0.0 to 9.0) [4; 1.4], running" in text and exposure.PAIR_NOTE in text and exposure.NO_PAIR not in text
+    assert (
+        "5.4 (0.0 to 9.0) [4; 1.4], running" in text and exposure_table.PAIR_NOTE in text and exposure_table.NO_PAIR not in text
+    )
 
 
 def test_the_papers_exposure_bias_stands_apart_for_other_families(tmp_path: Path) -> None:
@@ -146,13 +148,13 @@ def test_the_papers_exposure_bias_stands_apart_for_other_families(tmp_path: Path
     summary = tmp_path / "exposure/mgsr10/summary.json"
     summary.write_text(summary.read_text().replace("5,", "50,", 1))
     text = markdown(registry.document(load_cells(path)))
-    assert "| MGSR | 4; 1.4 | 16 | 18 |" in text and exposure.NO_PAIR in text and "[4;" not in text
+    assert "| MGSR | 4; 1.4 | 16 | 18 |" in text and exposure_table.NO_PAIR in text and "[4;" not in text
 
 
 def test_a_run_without_exposure_bias_is_named(tmp_path: Path) -> None:
     path = results_tree.build(tmp_path, table="table1")
     with pytest.raises(MgsrError, match="SFT: an exposure bias is missing"):
-        exposure.exposures(load_cells(path).groups[1])
+        exposure_table.exposures(load_cells(path).groups[1])
 
 
 # --- Table 4b ---------------------------------------------------------------------------------------------------------
@@ -173,7 +175,7 @@ def test_efficiency(tmp_path: Path) -> None:
     beside = frame[["batches_of_4_per_second_paper", "average_plain_paper"]]
     assert beside.loc["mgsr_off_policy"].tolist() == [0.18, 28.6114]
     assert beside.loc["mgsr_off_policy_unrevised"].tolist() == [0.25, 28.0122]  # as fast as DistiLLM: off-policy, too
-    shares = minillm[[f"{stage}_share" for stage in efficiency.STAGES]]
+    shares = minillm[[f"{stage}_share" for stage in efficiency_table.STAGES]]
     assert shares.tolist() == [0.3, 0.1, 0.0, 0.2, 0.3, 0.1] and minillm["peak_memory_gib"] == 1.5
     text = (tmp_path / "table4b.md").read_text()
     assert "| MiniLLM † | 1.50 | 0.38 [0.05; 0.33] | 30 | 10 | 0 | 20 | 30 | 10 | 1.50 |" in text

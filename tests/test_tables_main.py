@@ -16,8 +16,8 @@ from statsmodels.stats.multitest import multipletests
 from mgsr.config.base import SECOND_ROW
 from mgsr.errors import MgsrError
 from mgsr.tables import main_table, paper, registry, scores
-from mgsr.tables.cells import load_cells
 from mgsr.tables.render import Bold, latex, markdown, number
+from mgsr.tables.results import load_cells
 from mgsr.tables.statistics import Comparison, Spread, compare, mean_and_deviations
 from tests import results_tree
 

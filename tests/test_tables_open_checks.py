@@ -14,8 +14,8 @@ from scipy import stats
 
 from mgsr.errors import MgsrError
 from mgsr.tables import open_checks
-from mgsr.tables.cells import AVERAGE, load_cells
 from mgsr.tables.checks.check import Line
+from mgsr.tables.results import AVERAGE, load_cells
 from tests.planted_probe import PROMPTS, plant_probe, rate_bounds
 from tests.planted_runs import SETS, cells, plant, write
 

@@ -13,8 +13,8 @@ import pytest
 
 from mgsr.errors import MgsrError
 from mgsr.tables import registry, report
-from mgsr.tables.cells import load_cells
 from mgsr.tables.figures import looks
+from mgsr.tables.results import load_cells
 from tests import results_tree
 from tests.planted_runs import SETS, cells, plant, write
 

@@ -12,7 +12,7 @@ import pytest
 from mgsr.errors import MgsrError
 from mgsr.storage import read_json, write_json
 from mgsr.tables import claims, registry, tracking
-from mgsr.tables.cells import Cell, load_cells
+from mgsr.tables.results import Cell, load_cells
 from tests import results_tree
 
 SYNC = """

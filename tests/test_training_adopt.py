@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from mgsr.cli import main
-from mgsr.config.sources import TinyModel
+from mgsr.config.families import TinyModel
 from mgsr.config.specs import ModelSpec, RunSpec
 from mgsr.errors import MgsrError
-from mgsr.evaluation.rows import read_rows
-from mgsr.evaluation.run import evaluate
+from mgsr.evaluation.answers import read_rows
+from mgsr.evaluation.evaluator import evaluate
 from mgsr.models.build import build_model
 from mgsr.models.loading import load_model
 from mgsr.storage import read_json
 from mgsr.training.adopt import adopt
-from mgsr.training.run import train
+from mgsr.training.trainer import train
 from tests.training_support import evaluation_spec, make_root, run_spec
 
 

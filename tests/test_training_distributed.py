@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgsr.config.sources import LoraConfig
+from mgsr.config.families import LoraConfig
 from mgsr.errors import MgsrError
 from mgsr.storage import read_json
-from mgsr.training import run as run_module
+from mgsr.training import trainer as run_module
 from mgsr.training.distributed import World
-from mgsr.training.run import train
+from mgsr.training.trainer import train
 from tests.training_support import DATA, DISTILLM, MGSR, SCRG_MIXED, call_train, make_root, metrics, run_spec, train_as_two
 
 

@@ -13,9 +13,9 @@ from mgsr.data.examples import encode_examples
 from mgsr.data.records import load_records
 from mgsr.models.loading import load_tokenizer
 from mgsr.storage import read_json
-from mgsr.training import run as run_module
+from mgsr.training import trainer as run_module
 from mgsr.training.record import SPIKE_START, SPIKE_WINDOW, Signatures
-from mgsr.training.run import train
+from mgsr.training.trainer import train
 from tests.training_support import DATA, MGSR, SCRG_MIXED, TRAINING, make_root, metrics, run_spec
 
 PLAIN = {"distillation": 1.0, "sft": 1.0, "span": 0.0, "band/collapsed": 0.0, "clip_network_gradient_norm": 1.0}

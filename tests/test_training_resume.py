@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from mgsr.config.sources import LoraConfig
+from mgsr.config.families import LoraConfig
 from mgsr.rollouts.sequence import Sequence
 from mgsr.storage import read_json
-from mgsr.training.rollouts import Rollouts
-from mgsr.training.run import train
+from mgsr.training.texts import Rollouts
+from mgsr.training.trainer import train
 from tests.training_support import (
     DISTILLM,
     FORKED,

@@ -6,20 +6,20 @@ from typing import Any
 import pytest
 import torch
 
-from mgsr.config.sources import LoraConfig
+from mgsr.config.families import LoraConfig
 from mgsr.config.specs import RunSpec
 from mgsr.errors import MgsrError
-from mgsr.evaluation.run import Evaluator
+from mgsr.evaluation.evaluator import Evaluator
 from mgsr.models.loading import load_model
 from mgsr.rollouts import sequence
 from mgsr.storage import read_json, read_jsonl
-from mgsr.training import rollouts as rollouts_module
-from mgsr.training import run as run_module
 from mgsr.training import step as step_module
+from mgsr.training import texts as rollouts_module
+from mgsr.training import trainer as run_module
 from mgsr.training.checkpoint import load_checkpoint, run_lock
 from mgsr.training.distributed import World
-from mgsr.training.run import Trainer, learning_rate_at, train
-from mgsr.training.sequences import StepSource
+from mgsr.training.source import StepSource
+from mgsr.training.trainer import Trainer, learning_rate_at, train
 from tests.training_support import (
     DISTILLM,
     MGSR,

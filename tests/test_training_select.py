@@ -9,10 +9,10 @@ import pytest
 
 from mgsr.cli import main
 from mgsr.config.specs import RunSpec
-from mgsr.evaluation.run import evaluate
+from mgsr.evaluation.evaluator import evaluate
 from mgsr.storage import read_json, write_json
-from mgsr.training.run import train
 from mgsr.training.select import best, select
+from mgsr.training.trainer import train
 from tests.training_support import evaluation_spec, make_root, run_spec
 
 RATES = (1e-5, 3e-2)  # the first hardly moves the student

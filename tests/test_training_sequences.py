@@ -11,17 +11,17 @@ from pydantic import ValidationError
 
 from mgsr.config.specs import RunSpec
 from mgsr.errors import MgsrError
-from mgsr.models.heads import split
+from mgsr.models.language_model import split
 from mgsr.models.loading import load_model
 from mgsr.rollouts.sampler import Decoding, Prompt, generate
 from mgsr.rollouts.sequence import Sequence
 from mgsr.storage import read_json
-from mgsr.training import rollouts as rollouts_module
-from mgsr.training import run as run_module
+from mgsr.training import texts as rollouts_module
+from mgsr.training import trainer as run_module
 from mgsr.training.distributed import World
-from mgsr.training.rollouts import Rollouts
-from mgsr.training.run import Trainer, train
 from mgsr.training.step import StepSequences
+from mgsr.training.texts import Rollouts
+from mgsr.training.trainer import Trainer, train
 from tests.training_support import DATA, MGSR, SCRG_MIXED, make_root, metrics, run_spec
 
 ALONE = World(0, 1, torch.device("cpu"))

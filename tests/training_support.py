@@ -11,14 +11,15 @@ from typing import Any
 
 import pytest
 
-from mgsr.config.evaluation import EvaluationConfig
+from mgsr.config.families import TinyModel
+from mgsr.config.measurement import EvaluationConfig
 from mgsr.config.method import Method
-from mgsr.config.sources import DataConfig, TinyModel
+from mgsr.config.record_sets import DataConfig
 from mgsr.config.specs import DataSpec, EvaluationSpec, ModelSpec, RunSpec
 from mgsr.data.prepare import prepare
 from mgsr.models.build import build_model
 from mgsr.storage import write_json
-from mgsr.training.run import Trainer, train
+from mgsr.training.trainer import Trainer, train
 
 DATA = DataConfig(
     source="builtin",
@@ -44,7 +45,7 @@ DISTILLM = {"policy": "off_policy", "off_policy": {"initial_threshold": 0.8, "bu
 
 # Child processes are forked from a server that has the imports done: seconds saved for each.
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["mgsr.training.run"])
+FORKED.set_forkserver_preload(["mgsr.training.trainer"])
 
 
 def make_root(root: Path) -> Path:

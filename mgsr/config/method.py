@@ -7,8 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, PositiveFloat, model_validator
 
 from mgsr.config.base import Strict
-from mgsr.config.objective import CrossEntropy, ObjectiveConfig, PolicyGradientConfig
-from mgsr.config.sequences import SequencesConfig
+from mgsr.config.loss_terms import CrossEntropy, ObjectiveConfig, PolicyGradientConfig
+from mgsr.config.policy import SequencesConfig
 
 
 class WarningsConfig(Strict):

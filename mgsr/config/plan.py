@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from mgsr.config.base import SECOND_ROW, TEST_SETS, Strict
+from mgsr.config.families import Family, HubModel, ModelConfig, PrunedModel, TinyModel
 from mgsr.config.identity import code_digest
 from mgsr.config.load import Methods, load_methods
+from mgsr.config.loss_terms import Custom
 from mgsr.config.method import Method, TrainingConfig
-from mgsr.config.objective import Custom
 from mgsr.config.schema import Config, TableName
-from mgsr.config.sources import Family, HubModel, ModelConfig, PrunedModel, TinyModel
 from mgsr.config.specs import DataSpec, EvaluationSpec, ExposureSpec, ModelSpec, ProbeSpec, RunSpec, SamplesSpec
 from mgsr.errors import MgsrError
 from mgsr.plugins import source_digest
@@ -23,11 +23,11 @@ from mgsr.storage import digest
 STAGES = {  # the modules at which each stage's imports begin
     "data": ("mgsr.data.prepare",),
     "model": ("mgsr.models.build",),
-    "train": ("mgsr.training.run",),
+    "train": ("mgsr.training.trainer",),
     "adopt": ("mgsr.training.adopt",),
     "select": ("mgsr.training.select",),
     "card": ("mgsr.tables.card",),
-    "evaluate": ("mgsr.evaluation.run",),
+    "evaluate": ("mgsr.evaluation.evaluator",),
     "floor": ("mgsr.evaluation.floor",),
     "exposure": ("mgsr.evaluation.exposure",),
     "probe": ("mgsr.evaluation.probe",),

@@ -11,9 +11,10 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from mgsr.config.base import Strict
-from mgsr.config.evaluation import EvaluationConfig, ExposureConfig, ProbeConfig
+from mgsr.config.families import Family, HubModel, ModelConfig, TinyModel
+from mgsr.config.measurement import EvaluationConfig, ExposureConfig, ProbeConfig
 from mgsr.config.method import TrainingConfig
-from mgsr.config.sources import DataConfig, Family, HubModel, ModelConfig, TinyModel
+from mgsr.config.record_sets import DataConfig
 
 
 class TrackingConfig(Strict):

@@ -7,9 +7,10 @@ from typing import Literal
 from pydantic import Field
 
 from mgsr.config.base import Strict
-from mgsr.config.evaluation import EvaluationConfig, ExposureConfig, ProbeConfig
+from mgsr.config.families import LoraConfig, ModelConfig
+from mgsr.config.measurement import EvaluationConfig, ExposureConfig, ProbeConfig
 from mgsr.config.method import Method
-from mgsr.config.sources import DataConfig, LoraConfig, ModelConfig
+from mgsr.config.record_sets import DataConfig
 
 
 class DataSpec(Strict):

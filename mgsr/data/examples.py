@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mgsr.config.sources import DataConfig
+from mgsr.config.record_sets import DataConfig
 from mgsr.data.prompts import format_prompt
 from mgsr.data.records import Record
 

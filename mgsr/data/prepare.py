@@ -20,14 +20,14 @@ SPLITS = ("train", "validation", *TEST_SETS)
 def load_raw(spec: DataSpec, lock: Path) -> RawData:
     """All sets from their source. Only `hub` uses the network."""
     if spec.source == "builtin":
-        from mgsr.data.builtin import load_builtin
+        from mgsr.data.builtin_records import load_builtin
 
         return load_builtin()
     if spec.source == "local":
-        from mgsr.data.local import load_local
+        from mgsr.data.local_records import load_local
 
         return load_local(Path(spec.data_dir or ""))
-    from mgsr.data.hub import fetch_hub
+    from mgsr.data.hub_records import fetch_hub
 
     return fetch_hub(lock)
 

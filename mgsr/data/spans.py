@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 from textblob.en import tokenize
 from textblob.en.parsers import PatternParser
 
-from mgsr.config.objective import SpanConfig
+from mgsr.config.loss_terms import SpanConfig
 
 PHRASES = ("NP", "VP", "PP")
 Span = tuple[int, int]

@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgsr.config.sequences import ScrgConfig
+from mgsr.config.policy import ScrgConfig
 from mgsr.errors import MgsrError
 from mgsr.evaluation.injection import Injected
-from mgsr.evaluation.run_model import SEED, RunModel, read
+from mgsr.evaluation.trained_model import SEED, RunModel, read
 from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
 from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.scrg import detection_scores

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mgsr.config.evaluation import ExposureConfig
+from mgsr.config.measurement import ExposureConfig
 from mgsr.config.specs import ExposureSpec, SamplesSpec
 from mgsr.data.examples import Example
 from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import SOURCES, Divergences
 from mgsr.evaluation.intervals import Numbers, percentile_interval
-from mgsr.evaluation.run_model import RunModel, read
+from mgsr.evaluation.trained_model import RunModel, read
 from mgsr.models.loading import check_shared_vocabulary
 from mgsr.objectives.divergences import forward_kl
 from mgsr.rollouts.sampler import Decoding, Prompt

@@ -15,7 +15,7 @@ from typing import Any
 from mgsr.config.base import TEST_SETS
 from mgsr.data.records import Record, load_records
 from mgsr.errors import MgsrError
-from mgsr.evaluation.rows import AnswerRow, build_summary, write_rows
+from mgsr.evaluation.answers import AnswerRow, build_summary, write_rows
 from mgsr.rouge import rouge_l
 from mgsr.storage import digest, new_folder, write_json
 

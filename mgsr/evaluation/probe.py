@@ -46,15 +46,15 @@ from typing import Any
 
 import torch
 
-from mgsr.config.sequences import ScrgConfig
+from mgsr.config.policy import ScrgConfig
 from mgsr.config.specs import ProbeSpec
 from mgsr.data.examples import Example
 from mgsr.evaluation.detection import BASELINES, DETECTORS, STARTS, WINDOWS, detection_rows
 from mgsr.evaluation.diversity import MEASURES, corpus_diversity, response_diversity
 from mgsr.evaluation.injection import ERRORS, inject
 from mgsr.evaluation.intervals import mean_interval
-from mgsr.evaluation.run_model import SEED, RunModel
 from mgsr.evaluation.span_statistics import PRIORS, pooled, span_counts
+from mgsr.evaluation.trained_model import SEED, RunModel
 from mgsr.models.loading import check_shared_vocabulary
 from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.scrg import revise

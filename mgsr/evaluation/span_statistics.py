@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence as Items
 from typing import Any
 
-from mgsr.config.objective import SpanConfig
+from mgsr.config.loss_terms import SpanConfig
 from mgsr.data.spans import token_spans
-from mgsr.evaluation.run_model import RunModel, read
+from mgsr.evaluation.trained_model import RunModel, read
 from mgsr.objectives.span import span_consistency, span_pair_weights
 from mgsr.rollouts.sequence import Sequence
 

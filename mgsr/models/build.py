@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mgsr.config.sources import GgufModel, HubModel, ModelConfig, PrunedModel, TinyModel
+from mgsr.config.families import GgufModel, HubModel, ModelConfig, PrunedModel, TinyModel
 from mgsr.config.specs import ModelSpec
 from mgsr.errors import MgsrError
 from mgsr.models.gguf import NAMES, build_gguf
-from mgsr.models.hub import fetch_model
+from mgsr.models.hub_model import fetch_model
 from mgsr.models.loading import load_tokenizer, save_model
 from mgsr.models.pruned import build_pruned
 from mgsr.models.tiny import build_tiny

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
-from mgsr.config.sources import LoraConfig
+from mgsr.config.families import LoraConfig
 from mgsr.errors import MgsrError
 from mgsr.models.architectures import architecture_of
 from mgsr.storage import new_folder, write_json

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 from transformers import PreTrainedModel
 
-from mgsr.config.sources import PrunedModel
+from mgsr.config.families import PrunedModel
 from mgsr.errors import MgsrError
 from mgsr.models.architectures import architecture_of
 from mgsr.models.loading import load_model

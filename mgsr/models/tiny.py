@@ -8,8 +8,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from mgsr.config.sources import TinyModel
-from mgsr.data.builtin import load_builtin
+from mgsr.config.families import TinyModel
+from mgsr.data.builtin_records import load_builtin
 from mgsr.data.prompts import format_prompt
 from mgsr.errors import MgsrError
 

@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
-from mgsr.config.objective import Custom
+from mgsr.config.loss_terms import Custom
 from mgsr.errors import MgsrError
 from mgsr.plugins import load_custom
 

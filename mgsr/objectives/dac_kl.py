@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mgsr.config.objective import DacKlConfig
+from mgsr.config.loss_terms import DacKlConfig
 from mgsr.objectives.divergences import relative_entropy
 
 

@@ -14,7 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mgsr.config.objective import (
+from mgsr.config.loss_terms import (
     ForwardKl,
     GeneralizedJsd,
     ReverseKl,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mgsr.config.objective import CrossEntropy, Custom, DacKlConfig, ObjectiveConfig, PolicyGradientConfig
+from mgsr.config.loss_terms import CrossEntropy, Custom, DacKlConfig, ObjectiveConfig, PolicyGradientConfig
 from mgsr.errors import MgsrError
 from mgsr.objectives.custom import CustomLoss
 from mgsr.objectives.dac_kl import Band, DacKl

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mgsr.config.objective import PolicyGradientConfig
+from mgsr.config.loss_terms import PolicyGradientConfig
 from mgsr.objectives.divergences import reverse_kl
 
 STATS = ("single_step", "ratio", "clipped")

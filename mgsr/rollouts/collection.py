@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mgsr.config.objective import PolicyGradientConfig
-from mgsr.config.sequences import CollectionConfig
+from mgsr.config.loss_terms import PolicyGradientConfig
+from mgsr.config.policy import CollectionConfig
 from mgsr.errors import MgsrError
-from mgsr.models.heads import LanguageModel
+from mgsr.models.language_model import LanguageModel
 from mgsr.rollouts.decoder import CacheDecoder, device_of, inference
 from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
 from mgsr.rollouts.sampler import Decoding, Prompt

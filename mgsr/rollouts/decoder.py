@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from mgsr.models.heads import LanguageModel
+from mgsr.models.language_model import LanguageModel
 
 
 class Decoder(Protocol):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mgsr.errors import MgsrError
-from mgsr.models.heads import LanguageModel
+from mgsr.models.language_model import LanguageModel
 from mgsr.rollouts.decoder import CacheDecoder, Decoder, device_of, inference
 from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
 from mgsr.rollouts.sequence import Author, Sequence, by_length

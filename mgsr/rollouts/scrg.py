@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mgsr.config.sequences import ScrgConfig
+from mgsr.config.policy import ScrgConfig
 from mgsr.errors import MgsrError
-from mgsr.models.heads import LanguageModel
+from mgsr.models.language_model import LanguageModel
 from mgsr.rollouts.decoder import device_of, inference
 from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
 from mgsr.rollouts.sampler import Decoding, Prompt, generate

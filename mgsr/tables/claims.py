@@ -19,8 +19,8 @@ from mgsr.config.base import SECOND_ROW
 from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import Divergences, read_divergences
 from mgsr.storage import read_json
-from mgsr.tables.cells import Group, parse_cells
 from mgsr.tables.render import MISSING, Block, Document, number, write_table
+from mgsr.tables.results import Group, parse_cells
 from mgsr.tables.scores import ALPHA
 from mgsr.tables.statistics import Interval, holm, rows_to_decide
 

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mgsr.tables.cells import AVERAGE, Group
+from mgsr.tables.results import AVERAGE, Group
 from mgsr.tables.scores import SET_TITLES
 
 CURVES = (

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from mgsr.tables import paper
-from mgsr.tables.cells import AVERAGE, Cells, Group, row_scores
 from mgsr.tables.other_groups import NOTE, other_groups_blocks
 from mgsr.tables.render import Block, Document, number
+from mgsr.tables.results import AVERAGE, Cells, Group, row_scores
 from mgsr.tables.scores import (
     SET_TITLES,
     best_and_tied,

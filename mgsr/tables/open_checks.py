@@ -7,15 +7,15 @@ from pathlib import Path
 
 from mgsr.errors import MgsrError
 from mgsr.storage import write_text
-from mgsr.tables.cells import Cells, load_cells
 from mgsr.tables.checks.check import Check
 from mgsr.tables.checks.clipping_range import clipping_range
-from mgsr.tables.checks.diversity import diversity
 from mgsr.tables.checks.injected_errors import injected_errors
+from mgsr.tables.checks.rollout_diversity import diversity
 from mgsr.tables.checks.sensitivity import sensitivity
 from mgsr.tables.checks.small_students import small_students
 from mgsr.tables.checks.span_priors import span_priors
 from mgsr.tables.render import MISSING, markdown
+from mgsr.tables.results import Cells, load_cells
 
 CHECKS: dict[str, Callable[[Cells], Check]] = {
     "injected_errors": injected_errors,

@@ -8,22 +8,22 @@ from pathlib import Path
 import pandas as pd
 
 from mgsr.errors import MgsrError
-from mgsr.tables import ablations, efficiency, exposure, main_table
-from mgsr.tables.cells import Cells, load_cells
+from mgsr.tables import ablation_table, efficiency_table, exposure_table, main_table
 from mgsr.tables.render import Document, write_table
+from mgsr.tables.results import Cells, load_cells
 
 Build = Callable[[Cells], pd.DataFrame]
 Describe = Callable[[Cells, pd.DataFrame], Document]
 
 TABLES: dict[str, tuple[Build, Describe]] = {
     "table1": (main_table.build, main_table.describe),
-    "table2": (ablations.build, ablations.describe),
-    "table3a": (ablations.build, ablations.describe),
-    "table3b": (ablations.build, ablations.describe),
-    "table3c": (ablations.build, ablations.describe),
-    "table4a": (exposure.build, exposure.describe),
-    "table4b": (efficiency.build, efficiency.describe),
-    "table4c": (ablations.build, ablations.describe),
+    "table2": (ablation_table.build, ablation_table.describe),
+    "table3a": (ablation_table.build, ablation_table.describe),
+    "table3b": (ablation_table.build, ablation_table.describe),
+    "table3c": (ablation_table.build, ablation_table.describe),
+    "table4a": (exposure_table.build, exposure_table.describe),
+    "table4b": (efficiency_table.build, efficiency_table.describe),
+    "table4c": (ablation_table.build, ablation_table.describe),
 }
 
 

@@ -13,12 +13,12 @@ from markupsafe import Markup
 from mgsr.errors import MgsrError
 from mgsr.storage import read_json, write_text
 from mgsr.tables import claims
-from mgsr.tables.cells import Cell, Cells, Group, parse_cells
 from mgsr.tables.checks.check import Check
 from mgsr.tables.figures import BAND, CURVES, bar_chart, courses, data_uri, hit_positions
 from mgsr.tables.open_checks import CHECKS, build_check
 from mgsr.tables.registry import DOCUMENTS
 from mgsr.tables.render import MISSING, Bold, Document, number
+from mgsr.tables.results import Cell, Cells, Group, parse_cells
 from mgsr.tables.scores import headings
 
 TEMPLATE = """<!doctype html>

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mgsr.tables.cells import AVERAGE, Cell, Cells, Group
 from mgsr.tables.render import MARK, Block, Bold, number, spread_text
+from mgsr.tables.results import AVERAGE, Cell, Cells, Group
 from mgsr.tables.statistics import Comparison, Spread, holm
 
 ALPHA = 0.05

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from mgsr.errors import MgsrError
 from mgsr.storage import digest, file_digest, read_json, write_json
-from mgsr.tables.cells import AVERAGE, Cell, Cells, parse_cells
 from mgsr.tables.render import MISSING
+from mgsr.tables.results import AVERAGE, Cell, Cells, parse_cells
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from mgsr.config.objective import DacKlConfig
+from mgsr.config.loss_terms import DacKlConfig
 from mgsr.config.specs import RunSpec
 
 PACKAGES = ("mgsr", "torch", "transformers", "tokenizers", "peft", "safetensors", "textblob", "numpy")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mgsr.models.heads import LanguageModel, split
+from mgsr.models.language_model import LanguageModel, split
 from mgsr.models.loading import Model
 from mgsr.objectives.chunked import chunked_loss
 from mgsr.objectives.objective import Objective

@@ -7,7 +7,7 @@ from collections.abc import Sequence as Items
 import torch
 
 from mgsr.data.examples import Example
-from mgsr.models.heads import LanguageModel
+from mgsr.models.language_model import LanguageModel
 from mgsr.objectives.chunked import log_probabilities
 from mgsr.rollouts.decoder import inference
 from mgsr.rollouts.sampler import Decoding, Prompt, generate

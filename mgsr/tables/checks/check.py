@@ -8,8 +8,8 @@ from statistics import NormalDist, median
 
 import pandas as pd
 
-from mgsr.tables.cells import AVERAGE, Cells, Group
 from mgsr.tables.render import Block, Document, number
+from mgsr.tables.results import AVERAGE, Cells, Group
 from mgsr.tables.scores import ALPHA, SET_TITLES, TIE
 from mgsr.tables.statistics import Interval, holm
 

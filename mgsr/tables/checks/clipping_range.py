@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from mgsr.tables import figures
-from mgsr.tables.cells import AVERAGE, Cells, Group
 from mgsr.tables.checks.check import (
     REFERENCE,
     TIES,
@@ -23,6 +22,7 @@ from mgsr.tables.checks.check import (
     forest_series,
 )
 from mgsr.tables.render import Block, number
+from mgsr.tables.results import AVERAGE, Cells, Group
 from mgsr.tables.scores import SET_TITLES, headings, preset_notes
 
 TARGET = 0.95  # of the best validation ROUGE-L: reached is converged

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mgsr.tables import figures
-from mgsr.tables.cells import Cells
 from mgsr.tables.checks.check import UNDECIDED, Bounds, Check, Line, interval_text
-from mgsr.tables.checks.probe import probe_line, probes, side, value_text
+from mgsr.tables.checks.probe_results import probe_line, probes, side, value_text
 from mgsr.tables.render import MISSING, Block
+from mgsr.tables.results import Cells
 from mgsr.tables.scores import headings, preset_notes
 
 PRINTED = "kl_student_teacher"  # the detection score as the paper prints it

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from mgsr.tables import figures
-from mgsr.tables.cells import Cells
 from mgsr.tables.checks.check import (
     REFERENCE,
     TIES,
@@ -20,6 +19,7 @@ from mgsr.tables.checks.check import (
     telling,
 )
 from mgsr.tables.render import Block, number
+from mgsr.tables.results import Cells
 from mgsr.tables.scores import headings, preset_notes
 
 NAMED = 3  # variants that a sentence names

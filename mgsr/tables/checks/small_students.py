@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 from mgsr.tables import figures
-from mgsr.tables.cells import Cells
 from mgsr.tables.checks.check import (
     REFERENCE,
     UNDECIDED,
@@ -19,6 +18,7 @@ from mgsr.tables.checks.check import (
     score_lines,
 )
 from mgsr.tables.render import MISSING, Block
+from mgsr.tables.results import Cells
 from mgsr.tables.scores import TIE, headings, preset_notes
 
 BASES = ("sft", "mgsr_without_scrg")

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mgsr.tables import figures
-from mgsr.tables.cells import Cells
 from mgsr.tables.checks.check import (
     TIES,
     UNDECIDED,
@@ -21,8 +20,9 @@ from mgsr.tables.checks.check import (
     difference_block,
     telling,
 )
-from mgsr.tables.checks.probe import ALL, probe_line, probes, value_text
+from mgsr.tables.checks.probe_results import ALL, probe_line, probes, value_text
 from mgsr.tables.render import MISSING, Block, number
+from mgsr.tables.results import Cells
 from mgsr.tables.scores import headings, preset_notes
 
 REFERENCE_TITLE = "phrases"  # what MGSR's own spans are

@@ -10,10 +10,10 @@ import numpy as np
 from mgsr.evaluation.diversity import MEASURES, response_diversity
 from mgsr.storage import read_jsonl
 from mgsr.tables import figures
-from mgsr.tables.cells import Cells, Group
 from mgsr.tables.checks.check import UNDECIDED, Bounds, Check, Line, by_method, interval_text
-from mgsr.tables.checks.probe import probe_line, probes, side, value_text
+from mgsr.tables.checks.probe_results import probe_line, probes, side, value_text
 from mgsr.tables.render import MISSING, Block
+from mgsr.tables.results import Cells, Group
 from mgsr.tables.scores import headings, preset_notes
 from mgsr.tables.statistics import compare, paired_differences
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from mgsr.errors import MgsrError
 from mgsr.tables import paper
-from mgsr.tables.cells import Cells, Group
 from mgsr.tables.render import Block, Document, number
+from mgsr.tables.results import Cells, Group
 from mgsr.tables.scores import MARK_NOTE, headings, paper_notes, preset_notes, row_label, typed, unused_policy
 
 LEGEND = (

@@ -25,7 +25,7 @@ from mgsr.config.specs import RunSpec
 from mgsr.data.examples import Example, encode_examples
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
-from mgsr.models.heads import LanguageModel, split
+from mgsr.models.language_model import LanguageModel, split
 from mgsr.models.loading import (
     Model,
     check_shared_vocabulary,
@@ -50,9 +50,9 @@ from mgsr.training.checkpoint import (
 from mgsr.training.clock import Clock
 from mgsr.training.distributed import World, start_world
 from mgsr.training.record import RECORD, Signatures, make_record
-from mgsr.training.rollouts import Models
-from mgsr.training.sequences import StepSource
+from mgsr.training.source import StepSource
 from mgsr.training.step import StepSequences, TrainStep, autocast, make_parts, response_states
+from mgsr.training.texts import Models
 from mgsr.training.validation import cross_entropy, validation_scores
 
 

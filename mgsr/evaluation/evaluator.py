@@ -15,8 +15,8 @@ import torch
 from mgsr.config.base import TEST_SETS
 from mgsr.config.specs import EvaluationSpec
 from mgsr.data.examples import Example
-from mgsr.evaluation.rows import AnswerRow, build_summary, read_rows, write_rows
-from mgsr.evaluation.run_model import RunModel, read
+from mgsr.evaluation.answers import AnswerRow, build_summary, read_rows, write_rows
+from mgsr.evaluation.trained_model import RunModel, read
 from mgsr.models.loading import check_shared_vocabulary
 from mgsr.objectives.divergences import forward_kl, reverse_kl
 from mgsr.rollouts.sampler import PUBLISHED_NGRAM, Decoding, Prompt

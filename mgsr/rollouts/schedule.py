@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from mgsr.config.sequences import OffPolicyConfig, SequencesConfig
+from mgsr.config.policy import OffPolicyConfig, SequencesConfig
 from mgsr.errors import MgsrError
 from mgsr.rollouts.noise import row_key, uniform
 from mgsr.rollouts.sequence import Sequence

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from mgsr.tables import paper
-from mgsr.tables.cells import AVERAGE, Cells, Group
 from mgsr.tables.render import Block, Document, number
+from mgsr.tables.results import AVERAGE, Cells, Group
 from mgsr.tables.scores import (
     MARK_NOTE,
     headings,

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mgsr.config.sources import DataConfig
+from mgsr.config.record_sets import DataConfig
 from mgsr.config.specs import RunSpec
 from mgsr.data.examples import Example, encode_examples
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
-from mgsr.models.heads import LanguageModel, split
+from mgsr.models.language_model import LanguageModel, split
 from mgsr.models.loading import load_model, load_tokenizer, narrow
 from mgsr.objectives.chunked import log_probabilities
 from mgsr.rollouts.decoder import inference

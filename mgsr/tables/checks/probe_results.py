@@ -8,9 +8,9 @@ from typing import Any
 
 from mgsr.errors import MgsrError
 from mgsr.storage import read_json
-from mgsr.tables.cells import Cells
 from mgsr.tables.checks.check import Line, interval_text
 from mgsr.tables.render import MISSING
+from mgsr.tables.results import Cells
 
 SCHEMA = 1
 ALL = "all"

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from mgsr.data.records import RawData, RawSet, Record, read_records
 from mgsr.errors import MgsrError
-from mgsr.hub_lock import Repository, download, resolve
+from mgsr.hub import Repository, download, resolve
 from mgsr.storage import file_digest, write_jsonl
 
 # set: repository, the names its file may have, id prefix. In MiniLLM's Dolly `dev` is for validation, `valid` for the test.

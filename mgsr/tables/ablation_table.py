@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from mgsr.tables import paper
-from mgsr.tables.cells import AVERAGE, Cells, Group
 from mgsr.tables.other_groups import NOTE, other_groups_blocks
 from mgsr.tables.render import CROSS, TICK, Block, Document
+from mgsr.tables.results import AVERAGE, Cells, Group
 from mgsr.tables.scores import (
     SET_TITLES,
     VALIDATION,

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from mgsr.config.specs import RunSpec
 from mgsr.data.examples import Example
 from mgsr.errors import MgsrError
-from mgsr.models.heads import LanguageModel
+from mgsr.models.language_model import LanguageModel
 from mgsr.rollouts.noise import row_key
 from mgsr.rollouts.sampler import Decoding, Prompt, generate
 from mgsr.rollouts.scrg import revise

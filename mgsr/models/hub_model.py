@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from mgsr.errors import MgsrError
-from mgsr.hub_lock import download, resolve
+from mgsr.hub import download, resolve
 from mgsr.storage import file_digest, new_folder, read_json, write_json
 
 SAFETENSORS, PICKLES = "model.safetensors", "pytorch_model.bin"

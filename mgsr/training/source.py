@@ -6,21 +6,21 @@ from __future__ import annotations
 from collections.abc import Sequence as Items
 from typing import Any
 
-from mgsr.config.objective import CrossEntropy, PolicyGradientConfig
+from mgsr.config.loss_terms import CrossEntropy, PolicyGradientConfig
 from mgsr.config.specs import RunSpec
 from mgsr.data.examples import Example
 from mgsr.data.spans import token_spans
 from mgsr.errors import MgsrError
 from mgsr.plugins import load_custom
 from mgsr.rollouts.collection import Collection, collect
-from mgsr.rollouts.policies import RolloutPolicy, Source
 from mgsr.rollouts.sampler import Prompt
+from mgsr.rollouts.schedule import RolloutPolicy, Source
 from mgsr.rollouts.sequence import Sequence
 from mgsr.training.clock import Clock
 from mgsr.training.distributed import World
 from mgsr.training.order import DataOrder
-from mgsr.training.rollouts import Models, Rollouts
 from mgsr.training.step import StepSequences, autocast, whitened
+from mgsr.training.texts import Models, Rollouts
 
 
 class StepSource:

@@ -1,0 +1,32 @@
+"""Where records come from, and which are kept."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from mgsr.config.base import TEST_SETS, Strict
+
+
+class DataConfig(Strict):
+    """Where records come from and which are kept. Lengths are in tokens."""
+
+    source: Literal["hub", "local", "builtin"] = Field("hub", description="where the records come from")
+    data_dir: str | None = Field(None, description="folder of the records; source `local` only")
+    split: Literal["paper", "minillm"] = Field(
+        "paper", description="`paper`: MiniLLM's test rows, the first 500 of its validation rows, all other rows train"
+    )
+    max_length: int = Field(512, ge=2, description="prompt and response together")
+    max_prompt_length: int = Field(256, ge=1, description="longer prompts are dropped, and counted")
+    train_rows: int | None = Field(None, ge=1, description="use the first rows only; null uses all")
+    validation_rows: int | None = Field(None, ge=1, description="use the first rows only; null uses all")
+    test_rows: dict[Literal[TEST_SETS], Annotated[int, Field(ge=1)]] = Field(  # type: ignore[valid-type]
+        default_factory=dict, description="per test set, use the first rows only; absent uses all"
+    )
+
+    @model_validator(mode="after")
+    def _room_for_a_response(self) -> Self:
+        if self.max_prompt_length >= self.max_length:
+            raise ValueError(f"max_prompt_length {self.max_prompt_length} leaves no room below max_length {self.max_length}")
+        return self
