@@ -9,6 +9,20 @@ from pydantic import Field, model_validator
 from mgsr.config.base import TEST_SETS, Strict
 
 
+class TestSetConfig(Strict):
+    """A test set: a column of Table 1."""
+
+    __test__ = False  # pytest would take the name for a test's
+
+    title: str = Field(min_length=1, description="as tables print it")
+    file: str | None = Field(None, description="a JSONL file of your own, read whatever the `source` is")
+    repository: str | None = Field(None, description="source `hub`: owner/name of the data set")
+    stems: tuple[str, ...] = Field(("valid", "test"), description="source `hub`: names that the file may have, without suffix")
+    path: str | None = Field(None, description="source `local`: the file in MiniLLM's layout")
+    licence: str = Field("", description="of the records")
+    rows: int | None = Field(None, ge=1, description="use the first rows only; null uses all")
+
+
 class DataConfig(Strict):
     """Where records come from and which are kept. Lengths are in tokens."""
 

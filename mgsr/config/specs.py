@@ -10,7 +10,8 @@ from mgsr.config.base import Strict
 from mgsr.config.families import LoraConfig, ModelConfig
 from mgsr.config.measurement import EvaluationConfig, ExposureConfig, ProbeConfig
 from mgsr.config.method import Method
-from mgsr.config.record_sets import DataConfig
+from mgsr.config.record_sets import DataConfig, TestSetConfig
+from mgsr.config.table_entries import TableKind
 
 
 class DataSpec(Strict):
@@ -107,4 +108,109 @@ class ProbeSpec(Strict):
     max_new_tokens: int
     batch: int
     threads: int
+    code: str
+
+
+class TestSetSpec(Strict):
+    """All that the prepared records of one test set depend on."""
+
+    __test__ = False  # pytest would take the name for a test's
+
+    name: str
+    data: str = Field(description="digest of the DataSpec, against whose training rows overlap is counted")
+    test_set: TestSetConfig = Field(description="where the records come from; its `title` and `rows` are left out")
+    source: Literal["hub", "local", "builtin"]
+    data_dir: str | None
+    contents: dict[str, str] = Field(description="SHA-256 of each local file; empty for other sources")
+    code: str
+
+
+class AnswersSpec(Strict):
+    """All that the answers of a run to one test set, under one protocol with one decoding seed, depend on."""
+
+    run: str
+    test_set: str = Field(description="digest of the TestSetSpec")
+    rows: int | None = Field(description="the first rows only; null: all")
+    max_length: int
+    max_prompt_length: int
+    protocol: Literal["published", "plain"]
+    decoding_seed: int
+    max_new_tokens: int
+    batch: int
+    threads: int
+    code: str
+
+
+class FloorSpec(Strict):
+    """All that the scores of borrowed answers depend on."""
+
+    test_sets: dict[str, str] = Field(description="by name, digest of the TestSetSpec")
+    rows: dict[str, int | None] = Field(description="by name, the first rows only; null: all")
+    metrics: tuple[str, ...]
+    custom_code: tuple[str, ...] = Field(description="digests of the user's modules that `metrics` names")
+    code: str
+
+
+class RowSpec(Strict):
+    """One run of one method as a table shows it; its results are found by digest."""
+
+    family: str
+    method: str
+    title: str
+    role: Literal["student", "teacher", "checkpoint"]
+    seed: int
+    run: str
+    evaluation: str
+    exposure: str | None = Field(None, description="digest of its ExAccErr, in tables that show it")
+
+
+class _Shown(Strict):
+    """What tables and open checks have in common."""
+
+    name: str
+    preset: str
+    recipe: str
+    note: str
+    test_sets: dict[str, str] = Field(description="title by name, in the order of the columns")
+    metrics: tuple[str, ...] = Field(description="the first one ranks")
+    rows: tuple[RowSpec, ...]
+    floor: str = Field(description="digest of the FloorSpec")
+    code: str
+
+
+class TableSpec(_Shown):
+    """All that a table depends on."""
+
+    kind: TableKind
+    title: str
+    columns: tuple[str, ...] = Field(description="of kind `ablation`: test sets, `average`, `dolly_validation`")
+    components: bool = Field(description="of kind `ablation`: columns that say which of MGSR's parts a row has")
+    reference: str = Field(description="of kind `ablation`: the method that the others are compared with")
+    other_groups: bool
+
+
+class CheckSpec(_Shown):
+    """All that an open check depends on."""
+
+    probes: dict[str, str] = Field(description="digest of the ProbeSpec by family, in checks that read it")
+
+
+class ClaimsSpec(Strict):
+    """All that the claims' verdicts depend on."""
+
+    name: Literal["claims"]
+    preset: str
+    recipe: str
+    note: str
+    tables: tuple[TableSpec, ...]
+    code: str
+
+
+class PageSpec(Strict):
+    """All that a report, and the MLflow store of the same scope, depend on."""
+
+    name: Literal["report", "everything"]
+    tables: tuple[TableSpec, ...]
+    claims: ClaimsSpec | None
+    checks: tuple[CheckSpec, ...]
     code: str

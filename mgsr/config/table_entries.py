@@ -1,0 +1,36 @@
+"""Tables and open checks as data: entries of workflow/tables.yaml, or of an overlay."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from mgsr.config.base import Strict
+
+TableKind = Literal["main", "ablation", "exposure", "efficiency"]
+
+
+class TableEntry(Strict):
+    """A table: what kind it is, and the methods that are its rows."""
+
+    kind: TableKind = Field(
+        description="`main`: methods by test sets, with checks; `ablation`: variants beside a `reference`; `exposure`: ExAccErr; "
+        "`efficiency`: speed, shares of time, memory"
+    )
+    title: str = Field(min_length=1, description="as the table prints it")
+    rows: tuple[str, ...] = Field(min_length=1, description="names of methods, in order")
+    extra_rows: tuple[str, ...] = Field((), description="methods added below; an overlay states yours here")
+    columns: tuple[str, ...] = Field(
+        (), description="kind `ablation`: test sets, `average`, `dolly_validation`; empty: the average alone"
+    )
+    components: bool = Field(False, description="kind `ablation`: columns that say which of MGSR's parts a row has")
+    reference: str = Field("mgsr", description="kind `ablation`: the method that the others are compared with")
+    families: tuple[str, ...] = Field((), description="of the configuration; empty: all")
+
+
+class CheckEntry(Strict):
+    """The methods that an open check compares."""
+
+    rows: tuple[str, ...] = Field((), description="names of methods, in order; `injected_errors` has none")
+    families: tuple[str, ...] = Field((), description="of the configuration; empty: all")
