@@ -15,7 +15,7 @@ class TableEntry(Strict):
     """A table: what kind it is, and the methods that are its rows."""
 
     kind: TableKind = Field(
-        description="`main`: methods by test sets, with checks; `ablation`: variants beside a `reference`; `exposure`: ExAccErr; "
+        description="`main`: methods by test sets, with checks; `ablation`: variants beside a `reference`; `exposure`: its bias; "
         "`efficiency`: speed, shares of time, memory"
     )
     title: str = Field(min_length=1, description="as the table prints it")
