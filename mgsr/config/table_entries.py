@@ -15,8 +15,8 @@ class TableEntry(Strict):
     """A table: what kind it is, and the methods that are its rows."""
 
     kind: TableKind = Field(
-        description="`main`: methods by test sets, with checks; `ablation`: variants beside a `reference`; `exposure`: its bias; "
-        "`efficiency`: speed, shares of time, memory"
+        description="`main`: methods by test sets, with checks; `ablation`: variants beside a `reference`; "
+        "`exposure`: exposure bias; `efficiency`: speed, shares of time, memory"
     )
     title: str = Field(min_length=1, description="as the table prints it")
     rows: tuple[str, ...] = Field(min_length=1, description="names of methods, in order")
