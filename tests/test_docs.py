@@ -9,15 +9,21 @@ from typing import get_args
 
 import pytest
 
+from mgsr.config.base import Strict
 from mgsr.config.load import read_yaml
-from mgsr.config.loss_terms import Distillation, SpanConfig
+from mgsr.config.loss_terms import DacKlConfig, Distillation, ObjectiveConfig, PolicyGradientConfig, SpanConfig
+from mgsr.config.measurement import ExposureConfig
 from mgsr.config.method import Method
 from mgsr.config.policy import ScrgConfig
 from mgsr.config.schema import TableName
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-METHODS = (ROOT / "docs" / "methods.md").read_text()
+METHODS, READINGS, MEASUREMENT = ((ROOT / "docs" / f"{name}.md").read_text() for name in ("methods", "readings", "measurement"))
+MODELS_OF_READINGS: dict[str, type[Strict]] = {  # by the name that the page gives their keys
+    "scrg": ScrgConfig, "objective": ObjectiveConfig, "dac_kl": DacKlConfig, "span": SpanConfig,
+    "policy_gradient": PolicyGradientConfig, "exposure": ExposureConfig,
+}  # fmt: skip
 
 
 def names_of_tests() -> set[str]:
@@ -29,6 +35,12 @@ def targets() -> set[str]:
     """Rules, and the tables, whose rules are made in a loop."""
     files = [ROOT / "Snakefile", *(ROOT / "workflow" / "rules").glob("*.smk")]
     return {*get_args(TableName), *re.findall(r"^rule (\w+):", "".join(path.read_text() for path in files), re.MULTILINE)}
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub makes of the headings: lower case, hyphens for spaces, no punctuation."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def pitfalls() -> dict[int, list[str]]:
@@ -63,6 +75,12 @@ def test_pitfall_30_every_path_and_target_the_pages_name_is_there() -> None:
                 assert (ROOT / "workflow" / "presets" / f"{preset}.yaml").exists()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_to_headings(page: Path) -> None:
+    for path, anchor in re.findall(r"\]\(((?!http)[^)#]*)#([^)]+)\)", page.read_text()):
+        assert anchor in anchors(page.parent / path if path else page), f"{page.name} links to {path}#{anchor}"
+
+
 def test_targets_of_the_readme_are_rules() -> None:
     section = (ROOT / "README.md").read_text().split("## Targets")[1].split("##")[0]
     named = [name for cell in re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)]
@@ -80,20 +98,24 @@ def test_every_method_stands_on_the_methods_page(path: Path) -> None:
     assert set(read_yaml(path)) <= {*Method.model_fields, "base"}
 
 
-def test_every_divergence_and_reading_stands_on_the_methods_page() -> None:
-    readings = [SpanConfig, ScrgConfig]
+def test_every_loss_stands_on_the_methods_page() -> None:
     for model in get_args(get_args(Distillation)[0]):
         (name,) = get_args(model.model_fields["name"].annotation)
-        readings += [model] if len(model.model_fields) > 3 else []
         assert f"`{name}`" in METHODS, name
-    for model in readings:
-        for key, field in model.model_fields.items():
-            for value in get_args(field.annotation) if key != "name" else ():
-                if isinstance(value, str):
-                    assert f"`{key}`" in METHODS and f"`{value}`" in METHODS, f"{model.__name__}.{key}: {value}"
 
 
-def test_every_warning_stands_on_the_methods_page() -> None:
+def test_every_reading_is_found_by_its_key() -> None:
+    """The contents link every entry, and an entry names every value that its key may take."""
+    contents = READINGS.split("\n## Contents\n")[1].split("\n## ")[0]
+    entries = dict(re.findall(r"^### `([\w.]+)`\n(.*?)(?=^#|\Z)", READINGS, re.MULTILINE | re.DOTALL))
+    assert len(entries) >= 30 and all(f"[`{key}`](#" in contents for key in entries)
+    for place, model in MODELS_OF_READINGS.items():
+        for name, field in model.model_fields.items():
+            values = [value for value in get_args(field.annotation) if isinstance(value, str)] if name != "name" else []
+            assert all(f"`{value}`" in entries[f"{place}.{name}"] for value in values), f"{place}.{name}"
+
+
+def test_every_warning_stands_on_the_measurement_page() -> None:
     code = "".join((ROOT / "mgsr" / path).read_text() for path in ("training/record.py", "tables/card.py"))
     names = set(re.findall(r'"name": "(\w+)"', code))
-    assert len(names) >= 7 and all(f"`{name}`" in METHODS for name in names)
+    assert len(names) >= 7 and all(f"`{name}`" in MEASUREMENT for name in names)
