@@ -12,7 +12,7 @@ from mgsr.config.loss_terms import ObjectiveConfig
 from mgsr.examples.abkd import ab_divergence
 from mgsr.examples.akl import akl
 from mgsr.examples.taid import Taid
-from mgsr.objectives.divergences import forward_kl, reverse_kl
+from mgsr.models.kl import forward_kl, reverse_kl
 from mgsr.objectives.objective import Objective
 from mgsr.objectives.view import View
 

@@ -14,13 +14,12 @@ from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
 
 from mgsr.config.loss_terms import CrossEntropy, Custom, DacKlConfig, Distillation, PolicyGradientConfig
+from mgsr.models.kl import forward_kl, reverse_kl
 from mgsr.objectives.divergences import (
     DIVERGENCES,
     Divergence,
     divergence_from_config,
-    forward_kl,
     generalized_jsd,
-    reverse_kl,
     skew_forward_kl,
     skew_reverse_kl,
     symmetric_kl,

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from mgsr.config.loss_terms import DacKlConfig, ObjectiveConfig, PolicyGradientConfig
 from mgsr.errors import MgsrError
+from mgsr.models.kl import forward_kl
 from mgsr.objectives.chunked import chunked_loss
 from mgsr.objectives.dac_kl import DacKl
-from mgsr.objectives.divergences import forward_kl
 from mgsr.objectives.objective import Objective
 from mgsr.objectives.policy_gradient import policy_gradient
-from mgsr.objectives.span import span_consistency
+from mgsr.objectives.span_consistency import span_consistency
 from mgsr.objectives.view import View
 
 N, V = 7, 11

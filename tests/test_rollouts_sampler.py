@@ -6,8 +6,8 @@ import torch
 from transformers.generation.logits_process import NoRepeatNGramLogitsProcessor
 
 from mgsr.errors import MgsrError
-from mgsr.models.language_model import split
-from mgsr.rollouts.decoder import CacheDecoder, inference
+from mgsr.models.language_model import inference, split
+from mgsr.rollouts.decoder import CacheDecoder
 from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
 from mgsr.rollouts.sampler import Decoding, NgramBan, Prompt, generate
 from mgsr.rollouts.sequence import Sequence, collate

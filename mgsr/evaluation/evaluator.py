@@ -17,8 +17,8 @@ from mgsr.config.specs import EvaluationSpec
 from mgsr.data.examples import Example
 from mgsr.evaluation.answers import AnswerRow, build_summary, read_rows, write_rows
 from mgsr.evaluation.trained_model import RunModel, read
+from mgsr.models.kl import forward_kl, reverse_kl
 from mgsr.models.loading import check_shared_vocabulary
-from mgsr.objectives.divergences import forward_kl, reverse_kl
 from mgsr.rollouts.sampler import PUBLISHED_NGRAM, Decoding, Prompt
 from mgsr.rollouts.sequence import Sequence, decode_texts
 from mgsr.rouge import rouge_l_many

@@ -21,8 +21,8 @@ from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import SOURCES, Divergences
 from mgsr.evaluation.intervals import Numbers, percentile_interval
 from mgsr.evaluation.trained_model import RunModel, read
+from mgsr.models.kl import forward_kl
 from mgsr.models.loading import check_shared_vocabulary
-from mgsr.objectives.divergences import forward_kl
 from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.sequence import Sequence
 from mgsr.storage import new_folder, read_jsonl, write_json, write_jsonl

@@ -55,13 +55,13 @@ from mgsr.evaluation.injection import ERRORS, inject
 from mgsr.evaluation.intervals import mean_interval
 from mgsr.evaluation.span_statistics import PRIORS, pooled, span_counts
 from mgsr.evaluation.trained_model import SEED, RunModel
+from mgsr.models.language_model import autocast
 from mgsr.models.loading import check_shared_vocabulary
 from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.scrg import revise
 from mgsr.rollouts.sequence import Sequence as TokenSequence
 from mgsr.rollouts.sequence import decode_texts
 from mgsr.storage import canonical_json, new_folder, write_json, write_text
-from mgsr.training.step import autocast
 
 SCHEMA = 1
 SOURCES = ("reference", "student", "scrg")

@@ -8,7 +8,7 @@ from typing import Any
 from mgsr.config.loss_terms import SpanConfig
 from mgsr.data.spans import token_spans
 from mgsr.evaluation.trained_model import RunModel, read
-from mgsr.objectives.span import span_consistency, span_pair_weights
+from mgsr.objectives.span_consistency import span_consistency, span_pair_weights
 from mgsr.rollouts.sequence import Sequence
 
 PRIORS = {

@@ -16,14 +16,11 @@ from mgsr.config.specs import RunSpec
 from mgsr.data.examples import Example, encode_examples
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
-from mgsr.models.language_model import LanguageModel, split
+from mgsr.models.language_model import LanguageModel, autocast, inference, log_probabilities, split
 from mgsr.models.loading import load_model, load_tokenizer, narrow
-from mgsr.objectives.chunked import log_probabilities
-from mgsr.rollouts.decoder import inference
 from mgsr.rollouts.sampler import Decoding, Prompt, generate
-from mgsr.rollouts.sequence import Sequence, by_length, collate
+from mgsr.rollouts.sequence import Sequence, by_length, collate, response_states
 from mgsr.storage import read_json
-from mgsr.training.step import autocast, response_states
 
 SEED = 10  # of draws that are no decoding seed's: models are compared on common random numbers
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mgsr.objectives.divergences import forward_kl, reverse_kl
+from mgsr.models.kl import forward_kl, reverse_kl
 
 
 def akl(student_logp: Tensor, teacher_logp: Tensor, *, progress: float, mu: float = 0.5) -> Tensor:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from peft import PeftModel
-from torch import nn
+from torch import Tensor, nn
 
 from mgsr.errors import MgsrError
 from mgsr.models.architectures import architecture_of
@@ -23,9 +26,8 @@ class LanguageModel:
     head: nn.Module  # [..., width] -> [..., vocab]
 
     @property
-    def vocab(self) -> int:
-        """Classes of the output layer, padding included."""
-        return int(self.head.out_features)  # type: ignore[arg-type]
+    def device(self) -> torch.device:
+        return next(self.head.parameters()).device
 
 
 def split(model: Model) -> LanguageModel:
@@ -36,3 +38,38 @@ def split(model: Model) -> LanguageModel:
     if head is None:
         raise MgsrError(f"{type(plain).__name__} has no output layer; load it as a causal language model")
     return LanguageModel(plain.get_submodule(architecture.backbone), head)
+
+
+def log_probabilities(head: nn.Module, hidden: Tensor, vocabulary: int) -> Tensor:
+    """[n, width] -> log-softmax over the first `vocabulary` classes [n, vocabulary], reduced in float32 or wider."""
+    logits = head(hidden)
+    if logits.shape[-1] < vocabulary:
+        raise MgsrError(f"the output layer has {logits.shape[-1]} classes, fewer than the shared vocabulary's {vocabulary}")
+    with torch.autocast(hidden.device.type, enabled=False):
+        logp: Tensor = logits[..., :vocabulary].to(at_least_float32(logits)).log_softmax(-1)
+    return logp
+
+
+def at_least_float32(x: Tensor) -> torch.dtype:
+    """The tensor's type, or float32 where that is wider."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """bf16 autocast where `precision` asks for it; weights and reductions stay fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
+@contextmanager
+def inference(*models: LanguageModel) -> Iterator[None]:
+    """Inside, the models have neither dropout nor gradients; afterwards every module is in the mode it was in."""
+    parts = [part for model in models for part in (model.backbone, model.head)]
+    modes = {module: module.training for part in parts for module in part.modules()}
+    try:
+        for module in modes:
+            module.training = False
+        with torch.no_grad():
+            yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

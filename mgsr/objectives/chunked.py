@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mgsr.errors import MgsrError
+from mgsr.models.language_model import at_least_float32, log_probabilities
 from mgsr.objectives.objective import Objective
 from mgsr.objectives.view import View
 
@@ -70,9 +71,9 @@ class _Positions:
     def evaluate(self, hidden: Tensor, parameters: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Loss, sums [terms], and where gradients are enabled those of hidden and parameters, accumulated in float32."""
         differentiate = torch.is_grad_enabled()
-        sums = torch.zeros(len(self.objective.terms), device=hidden.device, dtype=_wide(hidden))
+        sums = torch.zeros(len(self.objective.terms), device=hidden.device, dtype=at_least_float32(hidden))
         loss = sums.new_zeros(())
-        gradients = [torch.zeros_like(x, dtype=_wide(x)) for x in (hidden, *parameters)] if differentiate else []
+        gradients = [torch.zeros_like(x, dtype=at_least_float32(x)) for x in (hidden, *parameters)] if differentiate else []
         for rows, own in self.chunks():
             piece = hidden.detach()[rows].requires_grad_(differentiate)
             view = self.view(piece, rows, own)
@@ -143,17 +144,3 @@ def chunked_loss(
     else:
         loss, sums, _ = positions.evaluate(student_hidden, ())
     return loss, dict(zip(objective.terms, sums.unbind(), strict=True))
-
-
-def log_probabilities(head: nn.Module, hidden: Tensor, vocabulary: int) -> Tensor:
-    """[n, width] -> log-softmax over the first `vocabulary` classes [n, vocabulary], reduced in float32 or wider."""
-    logits = head(hidden)
-    if logits.shape[-1] < vocabulary:
-        raise MgsrError(f"the output layer has {logits.shape[-1]} classes, fewer than the shared vocabulary's {vocabulary}")
-    with torch.autocast(hidden.device.type, enabled=False):
-        logp: Tensor = logits[..., :vocabulary].to(_wide(logits)).log_softmax(-1)
-    return logp
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)

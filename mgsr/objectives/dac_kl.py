@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgsr.config.loss_terms import DacKlConfig
-from mgsr.objectives.divergences import relative_entropy
+from mgsr.models.kl import relative_entropy
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from mgsr.objectives.custom import CustomLoss
 from mgsr.objectives.dac_kl import Band, DacKl
 from mgsr.objectives.divergences import divergence_from_config
 from mgsr.objectives.policy_gradient import STATS, policy_gradient
-from mgsr.objectives.span import span_consistency
+from mgsr.objectives.span_consistency import span_consistency
 from mgsr.objectives.view import View
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from mgsr.config.loss_terms import PolicyGradientConfig
 from mgsr.config.policy import CollectionConfig
 from mgsr.errors import MgsrError
-from mgsr.models.language_model import LanguageModel
-from mgsr.rollouts.decoder import CacheDecoder, device_of, inference
+from mgsr.models.language_model import LanguageModel, inference
+from mgsr.rollouts.decoder import CacheDecoder
 from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
 from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.sequence import Sequence, by_length
@@ -90,7 +90,7 @@ def collect(
     with inference(student, teacher):
         for group in by_length([len(row.prompt.ids) for row in rows], batch):
             decoders = CacheDecoder(student, pad_id), CacheDecoder(teacher, pad_id)
-            _decode(decoders, [rows[i] for i in group], teacher_mix, eos_id, vocabulary, device_of(student))
+            _decode(decoders, [rows[i] for i in group], teacher_mix, eos_id, vocabulary, student.device)
     return [
         Rollout(
             Sequence(row.prompt.example_id, row.prompt.ids, tuple(row.response), row.response[-1] == eos_id, "student"),

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mgsr.errors import MgsrError
-from mgsr.models.language_model import LanguageModel
-from mgsr.rollouts.decoder import CacheDecoder, Decoder, device_of, inference
+from mgsr.models.language_model import LanguageModel, inference
+from mgsr.rollouts.decoder import CacheDecoder, Decoder
 from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
 from mgsr.rollouts.sequence import Author, Sequence, by_length
 
@@ -127,7 +127,7 @@ def generate(
     unfinished = [row for row in rows if len(row.response) < row.limit and row.response[-1:] != [eos_id]]
     with inference(model):
         for group in by_length([len(row.prompt.ids) + len(row.response) for row in unfinished], batch):
-            _decode(CacheDecoder(model, pad_id), [unfinished[i] for i in group], decoding, eos_id, vocabulary, device_of(model))
+            _decode(CacheDecoder(model, pad_id), [unfinished[i] for i in group], decoding, eos_id, vocabulary, model.device)
     return [
         Sequence(row.prompt.example_id, row.prompt.ids, tuple(row.response), row.response[-1:] == [eos_id], author)
         for row in rows

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from mgsr.config.policy import ScrgConfig
 from mgsr.errors import MgsrError
-from mgsr.models.language_model import LanguageModel
-from mgsr.rollouts.decoder import device_of, inference
+from mgsr.models.language_model import LanguageModel, inference
 from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
 from mgsr.rollouts.sampler import Decoding, Prompt, generate
 from mgsr.rollouts.sequence import Batch, Sequence, by_length, collate
@@ -141,7 +140,7 @@ def _find_errors(
     chunk: int,
 ) -> list[_Error | None]:
     """Per sequence, the candidate of the largest detection score, the earliest one of equals; None without candidate."""
-    device = device_of(student)
+    device = student.device
     batch = collate(sequences, pad_id).to(device)
     row_keys = key_tensor(keys, device)
     best: list[_Error | None] = [None] * len(sequences)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from mgsr.models.language_model import LanguageModel
+
 if TYPE_CHECKING:
     from mgsr.data.examples import Example
 
@@ -80,6 +82,13 @@ def collate(sequences: Items[Sequence], pad_id: int) -> Batch:
         row=torch.tensor([row for row, _ in places], dtype=torch.int64),
         position=torch.tensor([i for _, i in places], dtype=torch.int64),
     )
+
+
+def response_states(model: LanguageModel, batch: Batch) -> Tensor:
+    """The hidden states [N, width] that predict the response tokens."""
+    output = model.backbone(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+    states: Tensor = output.last_hidden_state
+    return states.flatten(0, 1)[batch.hidden_index]
 
 
 def decode_texts(tokenizer: Any, sequences: Items[Sequence]) -> list[str]:

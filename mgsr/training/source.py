@@ -11,6 +11,7 @@ from mgsr.config.specs import RunSpec
 from mgsr.data.examples import Example
 from mgsr.data.spans import token_spans
 from mgsr.errors import MgsrError
+from mgsr.models.language_model import autocast
 from mgsr.plugins import load_custom
 from mgsr.rollouts.collection import Collection, collect
 from mgsr.rollouts.sampler import Prompt
@@ -19,7 +20,7 @@ from mgsr.rollouts.sequence import Sequence
 from mgsr.training.clock import Clock
 from mgsr.training.distributed import World
 from mgsr.training.order import DataOrder
-from mgsr.training.step import StepSequences, autocast, whitened
+from mgsr.training.step import StepSequences, whitened
 from mgsr.training.texts import Models, Rollouts
 
 

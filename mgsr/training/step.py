@@ -14,8 +14,8 @@ from mgsr.models.language_model import LanguageModel, split
 from mgsr.models.loading import Model
 from mgsr.objectives.chunked import chunked_loss
 from mgsr.objectives.objective import Objective
-from mgsr.objectives.span import span_pair_weights
-from mgsr.rollouts.sequence import Batch, Sequence, collate
+from mgsr.objectives.span_consistency import span_pair_weights
+from mgsr.rollouts.sequence import Batch, Sequence, collate, response_states
 from mgsr.training.distributed import World
 
 Spans = list[list[tuple[int, int]]]
@@ -102,13 +102,6 @@ def make_parts(step: StepSequences, objective: Objective, micro_batch: int, pad_
         yield parts
 
 
-def response_states(model: LanguageModel, batch: Batch) -> Tensor:
-    """The hidden states [N, width] that predict the response tokens."""
-    output = model.backbone(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-    states: Tensor = output.last_hidden_state
-    return states.flatten(0, 1)[batch.hidden_index]
-
-
 class TrainStep(nn.Module):
     """Student and objective in one module, so that DistributedDataParallel sees one forward."""
 
@@ -142,8 +135,3 @@ class TrainStep(nn.Module):
             losses.append(loss)
             sums = {name: sums[name] + terms[name].detach().cpu() for name in sums}
         return torch.stack(losses).sum(), sums
-
-
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """bf16 autocast where asked for; weights and reductions stay fp32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

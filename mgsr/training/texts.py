@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from mgsr.config.specs import RunSpec
 from mgsr.data.examples import Example
 from mgsr.errors import MgsrError
-from mgsr.models.language_model import LanguageModel
+from mgsr.models.language_model import LanguageModel, autocast
 from mgsr.rollouts.noise import row_key
 from mgsr.rollouts.sampler import Decoding, Prompt, generate
 from mgsr.rollouts.scrg import revise
@@ -20,7 +20,6 @@ from mgsr.rollouts.sequence import Author, Sequence
 from mgsr.training.clock import Clock
 from mgsr.training.distributed import World
 from mgsr.training.order import DataOrder
-from mgsr.training.step import autocast
 
 
 @dataclass(frozen=True)

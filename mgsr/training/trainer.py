@@ -25,7 +25,7 @@ from mgsr.config.specs import RunSpec
 from mgsr.data.examples import Example, encode_examples
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
-from mgsr.models.language_model import LanguageModel, split
+from mgsr.models.language_model import LanguageModel, autocast, split
 from mgsr.models.loading import (
     Model,
     check_shared_vocabulary,
@@ -39,6 +39,7 @@ from mgsr.models.loading import (
 from mgsr.objectives.objective import Objective
 from mgsr.rollouts.noise import row_key
 from mgsr.rollouts.sampler import PUBLISHED_NGRAM, Decoding
+from mgsr.rollouts.sequence import response_states
 from mgsr.storage import new_folder, read_json, write_json, write_jsonl
 from mgsr.training.checkpoint import (
     load_checkpoint,
@@ -51,7 +52,7 @@ from mgsr.training.clock import Clock
 from mgsr.training.distributed import World, start_world
 from mgsr.training.record import RECORD, Signatures, make_record
 from mgsr.training.source import StepSource
-from mgsr.training.step import StepSequences, TrainStep, autocast, make_parts, response_states
+from mgsr.training.step import StepSequences, TrainStep, make_parts
 from mgsr.training.texts import Models
 from mgsr.training.validation import cross_entropy, validation_scores
 

@@ -7,14 +7,11 @@ from collections.abc import Sequence as Items
 import torch
 
 from mgsr.data.examples import Example
-from mgsr.models.language_model import LanguageModel
-from mgsr.objectives.chunked import log_probabilities
-from mgsr.rollouts.decoder import inference
+from mgsr.models.language_model import LanguageModel, inference, log_probabilities
 from mgsr.rollouts.sampler import Decoding, Prompt, generate
-from mgsr.rollouts.sequence import Sequence, by_length, collate, decode_texts
+from mgsr.rollouts.sequence import Sequence, by_length, collate, decode_texts, response_states
 from mgsr.rouge import rouge_l_many
 from mgsr.training.distributed import World
-from mgsr.training.step import response_states
 
 VALIDATION_SEED = 10  # of the decoding; the same at each validation, so that curves differ by the weights alone
 
