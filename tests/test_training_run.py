@@ -69,7 +69,7 @@ def test_pitfall_10_student_steps_divide_by_their_own_tokens(root: Path, monkeyp
 
     def recording(step: Any, *arguments: Any) -> Any:
         for parts in original(step, *arguments):
-            seen.append(float(parts[0].token_weight.sum()))
+            seen.append(float(parts[0].at.token_weight.sum()))
             yield parts
 
     monkeypatch.setattr(run_module, "make_parts", recording)
@@ -127,11 +127,11 @@ def test_pitfall_31_a_loss_that_is_not_finite_stops_the_run(root: Path, monkeypa
 def test_pitfall_31_a_gradient_that_is_not_finite_spoils_no_checkpoint(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original, calls = step_module.chunked_loss, []
 
-    def poisoned(objective: Any, hidden: torch.Tensor, *arguments: Any) -> Any:
+    def poisoned(objective: Any, student: Any, *arguments: Any) -> Any:
         calls.append(0)
-        loss, sums = original(objective, hidden, *arguments)
+        loss, sums = original(objective, student, *arguments)
         # at 0 sqrt has no finite slope
-        return (loss + (hidden.sum() * 0).sqrt() if len(calls) == 4 else loss), sums
+        return (loss + (student.values.sum() * 0).sqrt() if len(calls) == 4 else loss), sums
 
     monkeypatch.setattr(step_module, "chunked_loss", poisoned)
     with pytest.raises(

@@ -68,8 +68,8 @@ def test_pitfall_16_seqkd_trains_on_the_teachers_own_text(root: Path, monkeypatc
         micro_batches = list(original(step, *arguments))
         parts = [part for parts in micro_batches for part in parts]
         assert not any(part.uses_teacher for part in parts)
-        distilled = [t for part in parts for t in part.batch.targets[part.token_weight > 0].tolist()]
-        gold = [t for part in parts for t in part.batch.targets[part.sft_weight > 0].tolist()]
+        distilled = [t for part in parts for t in part.at.targets[part.at.token_weight > 0].tolist()]
+        gold = [t for part in parts for t in part.at.targets[part.at.sft_weight > 0].tolist()]
         targets.append((step, distilled, gold))
         return micro_batches
 
@@ -198,7 +198,7 @@ def test_pitfall_17_imitkd_trains_on_fresh_text_of_the_current_weights(root: Pat
 
     def recording(step: StepSequences, *arguments: Any) -> Any:
         for parts in parts_of(step, *arguments):
-            seen[-1][2].extend(token for part in parts for token in part.batch.targets[part.token_weight > 0].tolist())
+            seen[-1][2].extend(token for part in parts for token in part.at.targets[part.at.token_weight > 0].tolist())
             yield parts
         seen[-1][1].extend(Prompt(sequence.example_id, sequence.prompt_ids) for sequence in step.distilled)
 

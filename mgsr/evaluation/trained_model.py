@@ -16,7 +16,7 @@ from mgsr.config.specs import RunSpec
 from mgsr.data.examples import Example, encode_examples
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
-from mgsr.models.language_model import LanguageModel, autocast, inference, log_probabilities, split
+from mgsr.models.language_model import LanguageModel, autocast, inference, split
 from mgsr.models.loading import load_model, load_tokenizer, narrow
 from mgsr.rollouts.sampler import Decoding, Prompt, generate
 from mgsr.rollouts.sequence import Sequence, by_length, collate, response_states
@@ -94,7 +94,6 @@ def read(
         for group in by_length([len(sequence) for sequence in sequences], batch):
             lengths = [len(sequences[i].response_ids) for i in group]
             part = collate([sequences[i] for i in group], first.pad_id).to(first.device)
-            states = [torch.split(response_states(run.model, part), lengths) for run in models]
-            for i, *own in zip(group, *states, strict=True):
-                heads = zip(models, own, strict=True)
-                yield i, [log_probabilities(run.model.head, hidden, vocabulary) for run, hidden in heads]
+            states = [response_states(run.model, part, vocabulary).split(lengths) for run in models]
+            for i, *by_model in zip(group, *states, strict=True):
+                yield i, [response.log_probabilities() for response in by_model]

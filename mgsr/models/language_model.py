@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from peft import PeftModel
@@ -40,14 +40,33 @@ def split(model: Model) -> LanguageModel:
     return LanguageModel(plain.get_submodule(architecture.backbone), head)
 
 
-def log_probabilities(head: nn.Module, hidden: Tensor, vocabulary: int) -> Tensor:
-    """[n, width] -> log-softmax over the first `vocabulary` classes [n, vocabulary], reduced in float32 or wider."""
-    logits = head(hidden)
-    if logits.shape[-1] < vocabulary:
-        raise MgsrError(f"the output layer has {logits.shape[-1]} classes, fewer than the shared vocabulary's {vocabulary}")
-    with torch.autocast(hidden.device.type, enabled=False):
-        logp: Tensor = logits[..., :vocabulary].to(at_least_float32(logits)).log_softmax(-1)
-    return logp
+@dataclass(frozen=True)
+class HiddenStates:
+    """Final hidden states of a model, with the output layer that makes logits of them."""
+
+    values: Tensor  # [n, width]
+    head: nn.Module
+    vocabulary: int
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: Tensor | slice) -> HiddenStates:
+        return replace(self, values=self.values[rows])
+
+    def split(self, sizes: int | list[int]) -> list[HiddenStates]:
+        """Consecutive pieces of these sizes, or of one size and a rest."""
+        return [replace(self, values=values) for values in torch.split(self.values, sizes)]
+
+    def log_probabilities(self) -> Tensor:
+        """Log-softmax over the first `vocabulary` classes [n, vocabulary], reduced in float32 or wider. Raises MgsrError where
+        the output layer has fewer classes."""
+        logits = self.head(self.values)
+        if logits.shape[-1] < self.vocabulary:
+            raise MgsrError(f"the output layer has {logits.shape[-1]} classes, fewer than the vocabulary's {self.vocabulary}")
+        with torch.autocast(logits.device.type, enabled=False):
+            logp: Tensor = logits[..., : self.vocabulary].to(at_least_float32(logits)).log_softmax(-1)
+        return logp
 
 
 def at_least_float32(x: Tensor) -> torch.dtype:

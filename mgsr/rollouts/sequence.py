@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from mgsr.models.language_model import LanguageModel
+from mgsr.models.language_model import HiddenStates, LanguageModel
 
 if TYPE_CHECKING:
     from mgsr.data.examples import Example
@@ -84,11 +84,10 @@ def collate(sequences: Items[Sequence], pad_id: int) -> Batch:
     )
 
 
-def response_states(model: LanguageModel, batch: Batch) -> Tensor:
+def response_states(model: LanguageModel, batch: Batch, vocabulary: int) -> HiddenStates:
     """The hidden states [N, width] that predict the response tokens."""
     output = model.backbone(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-    states: Tensor = output.last_hidden_state
-    return states.flatten(0, 1)[batch.hidden_index]
+    return HiddenStates(output.last_hidden_state.flatten(0, 1)[batch.hidden_index], model.head, vocabulary)
 
 
 def decode_texts(tokenizer: Any, sequences: Items[Sequence]) -> list[str]:

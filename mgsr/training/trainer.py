@@ -25,7 +25,7 @@ from mgsr.config.specs import RunSpec
 from mgsr.data.examples import Example, encode_examples
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
-from mgsr.models.language_model import LanguageModel, autocast, split
+from mgsr.models.language_model import HiddenStates, LanguageModel, autocast, split
 from mgsr.models.loading import (
     Model,
     check_shared_vocabulary,
@@ -52,7 +52,7 @@ from mgsr.training.clock import Clock
 from mgsr.training.distributed import World, start_world
 from mgsr.training.record import RECORD, Signatures, make_record
 from mgsr.training.source import StepSource
-from mgsr.training.step import StepSequences, TrainStep, make_parts
+from mgsr.training.step import Part, StepSequences, TrainStep, make_parts
 from mgsr.training.texts import Models
 from mgsr.training.validation import cross_entropy, validation_scores
 
@@ -126,7 +126,7 @@ class Trainer:
             self.teacher = split(self._on_device(load_model(folder).requires_grad_(False)))
         self.models = Models(split(self.student), self.teacher, self.tokenizer, vocabulary)
         self.objective = Objective(spec.method.objective, vocabulary, spec.seed).to(self.world.device)
-        module = TrainStep(self.student, self.objective, self.teacher, vocabulary, self.training.chunk)
+        module = TrainStep(self.models.student, self.objective, vocabulary, self.training.chunk)
         self.module = DistributedDataParallel(module) if self.world.size > 1 else module
 
     def _load_student(self) -> Model:
@@ -176,11 +176,10 @@ class Trainer:
         totals: defaultdict[str, float] = defaultdict(float)
         micro_batches = list(make_parts(sequences, self.objective, self.training.micro_batch, self.models.pad_id, self.world))
         for number, parts in enumerate(micro_batches, 1):
-            parts = [self._to_device(part) for part in parts]
+            parts = [part.to(self.world.device) for part in parts]
             with autocast(self.training.precision, self.world.device):
                 with self.clock.measure("teacher"), torch.no_grad():
-                    teacher = self.teacher
-                    states = [response_states(teacher, part.batch) if teacher and part.uses_teacher else None for part in parts]
+                    states = [self._teacher_states(part) for part in parts]
                 last = number == len(micro_batches)
                 waits = nullcontext() if last or self.world.size == 1 else self.module.no_sync()  # type: ignore[operator]
                 with self.clock.measure("student"), waits:
@@ -209,6 +208,11 @@ class Trainer:
             self.objective.after_step(figures)
         return figures | facts | {"learning_rate": groups[0]["lr"]}
 
+    def _teacher_states(self, part: Part) -> HiddenStates | None:
+        if self.teacher is None or not part.uses_teacher:
+            return None
+        return response_states(self.teacher, part.batch, self.models.vocabulary)
+
     def _stop_unless_finite(self, source: str, sequences: StepSequences, figures: dict[str, float]) -> None:
         """Before the update: a gradient can be not finite where the loss is, and would spoil the weights of the checkpoint."""
         for name in ("loss", "gradient_norm", "clip_network_gradient_norm", "loss_gradient_norm"):
@@ -219,10 +223,6 @@ class Trainer:
                     f"The last good checkpoint is kept in {self.folder}; lower the learning rate, or drop it from "
                     "training.learning_rates"
                 )
-
-    def _to_device(self, part: Any) -> Any:
-        moved = {name: value.to(self.world.device) if hasattr(value, "to") else value for name, value in vars(part).items()}
-        return type(part)(**moved)
 
     # -- validation, checkpoints ---------------------------------------------------------------------------------------
 

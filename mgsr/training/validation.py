@@ -7,7 +7,7 @@ from collections.abc import Sequence as Items
 import torch
 
 from mgsr.data.examples import Example
-from mgsr.models.language_model import LanguageModel, inference, log_probabilities
+from mgsr.models.language_model import LanguageModel, inference
 from mgsr.rollouts.sampler import Decoding, Prompt, generate
 from mgsr.rollouts.sequence import Sequence, by_length, collate, decode_texts, response_states
 from mgsr.rouge import rouge_l_many
@@ -33,10 +33,9 @@ def cross_entropy(
     with inference(model):
         for rows in by_length([len(sequence) for sequence in own], batch):
             part = collate([own[i] for i in rows], pad_id).to(world.device)
-            for hidden, targets in zip(
-                torch.split(response_states(model, part), chunk), torch.split(part.targets, chunk), strict=True
-            ):
-                logp = log_probabilities(model.head, hidden, vocabulary)
+            states = response_states(model, part, vocabulary).split(chunk)
+            for chunk_states, targets in zip(states, torch.split(part.targets, chunk), strict=True):
+                logp = chunk_states.log_probabilities()
                 total -= float(logp.gather(-1, targets[:, None]).double().sum())
                 tokens += len(targets)
     total, tokens_all = world.sum([total, tokens])
