@@ -54,8 +54,7 @@ from mgsr.evaluation.diversity import MEASURES, corpus_diversity, response_diver
 from mgsr.evaluation.injection import ERRORS, inject
 from mgsr.evaluation.intervals import mean_interval
 from mgsr.evaluation.span_statistics import PRIORS, pooled, span_counts
-from mgsr.evaluation.trained_model import SEED, RunModel
-from mgsr.models.language_model import autocast
+from mgsr.evaluation.trained_model import SEED, TrainedModel
 from mgsr.models.loading import check_shared_vocabulary
 from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.scrg import revise
@@ -73,28 +72,14 @@ Row = dict[str, Any]
 
 
 def rollouts(
-    student: RunModel, teacher: RunModel, examples: list[Example], spec: ProbeSpec, vocabulary: int
+    student: TrainedModel, teacher: TrainedModel, examples: list[Example], samples: int, decoding: Decoding
 ) -> tuple[list[TokenSequence], list[TokenSequence]]:
     """`samples` responses of the student to each example, prompt by prompt, and the same ones after SCRG as printed."""
-    decoding = Decoding(spec.max_new_tokens, spec.data_config.max_length)
-    visits = list(range(spec.probe.samples)) * len(examples)
-    prompts = [Prompt(example.id, example.prompt_ids) for example in examples for _ in range(spec.probe.samples)]
-    written = student.write(prompts, decoding, purpose="rollout", visit=visits, batch=spec.batch)
-    with autocast(student.precision, student.device):
-        revised, _ = revise(
-            student.model,
-            teacher.model,
-            written,
-            ScrgConfig(),
-            seed=SEED,
-            visit=visits,
-            decoding=decoding,
-            eos_id=student.eos_id,
-            pad_id=student.pad_id,
-            vocabulary=vocabulary,
-            batch=spec.batch,
-            chunk=CHUNK,
-        )
+    prompts = [Prompt(example.id, example.prompt_ids, visit=number) for example in examples for number in range(samples)]
+    written = student.write(prompts, decoding, purpose="rollout")
+    visits = [prompt.visit for prompt in prompts]
+    with student.autocast():
+        revised, _ = revise(student.model, teacher.model, written, visits, ScrgConfig(), decoding, chunk=CHUNK)
     return written, revised
 
 
@@ -209,20 +194,20 @@ def probe(name: str, spec: ProbeSpec, root: Path) -> None:
     """Write `probes/<name>`: probe.json, whose fields are listed above, and spec.json."""
     started = time.perf_counter()
     torch.set_num_threads(spec.threads)
-    student, teacher = RunModel.load(root, spec.student_run), RunModel.load(root, spec.teacher_run)
-    vocabulary = check_shared_vocabulary(teacher.tokenizer, student.tokenizer)
+    student, teacher = TrainedModel.load(root, spec.student_run), TrainedModel.load(root, spec.teacher_run)
+    check_shared_vocabulary(teacher.tokenizer, student.tokenizer)
     examples = student.examples(root / "data" / spec.data, spec.data_config, spec.probe.rows)
-    decoding = Decoding(spec.max_new_tokens, spec.data_config.max_length)
+    decoding = Decoding(spec.max_new_tokens, spec.data_config.max_length, seed=SEED, batch=spec.batch)
     timings = {"start": time.perf_counter() - started}
 
     began = time.perf_counter()
     injected, skipped = inject(examples, student.tokenizer, lambda example: decoding.limit(example.prompt_ids))
-    errors = detection_rows(injected, student, teacher, vocabulary, decoding, batch=spec.batch)
+    errors = detection_rows(injected, student, teacher, decoding)
     timings["injected_errors"] = time.perf_counter() - began
 
     began = time.perf_counter()
-    written, revised = rollouts(student, teacher, examples, spec, vocabulary)
-    references = [TokenSequence.from_example(example, student.eos_id) for example in examples]
+    written, revised = rollouts(student, teacher, examples, spec.probe.samples, decoding)
+    references = [TokenSequence.from_example(example, student.model.eos_id) for example in examples]
     timings["rollouts"] = time.perf_counter() - began
 
     began = time.perf_counter()
@@ -233,7 +218,7 @@ def probe(name: str, spec: ProbeSpec, root: Path) -> None:
     diversity: list[Row] = []
     for source, own in sequences.items():
         samples = 1 if source == "reference" else spec.probe.samples
-        counts = span_counts(own, student, teacher, vocabulary, batch=spec.batch)
+        counts = span_counts(own, student, teacher, spec.batch)
         for place, (sequence, found, text) in enumerate(zip(own, counts, texts[source], strict=True)):
             row = {"id": sequence.example_id, "source": source, "sample": place % samples}
             tokens = len(sequence.response_ids)

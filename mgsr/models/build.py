@@ -14,7 +14,7 @@ from mgsr.models.pruned import build_pruned
 from mgsr.models.tiny import build_tiny
 
 
-def describe(config: ModelConfig) -> str:
+def model_name(config: ModelConfig) -> str:
     """A model's honest name, as cards and tables print it."""
     match config:
         case TinyModel():
@@ -24,7 +24,7 @@ def describe(config: ModelConfig) -> str:
         case GgufModel():
             return NAMES[config.package]
         case PrunedModel():
-            return f"{describe(config.source)}, without layers {config.drop_first}-{config.drop_last}"
+            return f"{model_name(config.source)}, without layers {config.drop_first}-{config.drop_last}"
 
 
 def build_model(spec: ModelSpec, out: Path, base: Path | None = None, lock: Path | None = None) -> None:
@@ -34,7 +34,7 @@ def build_model(spec: ModelSpec, out: Path, base: Path | None = None, lock: Path
     needs it, and only it may use the network. Raises MgsrError.
     """
     config = spec.model
-    card = {"name": describe(config), "builder": config.builder, "spec": spec.model_dump(mode="json")}
+    card = {"name": model_name(config), "builder": config.builder, "spec": spec.model_dump(mode="json")}
     match config:
         case TinyModel():
             save_model(*build_tiny(config, spec.seed), out, card)
@@ -42,7 +42,7 @@ def build_model(spec: ModelSpec, out: Path, base: Path | None = None, lock: Path
             save_model(*build_gguf(config.package), out, card)
         case PrunedModel():
             if base is None:
-                raise MgsrError(f"{describe(config)}: build its source first and pass that folder as base")
+                raise MgsrError(f"{model_name(config)}: build its source first and pass that folder as base")
             save_model(build_pruned(config, base), load_tokenizer(base), out, card)
         case HubModel():
             fetch_model(config.name, out, lock, card)

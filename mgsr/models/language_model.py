@@ -1,43 +1,63 @@
-"""Backbone and output layer apart, so that logits need exist for chosen positions only."""
+"""A language model as the rest of the package uses it: backbone and output layer apart, so that logits need exist for chosen
+positions only, and with the token ids that every use needs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from mgsr.errors import MgsrError
 from mgsr.models.architectures import architecture_of
-from mgsr.models.loading import Model
+from mgsr.models.loading import Model, load_model, load_tokenizer, place_model, vocabulary_size
 
 
 @dataclass(frozen=True)
 class LanguageModel:
     """`head(backbone(input_ids [batch, length], attention_mask=...).last_hidden_state)` are the logits, bit for bit.
 
-    The modules are the model's own: gradients, adapters, and training mode are shared with it.
+    The modules are those of a model of transformers: gradients, adapters, and training mode are shared with it.
     """
 
     backbone: nn.Module  # also position_ids, past_key_values, use_cache -> .last_hidden_state [batch, length, width]
-    head: nn.Module  # [..., width] -> [..., vocab]
+    head: nn.Module  # [..., width] -> [..., classes]
+    eos_id: int
+    pad_id: int
+    vocabulary: int  # classes from this id on are padding of the output layer
+
+    @classmethod
+    def of(cls, model: Model, tokenizer: PreTrainedTokenizerBase) -> LanguageModel:
+        """A causal language model with its tokenizer's ids. Raises MgsrError for an unsupported type."""
+        eos_id, pad_id = (int(token) for token in (tokenizer.eos_token_id, tokenizer.pad_token_id))
+        return cls(*split(model), eos_id, pad_id, vocabulary_size(tokenizer))
 
     @property
     def device(self) -> torch.device:
         return next(self.head.parameters()).device
 
 
-def split(model: Model) -> LanguageModel:
-    """The two parts of a causal language model, with or without adapters. Raises MgsrError for an unsupported type."""
+def split(model: Model) -> tuple[nn.Module, nn.Module]:
+    """Backbone and output layer of a causal language model, with or without adapters. Raises MgsrError for a type that is not
+    supported."""
     plain = model.get_base_model() if isinstance(model, PeftModel) else model
     architecture = architecture_of(str(plain.config.model_type))  # type: ignore[union-attr]
     head = plain.get_output_embeddings()  # type: ignore[operator]
     if head is None:
         raise MgsrError(f"{type(plain).__name__} has no output layer; load it as a causal language model")
-    return LanguageModel(plain.get_submodule(architecture.backbone), head)
+    return plain.get_submodule(architecture.backbone), head
+
+
+def load_frozen(folder: Path, precision: str, device: torch.device) -> tuple[LanguageModel, PreTrainedTokenizerBase]:
+    """A model folder's model that nothing trains, on its device, and its tokenizer."""
+    tokenizer = load_tokenizer(folder)
+    model = place_model(load_model(folder).requires_grad_(False), precision, device)
+    return LanguageModel.of(model, tokenizer), tokenizer
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,14 @@ def load_model(
     return loaded
 
 
+def place_model(model: Model, precision: str, device: torch.device) -> Model:
+    """Move a model to its device. Under precision `bf16` its frozen linear layers are narrowed before, as the device may not
+    hold them in fp32."""
+    if precision == "bf16":
+        narrow(model)
+    return model.to(device)  # type: ignore[arg-type]  # as in load_model
+
+
 def narrow(model: Model) -> None:
     """Keep the weights of frozen linear layers in bf16, in place; for use under bf16 autocast alone.
 
@@ -128,7 +136,7 @@ def plain_state(model: Model) -> dict[str, torch.Tensor]:
 def save_model(model: Model, tokenizer: PreTrainedTokenizerBase, out: Path, card: Mapping[str, Any] | None = None) -> None:
     """Write a model folder, whole or not at all: config, safetensors, tokenizer, and `card` as model_card.json.
 
-    Decoding defaults are not written (pitfall 27): they belong to the evaluation protocol.
+    Decoding defaults are not written: they belong to the evaluation protocol (docs/pitfalls.md, no. 27).
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     with new_folder(out) as folder:
@@ -149,30 +157,31 @@ def trainable_state(model: Model) -> dict[str, torch.Tensor]:
 @torch.no_grad()
 def load_trainable_state(model: Model, state: Mapping[str, torch.Tensor]) -> None:
     """Put `trainable_state` back, bit for bit. Raises MgsrError where names or shapes differ from the model's."""
-    own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if odd := sorted(own.keys() ^ state.keys()) or sorted(n for n in own if own[n].shape != state[n].shape):
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if odd := sorted(trained.keys() ^ state.keys()) or sorted(n for n in trained if trained[n].shape != state[n].shape):
         raise MgsrError(f"the checkpoint is of another model: {', '.join(odd[:5])} differ; remove it to start anew")
-    for name, parameter in own.items():
+    for name, parameter in trained.items():
         parameter.copy_(state[name])
 
 
-def check_shared_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> int:
-    """The number of tokens that teacher and student share; logits of both are cut to it (output layers may be padded).
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The number of token ids. Logits are cut to it: output layers may be padded."""
+    return max(tokenizer.get_vocab().values()) + 1
 
-    Raises MgsrError where the tokenizers would turn one text into different ids (pitfall 14).
-    """
+
+def check_shared_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> None:
+    """Raise MgsrError where two models' tokenizers would turn one text into different ids (docs/pitfalls.md, no. 14)."""
     words = teacher.get_vocab(), student.get_vocab()
     if words[0] != words[1]:
         ids = [{index: token for token, index in vocabulary.items()} for vocabulary in words]
         first = min(i for i in ids[0].keys() | ids[1].keys() if ids[0].get(i) != ids[1].get(i))
-        found = [f"'{side[first]}'" if first in side else "no token" for side in ids]
-        raise _different(f"id {first} is {found[0]} for the teacher, {found[1]} for the student")
+        tokens = [f"'{side[first]}'" if first in side else "no token" for side in ids]
+        raise _different(f"id {first} is {tokens[0]} for the teacher, {tokens[1]} for the student")
     if teacher.eos_token_id != student.eos_token_id:
         raise _different(f"end-of-sequence is '{teacher.eos_token}' for the teacher, '{student.eos_token}' for the student")
     for part, ours, theirs in zip(_PARTS, _parts(teacher), _parts(student), strict=True):
         if ours != theirs:
             raise _different(f"the tokens are the same, but not the {part}")
-    return max(words[0].values()) + 1
 
 
 _PARTS = ("model", "normalizer", "pre_tokenizer")  # what turns text into ids, in a tokenizer.json

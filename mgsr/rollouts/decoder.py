@@ -1,4 +1,4 @@
-"""The small interface that decoding needs of a model, and its first implementation, on transformers' cache."""
+"""What decoding needs of a model, and the one place that provides it: a faster cache or another engine goes here."""
 
 from __future__ import annotations
 
@@ -24,11 +24,16 @@ class Decoder(Protocol):
         """Keep these rows ([kept] int64), in this order, and forget the others."""
 
 
+def open_decoder(model: LanguageModel) -> Decoder:
+    """A decoder for one batch."""
+    return CacheDecoder(model)
+
+
 class CacheDecoder:
     """Decoder over transformers' DynamicCache. Rows are padded on the left, so that the last column is the newest token."""
 
-    def __init__(self, model: LanguageModel, pad_id: int) -> None:
-        self._model, self._pad_id, self._device = model, pad_id, model.device
+    def __init__(self, model: LanguageModel) -> None:
+        self._model, self._device = model, model.device
         self._cache: Any = None
         self._mask = torch.empty(0)
         self._next_place = torch.empty(0)  # [batch], the position id of the token to come
@@ -47,7 +52,7 @@ class CacheDecoder:
 
     def prefill(self, prompts: Items[tuple[int, ...]]) -> Tensor:
         length = max(map(len, prompts))
-        ids = [[self._pad_id] * (length - len(prompt)) + list(prompt) for prompt in prompts]
+        ids = [[self._model.pad_id] * (length - len(prompt)) + list(prompt) for prompt in prompts]
         mask = [[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]
         self._cache = None
         self._mask = torch.tensor(mask, device=self._device)

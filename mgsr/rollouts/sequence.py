@@ -84,10 +84,10 @@ def collate(sequences: Items[Sequence], pad_id: int) -> Batch:
     )
 
 
-def response_states(model: LanguageModel, batch: Batch, vocabulary: int) -> HiddenStates:
+def response_states(model: LanguageModel, batch: Batch) -> HiddenStates:
     """The hidden states [N, width] that predict the response tokens."""
     output = model.backbone(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-    return HiddenStates(output.last_hidden_state.flatten(0, 1)[batch.hidden_index], model.head, vocabulary)
+    return HiddenStates(output.last_hidden_state.flatten(0, 1)[batch.hidden_index], model.head, model.vocabulary)
 
 
 def decode_texts(tokenizer: Any, sequences: Items[Sequence]) -> list[str]:

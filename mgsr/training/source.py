@@ -11,17 +11,15 @@ from mgsr.config.specs import RunSpec
 from mgsr.data.examples import Example
 from mgsr.data.spans import token_spans
 from mgsr.errors import MgsrError
-from mgsr.models.language_model import autocast
 from mgsr.plugins import load_custom
 from mgsr.rollouts.collection import Collection, collect
-from mgsr.rollouts.sampler import Prompt
 from mgsr.rollouts.schedule import RolloutPolicy, Source
 from mgsr.rollouts.sequence import Sequence
 from mgsr.training.clock import Clock
 from mgsr.training.distributed import World
 from mgsr.training.order import DataOrder
 from mgsr.training.step import StepSequences, whitened
-from mgsr.training.texts import Models, Rollouts
+from mgsr.training.texts import Models, Rollouts, prompts_of
 
 
 class StepSource:
@@ -135,16 +133,10 @@ class StepSource:
         assert isinstance(gradient, PolicyGradientConfig)  # the configuration has them together
         seen = [pair for batch in collection.prompt_batches(step) for pair in self._order.batch(batch)]
         if collection.due(step):
-            own = seen[self._world.slice(len(seen))]
-            prompts = [Prompt(example.id, example.prompt_ids) for example, _ in own]
-            with autocast(self._training.precision, self._world.device), self._clock.measure("rollout"):
-                fresh = collect(
-                    self._models.student,
-                    self._rollouts.teacher_model(),
-                    prompts,
-                    teacher_mix=self._config.collection.teacher_mix,
-                    **self._rollouts.axes([visit for _, visit in own]),
-                )
+            prompts = prompts_of(*zip(*seen[self._world.slice(len(seen))], strict=True))
+            models, decoding = (self._models.student, self._rollouts.teacher_model()), self._rollouts.decoding
+            with self._models.autocast(), self._clock.measure("rollout"):
+                fresh = collect(*models, prompts, decoding, self._config.collection.teacher_mix)
             collection.fill(step, self._world.gather(fresh))
         chosen = collection.batch(step)[self._world.slice(self._training.global_batch)]
         distilled = [rollout.sequence for _, rollout in chosen]

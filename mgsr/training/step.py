@@ -105,16 +105,16 @@ def make_parts(step: StepSequences, objective: Objective, micro_batch: int, pad_
 class TrainStep(nn.Module):
     """Student and objective in one module, so that DistributedDataParallel sees one forward."""
 
-    def __init__(self, student: LanguageModel, objective: Objective, vocabulary: int, chunk: int) -> None:
+    def __init__(self, student: LanguageModel, objective: Objective, chunk: int) -> None:
         super().__init__()
         self.backbone, self.head, self.objective = student.backbone, student.head, objective
-        self._student, self._vocabulary, self._chunk = student, vocabulary, chunk
+        self._student, self._chunk = student, chunk
 
     def forward(self, parts: list[Part], teacher: list[HiddenStates | None]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a micro-batch, and its terms' sums. `teacher`: the teacher's states of each part that uses them."""
         losses, sums = [], dict.fromkeys(self.objective.terms, torch.zeros(()))
         for part, teacher_states in zip(parts, teacher, strict=True):
-            student_states = response_states(self._student, part.batch, self._vocabulary)
+            student_states = response_states(self._student, part.batch)
             loss, terms = chunked_loss(self.objective, student_states, teacher_states, part.at, self._chunk)
             losses.append(loss)
             sums = {name: sums[name] + terms[name].detach().cpu() for name in sums}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
-from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from mgsr.config.specs import RunSpec
@@ -24,20 +24,15 @@ from mgsr.training.order import DataOrder
 
 @dataclass(frozen=True)
 class Models:
-    """The two models of a run and the vocabulary they share; tokens from `vocabulary` on are padding of output layers."""
+    """The two models of a run, which share a vocabulary, and the precision of their forward passes."""
 
     student: LanguageModel
     teacher: LanguageModel | None
     tokenizer: PreTrainedTokenizerBase
-    vocabulary: int
+    precision: str
 
-    @property
-    def eos_id(self) -> int:
-        return int(self.tokenizer.eos_token_id)
-
-    @property
-    def pad_id(self) -> int:
-        return int(self.tokenizer.pad_token_id)
+    def autocast(self) -> torch.autocast:
+        return autocast(self.precision, self.student.device)
 
 
 Key = tuple[str, int]
@@ -48,6 +43,10 @@ def _key(example_id: str, prompt_ids: tuple[int, ...]) -> Key:
     return example_id, row_key(*prompt_ids)
 
 
+def prompts_of(examples: Items[Example], visits: Items[int]) -> list[Prompt]:
+    return [Prompt(example.id, example.prompt_ids, visit=visit) for example, visit in zip(examples, visits, strict=True)]
+
+
 class Rollouts:
     """Makes this process's sequences of a step. A policy of your own (`sequences.function`) works with it, too.
 
@@ -56,20 +55,12 @@ class Rollouts:
     """
 
     def __init__(self, spec: RunSpec, models: Models, order: DataOrder, world: World, clock: Clock) -> None:
-        self._spec, self._models, self._order, self._world, self._clock = spec, models, order, world, clock
+        self._models, self._order, self._world, self._clock = models, order, world, clock
         self._training, self._scrg = spec.method.training, spec.method.sequences.scrg
         limit = spec.method.sequences.max_new_tokens or spec.max_new_tokens
-        self._decoding = Decoding(limit, spec.data_config.max_length)
+        self.decoding = Decoding(limit, spec.data_config.max_length, seed=spec.seed, batch=self._training.rollout_batch)
         self._teacher_text: dict[Key, Sequence] = {}
         self._hits: list[tuple[int, int]] = []
-
-    def axes(self, visits: Items[int]) -> dict[str, Any]:
-        """What every function that makes text asks for."""
-        models = self._models
-        return {
-            "seed": self._spec.seed, "visit": visits, "decoding": self._decoding, "eos_id": models.eos_id,
-            "pad_id": models.pad_id, "vocabulary": models.vocabulary, "batch": self._training.rollout_batch,
-        }  # fmt: skip
 
     def teacher_model(self) -> LanguageModel:
         """MgsrError where the run has no teacher."""
@@ -79,7 +70,7 @@ class Rollouts:
 
     def dataset(self, examples: Items[Example]) -> list[Sequence]:
         """The ground-truth responses."""
-        return [Sequence.from_example(example, self._models.eos_id) for example in examples]
+        return [Sequence.from_example(example, self._models.student.eos_id) for example in examples]
 
     def student(self, examples: Items[Example], visits: Items[int]) -> list[Sequence]:
         """Fresh text of the student's current weights, not revised."""
@@ -106,15 +97,9 @@ class Rollouts:
         """The sequences after SCRG, as `sequences.scrg` says. MgsrError where it says nothing."""
         if self._scrg is None:
             raise MgsrError("sequences.scrg is null, so nothing says how to revise; give it, e.g. {passes: 1}")
-        with autocast(self._training.precision, self._world.device), self._clock.measure("scrg"):
-            revised, stats = revise(
-                self._models.student,
-                self.teacher_model(),
-                sequences,
-                self._scrg,
-                chunk=self._training.chunk,
-                **self.axes(visits),
-            )
+        student, teacher, chunk = self._models.student, self.teacher_model(), self._training.chunk
+        with self._models.autocast(), self._clock.measure("scrg"):
+            revised, stats = revise(student, teacher, sequences, visits, self._scrg, self.decoding, chunk=chunk)
         self._hits += stats.hits
         return revised
 
@@ -126,9 +111,8 @@ class Rollouts:
     def _write(
         self, model: LanguageModel, examples: Items[Example], visits: Items[int], purpose: str, author: Author
     ) -> list[Sequence]:
-        prompts = [Prompt(example.id, example.prompt_ids) for example in examples]
-        with autocast(self._training.precision, self._world.device), self._clock.measure("rollout"):
-            return generate(model, prompts, purpose=purpose, author=author, **self.axes(visits))
+        with self._models.autocast(), self._clock.measure("rollout"):
+            return generate(model, prompts_of(examples, visits), self.decoding, purpose=purpose, author=author)
 
     def _written_with(self, example: Example) -> list[Example]:
         """The examples that share a decoding batch with this one: those that a process meets for the first time in the step
