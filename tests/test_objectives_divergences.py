@@ -51,7 +51,7 @@ def np_kl(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]
 
 
 def expected(name: str, p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
-    """recipe.md's formulas, p the teacher, in plain probabilities."""
+    """The formulas of docs/methods.md in plain probabilities, p the teacher's."""
     match name:
         case "forward_kl" | "skew_forward_kl_0":
             return np_kl(p, q)

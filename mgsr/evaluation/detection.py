@@ -1,7 +1,8 @@
-"""Does SCRG's detection find planted errors, and does correcting them help? Rows only; `mgsr.evaluation.probe` sums them up.
+"""Does SCRG's detection find planted errors, and does their correction help? This module makes rows, and
+`mgsr.evaluation.probe` summarises them.
 
-Detection is SCRG's own: the teacher draws a token at each position, candidates are the positions where it is not the token that
-stands there, and the candidate of the largest score is chosen, the earliest of equals (`mgsr.rollouts.scrg`).
+Detection works as in SCRG: the teacher draws a token at each position, the positions where it differs from the student's are
+candidates, and the candidate of the largest score is chosen, the earliest one of equals (`mgsr.rollouts.scrg`).
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ STARTS = ("at_error", *SCORES)  # where a correction is made: at the planted pos
 
 @dataclass(frozen=True)
 class Detection:
-    """What each detector would correct in a sequence. tokens: the teacher's, by position; candidates: where it disagrees.
-    chosen: a position by detector, None without candidate. `random` is not among them: each candidate has the same chance."""
+    """What each detector would correct in a sequence. tokens: the teacher's, by position. candidates: where it disagrees.
+    chosen: the position by detector, None without candidate. The detector `random` is left out: all candidates are equally
+    likely."""
 
     tokens: list[int]
     candidates: list[int]
@@ -72,7 +74,8 @@ def _highest(score: Tensor, candidates: list[int]) -> int | None:
 
 
 def hits(detection: Detection, position: int) -> dict[str, list[float]]:
-    """By detector, whether (for `random`: how probably) it chose each window of `WINDOWS` around the position."""
+    """By detector, for each window of `WINDOWS` around the position: 1 if the detector chose a position in it, else 0. For
+    `random` it is the probability of that."""
     windows = [
         range(position, position + 1),
         range(position + 1, position + 1 + WINDOW),

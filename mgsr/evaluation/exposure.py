@@ -1,5 +1,5 @@
-"""Exposure bias (Table 4a): the divergence of the student from the teacher on the student's own prefixes, against that on the
-teacher's. Plain sampling at T = 1, full vocabulary. A family's teacher is sampled once, for all its students.
+"""Measures exposure bias (Table 4a): how far the student is from the teacher on its own prefixes, compared with the teacher's
+prefixes. Responses are sampled at T = 1 without any ban. A family's teacher is sampled once, for all its students.
 
 `samples/<name>/`: samples.jsonl, one teacher's sample a line. `exposure/<name>/`: summary.json, and prompts.jsonl with the sums
 by prompt and position, from which intervals and paired comparisons are made (`mgsr.evaluation.accumulation`).

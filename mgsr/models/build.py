@@ -1,4 +1,4 @@
-"""A model's configuration to a model folder."""
+"""Builds a model folder from a model's configuration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mgsr.models.tiny import build_tiny
 
 
 def model_name(config: ModelConfig) -> str:
-    """A model's honest name, as cards and tables print it."""
+    """How cards and tables name a model; the name tells what was done to the weights."""
     match config:
         case TinyModel():
             return f"tiny {config.architecture}, {config.layers} x {config.width}, from random weights"

@@ -73,8 +73,8 @@ class Objective(nn.Module):
         return loss, {name: value.detach() for name, value in sums.items()}
 
     def after_step(self, figures: Mapping[str, float]) -> None:
-        """Called after every optimiser step, on every process, with its figures (sums over the whole step): a loss of the
-        user's own adapts here. It is not called where the step distilled on nothing."""
+        """Tell a loss of the user's own what the step gave, unless it distilled on nothing. To be called after every optimiser
+        step, on every process, with the step's figures, which are sums over all processes."""
         if self.custom is not None and (value := figures.get("distillation", 0.0)) != 0:
             self.custom.after_step(value, self.progress)
 

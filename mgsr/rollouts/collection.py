@@ -1,7 +1,7 @@
 """MiniLLM's rollouts (Gu et al. 2024): drawn from a mixture of teacher and student, scored once, trained on for some epochs.
 
-In terms of the student as it was when it wrote, q_old, and the teacher p: tokens are drawn from `p~ = mix p + (1 - mix) q_old`,
-and every position gets its reward and its importance weight then and there, from the very logits it was drawn from.
+q_old is the student as it was when it wrote, p the teacher. Tokens are drawn from `p~ = mix p + (1 - mix) q_old`,
+and each position gets its reward and its importance weight at once, from the logits that it was drawn from.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Collection:
     """
 
     def __init__(self, config: CollectionConfig, *, seed: int, global_batch: int) -> None:
-        """MgsrError where a collection is not a whole number of batches."""
+        """Raises MgsrError where a collection is not a whole number of batches."""
         if config.rollouts % global_batch:
             raise MgsrError(
                 f"sequences.collection.rollouts {config.rollouts} is not a multiple of training.global_batch {global_batch}; "
@@ -132,8 +132,8 @@ class Collection:
         inner, part = divmod((step - 1) % self.steps, self._batches)
         axes = self._seed, "collection", self._number, inner
         order = sorted(range(len(self._rollouts)), key=lambda place: row_key(*axes, place))
-        chosen = order[part * self._global_batch : (part + 1) * self._global_batch]
-        return [(place, self._rollouts[place]) for place in chosen]
+        places = order[part * self._global_batch : (part + 1) * self._global_batch]
+        return [(place, self._rollouts[place]) for place in places]
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON values, which keep a float32 bit for bit; `load_state_dict` continues exactly from there."""

@@ -1,7 +1,8 @@
 """SCRG: sequence correction and re-generation (MGSR, Eq. 3-4).
 
-The teacher reads what the student wrote, draws a token of its own at each response position, and where it disagrees and the two
-models lie furthest apart, its token replaces the student's; the student writes the rest anew. Other readings: `ScrgConfig`.
+The teacher reads what the student wrote and draws a token of its own at each response position. Of the positions where it
+disagrees, the one where the two models lie furthest apart gets the teacher's token, and the student writes the rest anew. Other
+readings: `ScrgConfig`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from mgsr.rollouts.sequence import Batch, Sequence, by_length, collate, response
 
 @dataclass(frozen=True)
 class ScrgStats:
-    """What a revision did. positions[k][i]: where pass k corrected sequence i, None where it found no candidate; lengths[k][i]:
-    how many response tokens the sequence had before that pass."""
+    """What a revision did. positions[k][i]: where pass k corrected sequence i, None where there was no candidate.
+    lengths[k][i]: how many response tokens the sequence had before that pass."""
 
     positions: tuple[tuple[int | None, ...], ...]
     lengths: tuple[tuple[int, ...], ...]

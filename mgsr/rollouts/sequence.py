@@ -65,7 +65,7 @@ class Batch:
 
 
 def collate(sequences: Items[Sequence], pad_id: int) -> Batch:
-    """Pad to the longest. A ValueError for an empty prompt: nothing would predict the first response token."""
+    """Pad to the longest. Raises ValueError for an empty prompt: nothing would predict the first response token."""
     if not all(sequence.prompt_ids for sequence in sequences):
         raise ValueError("a sequence without prompt tokens has no state that predicts its first response token")
     length = max(map(len, sequences))

@@ -1,5 +1,5 @@
-"""From the sequences of an optimiser step to its loss. Weights hold every divisor of the step's means, over all
-micro-batches and processes, so that micro-batches and processes simply add."""
+"""Turns the sequences of an optimiser step into its loss. Weights hold every divisor of the step's means, over all
+micro-batches and processes, so that these simply add up."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class StepSequences:
     spans: Spans
     truth: list[Sequence]
     rollout: list[Tensor] | None = None
-    sft_only: bool = False  # of the objective's terms, only the SFT term counts
+    sft_only: bool = False  # of the objective's terms the SFT term alone counts
 
 
 def _position_weights(sequences: Items[Sequence], averaging: str, world: World) -> list[Tensor]:
-    """Per sequence [length]: 1 / tokens of the step, or 1 / (its tokens * sequences of the step)."""
+    """Weights [length] of each sequence's positions: 1 / (tokens of the step), or 1 / (its tokens * sequences of the step)."""
     lengths = [len(sequence.response_ids) for sequence in sequences]
     tokens, count = world.sum([sum(lengths), len(lengths)])
     divisors = [tokens if averaging == "token_mean" else length * count for length in lengths]
@@ -58,8 +58,8 @@ def _position_weights(sequences: Items[Sequence], averaging: str, world: World) 
 
 
 def whitened(columns: Items[Tensor], world: World) -> list[Tensor]:
-    """`StepSequences.rollout` of this process's sequences, from columns [length, 3] whose advantages are not whitened: they get
-    mean 0 and variance 1 over all tokens of the optimiser step, those of all processes (MiniLLM's code; without padding)."""
+    """Whiten the advantages, which are the second of each rollout's columns [length, 3]: they get mean 0 and variance 1 over
+    all tokens of the optimiser step, of all processes (as MiniLLM's code does, but without padding)."""
     tokens = torch.cat([column[:, 1] for column in columns]).double()
     count, total = world.sum([len(tokens), float(tokens.sum())])
     mean = total / count
@@ -71,7 +71,7 @@ def whitened(columns: Items[Tensor], world: World) -> list[Tensor]:
 
 
 def make_parts(step: StepSequences, objective: Objective, micro_batch: int, pad_id: int, world: World) -> Iterator[list[Part]]:
-    """The micro-batches of a step; each is one list of forward passes whose losses are added before one backward."""
+    """Cut a step into micro-batches. Each is a list of forward passes whose losses are added before one backward pass."""
     averaging = objective.config.averaging
     terms = objective.weights.keys() & {"sft"} if step.sft_only else objective.weights.keys()
     uses_teacher = objective.needs_teacher and not step.sft_only
@@ -103,7 +103,7 @@ def make_parts(step: StepSequences, objective: Objective, micro_batch: int, pad_
 
 
 class TrainStep(nn.Module):
-    """Student and objective in one module, so that DistributedDataParallel sees one forward."""
+    """Student and objective in one module, so that DistributedDataParallel sees one forward pass, and all that is trained."""
 
     def __init__(self, student: LanguageModel, objective: Objective, chunk: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Text for a step's prompts: what the data set, the student or the teacher writes, and its revision by SCRG."""
+"""Makes text for a step's prompts: the data set's, the student's or the teacher's, and its revision by SCRG."""
 
 from __future__ import annotations
 
@@ -35,23 +35,21 @@ class Models:
         return autocast(self.precision, self.student.device)
 
 
-Key = tuple[str, int]
-
-
-def _key(example_id: str, prompt_ids: tuple[int, ...]) -> Key:
-    """What the teacher's text is kept by: never a step or a place, which a shuffled walk gives to another prompt."""
+def _key(example_id: str, prompt_ids: tuple[int, ...]) -> tuple[str, int]:
+    """The key of a teacher's text. No step or place is part of it, as a shuffled walk gives those to another prompt."""
     return example_id, row_key(*prompt_ids)
 
 
-def prompts_of(examples: Items[Example], visits: Items[int]) -> list[Prompt]:
-    return [Prompt(example.id, example.prompt_ids, visit=visit) for example, visit in zip(examples, visits, strict=True)]
+def prompts_of(visited: Iterable[tuple[Example, int]]) -> list[Prompt]:
+    """The prompts of examples, each with its visit."""
+    return [Prompt(example.id, example.prompt_ids, visit=visit) for example, visit in visited]
 
 
 class Rollouts:
-    """Makes this process's sequences of a step. A policy of your own (`sequences.function`) works with it, too.
+    """Makes this process's sequences of a step. A user's own policy (`sequences.function`) gets it as its first argument.
 
-    Each function gives one sequence for each example, in order. `visits` says how often each example was seen before; together
-    with seed and example id it decides the random numbers, so text does not depend on batches or processes.
+    Each function gives one sequence for each example, in order. `visits` says how often each example was seen before; with the
+    seed and the example's id it decides the random numbers, so text does not depend on batches or processes.
     """
 
     def __init__(self, spec: RunSpec, models: Models, order: DataOrder, world: World, clock: Clock) -> None:
@@ -59,11 +57,11 @@ class Rollouts:
         self._training, self._scrg = spec.method.training, spec.method.sequences.scrg
         limit = spec.method.sequences.max_new_tokens or spec.max_new_tokens
         self.decoding = Decoding(limit, spec.data_config.max_length, seed=spec.seed, batch=self._training.rollout_batch)
-        self._teacher_text: dict[Key, Sequence] = {}
+        self._teacher_text: dict[tuple[str, int], Sequence] = {}
         self._hits: list[tuple[int, int]] = []
 
     def teacher_model(self) -> LanguageModel:
-        """MgsrError where the run has no teacher."""
+        """The teacher. Raises MgsrError where the run has none."""
         if self._models.teacher is None:
             raise MgsrError("the sequences of this method need a teacher; this run has none")
         return self._models.teacher
@@ -81,12 +79,12 @@ class Rollouts:
         del visits
         for example in examples:
             if _key(example.id, example.prompt_ids) not in self._teacher_text:
-                group = self._written_with(example)
+                group = self._decoding_group(example)
                 self.keep_teacher_text(self._write(self.teacher_model(), group, [0] * len(group), "teacher_text", "teacher"))
         return [self._teacher_text[_key(example.id, example.prompt_ids)] for example in examples]
 
     def keep_teacher_text(self, sequences: Iterable[Sequence]) -> None:
-        """Teacher's text that this process need not write, for another one did."""
+        """Keep text of the teacher that another process wrote, so that this one need not."""
         self._teacher_text |= {_key(sequence.example_id, sequence.prompt_ids): sequence for sequence in sequences}
 
     def is_teacher_text(self, sequence: Sequence) -> bool:
@@ -94,7 +92,7 @@ class Rollouts:
         return self._teacher_text.get(_key(sequence.example_id, sequence.prompt_ids)) == sequence
 
     def revise(self, sequences: Items[Sequence], visits: Items[int]) -> list[Sequence]:
-        """The sequences after SCRG, as `sequences.scrg` says. MgsrError where it says nothing."""
+        """The sequences after SCRG, as `sequences.scrg` says. Raises MgsrError where that is null."""
         if self._scrg is None:
             raise MgsrError("sequences.scrg is null, so nothing says how to revise; give it, e.g. {passes: 1}")
         student, teacher, chunk = self._models.student, self.teacher_model(), self._training.chunk
@@ -111,12 +109,13 @@ class Rollouts:
     def _write(
         self, model: LanguageModel, examples: Items[Example], visits: Items[int], purpose: str, author: Author
     ) -> list[Sequence]:
+        prompts = prompts_of(zip(examples, visits, strict=True))
         with self._models.autocast(), self._clock.measure("rollout"):
-            return generate(model, prompts_of(examples, visits), self.decoding, purpose=purpose, author=author)
+            return generate(model, prompts, self.decoding, purpose=purpose, author=author)
 
-    def _written_with(self, example: Example) -> list[Example]:
-        """The examples that share a decoding batch with this one: those that a process meets for the first time in the step
-        where it meets this one. After a resume the batch is the same again; in bf16 another one would give another text."""
+    def _decoding_group(self, example: Example) -> list[Example]:
+        """The examples to decode together with this one: those that a process meets for the first time in the same step. So the
+        batch is the same after a resume; in bf16 another one could give another text."""
         place = self._order.first_places.get(example.id)
         if place is None:
             return [example]

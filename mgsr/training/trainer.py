@@ -58,7 +58,7 @@ from mgsr.training.validation import VALIDATION_SEED, cross_entropy, validation_
 
 
 def learning_rate_at(step: int, spec: RunSpec) -> float:
-    """Linear warm-up, then a cosine from `learning_rate` (step 1) to `final_learning_rate` (last step)."""
+    """A linear warm-up, then a cosine from `learning_rate` to `final_learning_rate` at the last step."""
     training = spec.method.training
     if step <= training.warmup_steps:
         return training.learning_rate * step / training.warmup_steps
@@ -68,13 +68,14 @@ def learning_rate_at(step: int, spec: RunSpec) -> float:
 
 
 def evenly(steps: int, count: int) -> set[int]:
-    """`count` of the steps 1..`steps` (all, if fewer), evenly spread, the last one among them."""
+    """`count` of the steps 1..`steps` (all, if there are fewer), evenly spread, the last one among them."""
     count = min(count, steps)
     return {round(steps * k / count) for k in range(1, count + 1)}
 
 
 def peak_memory(device: torch.device, before: int) -> int:
-    """Bytes: the most that torch held on the GPU, or else the process; at least `before`, the figure of before a resume."""
+    """The most bytes that torch held on the GPU or, without one, the process held; at least `before`, the figure from before a
+    resume."""
     if device.type == "cuda":
         return max(before, torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024
@@ -82,7 +83,7 @@ def peak_memory(device: torch.device, before: int) -> int:
 
 
 class Trainer:
-    """The state of a run, and the loop over its optimiser steps."""
+    """Holds the state of a run, and loops over its optimiser steps."""
 
     def __init__(self, run: str, spec: RunSpec, root: Path, world: World) -> None:
         self.run, self.spec, self.world = run, spec, world
@@ -217,7 +218,7 @@ class Trainer:
         return response_states(teacher, part.batch) if teacher is not None and part.uses_teacher else None
 
     def _stop_unless_finite(self, source: str, sequences: StepSequences, figures: dict[str, float]) -> None:
-        """Before the update: a gradient can be not finite where the loss is, and would spoil the weights of the checkpoint."""
+        """Raise MgsrError before an update that would spoil the weights. Where the loss is finite, a gradient need not be."""
         for name in ("loss", "gradient_norm", "clip_network_gradient_norm", "loss_gradient_norm"):
             if not math.isfinite(figures.get(name, 0.0)):
                 ids = ", ".join(sequence.example_id for sequence in self.world.gather(sequences.distilled))
@@ -286,7 +287,7 @@ class Trainer:
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
-        """All steps from the current one, with validations evenly spread and checkpoints by time."""
+        """Make all steps from the current one on, with validations evenly spread and checkpoints by time."""
         steps = self.training.steps
         if not self.resume():
             with self.clock.measure("total"), self._errors_name(0):
@@ -313,8 +314,8 @@ class Trainer:
         self.peak_memory = max(self.world.gather([peak_memory(self.world.device, self.peak_memory)]))
 
     def _sequences_per_second(self) -> float:
-        """Sequences trained on, per second of making and training on them; start ("total" has none of it), checkpoints and
-        validation apart."""
+        """Sequences trained on, per second of making them and training on them. Start, checkpoints and validations take no part
+        in it."""
         seconds = self.clock.seconds["total"] - self.clock.seconds["validation"]
         return self.training.steps * self.training.global_batch / seconds
 
@@ -368,7 +369,7 @@ def train(run: str, spec: RunSpec, root: Path) -> None:
 
 
 def main() -> None:
-    """Entry of the processes that torchrun starts: the run's digest and spec in the environment."""
+    """The entry of processes that torchrun starts; the environment holds the run's digest and spec."""
     spec = RunSpec.model_validate(json.loads(os.environ["MGSR_SPEC"]))
     try:
         train(os.environ["MGSR_RUN"], spec, Path(os.environ["MGSR_ROOT"]))
