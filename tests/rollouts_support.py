@@ -1,35 +1,34 @@
-"""Tiny random models for the tests of the rollouts."""
+"""Tiny random models, and text of theirs by the definition, for the tests of the rollouts."""
+
+from dataclasses import replace
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM
+from transformers.generation.logits_process import NoRepeatNGramLogitsProcessor
 
-from mgsr.models.language_model import split
-from mgsr.rollouts.sampler import Prompt
+from mgsr.models.language_model import LanguageModel, inference, split
+from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
+from mgsr.rollouts.sampler import Decoding, Prompt, Row, complete, generate
+from mgsr.rollouts.sequence import Sequence
+from tests.models_support import random_model
 
 VOCABULARY = 40
 EOS = 3
 PAD = 3  # as in many tokenizers; masks go by position
 KINDS = ("llama", "gpt2", "opt")
-AXES = {"eos_id": EOS, "pad_id": PAD, "vocabulary": VOCABULARY}
+PLAIN = Decoding(max_new_tokens=20, max_length=64, seed=10, batch=8)
 
 
 def tiny(kind="llama", seed=0, init=0.3, vocabulary=VOCABULARY):
     """A transformers model with its own random weights; the large init makes its distributions differ by context."""
-    torch.manual_seed(seed)
-    common = {"vocab_size": vocabulary, "bos_token_id": None, "eos_token_id": EOS, "pad_token_id": PAD}
-    if kind == "llama":
-        shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-        model = LlamaForCausalLM(LlamaConfig(**common, **shape, max_position_embeddings=128, initializer_range=init))
-    elif kind == "gpt2":
-        model = GPT2LMHeadModel(GPT2Config(**common, n_embd=32, n_layer=2, n_head=2, n_positions=128, initializer_range=init))
-    else:
-        shape = {"hidden_size": 32, "ffn_dim": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "init_std": init}
-        model = OPTForCausalLM(OPTConfig(**common, **shape, word_embed_proj_dim=32, max_position_embeddings=128))
-    return model.eval()
+    return random_model(kind, vocabulary, seed=seed, init=init, eos_id=EOS, pad_id=PAD, width=32).eval()
+
+
+def language_model(model):
+    return LanguageModel(*split(model), eos_id=EOS, pad_id=PAD, vocabulary=VOCABULARY)
 
 
 def parts(kind="llama", **options):
-    return split(tiny(kind, **options))
+    return language_model(tiny(kind, **options))
 
 
 def prompts(count, seed=0, longest=12):
@@ -37,3 +36,31 @@ def prompts(count, seed=0, longest=12):
     lengths = torch.randint(1, longest + 1, (count,), generator=generator).tolist()
     draw = [torch.randint(4, VOCABULARY, (length,), generator=generator).tolist() for length in lengths]
     return [Prompt(f"row-{i}", tuple(ids)) for i, ids in enumerate(draw)]
+
+
+def sample(model, items, decoding=PLAIN, *, visit=0, purpose="rollout", pass_=0, author="student"):
+    items = [replace(item, visit=visit) for item in items]
+    return generate(model, items, decoding, purpose=purpose, pass_=pass_, author=author)
+
+
+def greedy(model, items, decoding=PLAIN):
+    """Through the one decode loop, the most probable token at each position."""
+    rows = [Row(item, decoding, model.eos_id, "rollout") for item in items]
+    complete([model], rows, lambda logits, running, keys: logits[0][:, : model.vocabulary].argmax(-1), decoding.batch)
+    return [row.sequence("student") for row in rows]
+
+
+def reference(model, prompt, decoding=PLAIN, pass_=0, author="student"):
+    """One sequence, no cache, no padding: the definition."""
+    key = key_tensor([row_key(decoding.seed, "rollout", prompt.visit, pass_, prompt.example_id)])
+    response = list(prompt.prefix)
+    limit = min(decoding.max_new_tokens, decoding.max_length - len(prompt.ids))
+    with inference(model):
+        while len(response) < limit and response[-1:] != [model.eos_id]:
+            ids = torch.tensor([[*prompt.ids, *response]])
+            state = model.backbone(ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, -1]
+            logits = model.head(state)[:, : model.vocabulary].float()
+            if decoding.no_repeat_ngram:
+                logits = NoRepeatNGramLogitsProcessor(decoding.no_repeat_ngram)(ids, logits)
+            response.append(coupled_scores(logits.log_softmax(-1), key, torch.tensor([len(response)])).argmax(-1).item())
+    return Sequence(prompt.example_id, prompt.ids, tuple(response), response[-1:] == [model.eos_id], author)

@@ -18,15 +18,15 @@ from mgsr.config.measurement import ExposureConfig
 from mgsr.config.specs import ExposureSpec, SamplesSpec
 from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import SOURCES, Divergences, read_divergences
-from mgsr.evaluation.exposure import collect, divergences_by_position, measure_exposure, sample_teacher
+from mgsr.evaluation.exposure import divergences_by_position, measure_exposure, sample_teacher, sum_by_prompt
 from mgsr.evaluation.intervals import percentile_interval
-from mgsr.evaluation.trained_model import RunModel
+from mgsr.evaluation.trained_model import TrainedModel
 from mgsr.models.language_model import LanguageModel
 from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.sequence import Sequence
-from mgsr.storage import read_json, read_jsonl, write_json
+from mgsr.storage import read_json, read_jsonl
 from mgsr.training.trainer import train
-from tests.training_support import DATA, make_root, run_spec
+from tests.training_support import DATA, run_spec
 
 CONFIG = ExposureConfig(lengths=(2, 4), samples=3, rows=3)
 
@@ -52,17 +52,11 @@ class Chain(nn.Module):
         return SimpleNamespace(last_hidden_state=states, past_key_values=NoCache())
 
 
-def chain(transitions: torch.Tensor) -> RunModel:
+def chain(transitions: torch.Tensor) -> TrainedModel:
     head = nn.Linear(4, 4, bias=False)
     head.weight.data = transitions.log().T.contiguous()
-
-    class Tokens:
-        eos_token_id = pad_token_id = EOS
-
-        def __len__(self) -> int:
-            return 4
-
-    return RunModel(LanguageModel(Chain(), head), Tokens(), "fp32", torch.device("cpu"))  # type: ignore[arg-type]
+    model = LanguageModel(Chain(), head, eos_id=EOS, pad_id=EOS, vocabulary=4)
+    return TrainedModel(model, tokenizer=None, precision="fp32")  # type: ignore[arg-type]
 
 
 def closed_form(writer: torch.Tensor, lengths: Items[int], finished: str) -> list[float]:
@@ -81,21 +75,17 @@ def closed_form(writer: torch.Tensor, lengths: Items[int], finished: str) -> lis
 def test_a_markov_chain_has_its_closed_form(finished: str) -> None:
     config = ExposureConfig(lengths=(1, 3, 6), samples=3000, rows=1, finished=finished)  # type: ignore[arg-type]
     models = {"student": chain(STUDENT), "teacher": chain(TEACHER)}
-    prompts = [Prompt("a", (0,))] * config.samples
-    sequences = {
-        name: model.write(prompts, Decoding(6, 99), purpose="exposure", visit=range(config.samples), batch=500)
-        for name, model in models.items()
-    }
-    values = {
-        name: divergences_by_position(models["student"], models["teacher"], sequences[name], 4, batch=500) for name in models
-    }
-    found = collect(sequences, values, ["a"], config)
+    prompts = [Prompt("a", (0,), visit=number) for number in range(config.samples)]
+    decoding = Decoding(6, 99, seed=10, batch=500)
+    sequences = {name: model.write(prompts, decoding, "exposure") for name, model in models.items()}
+    values = {name: divergences_by_position(*models.values(), sequences[name], 500) for name in models}
+    divergences = sum_by_prompt(sequences, values, ["a"], config)
     accumulated = [closed_form(writer, config.lengths, finished) for writer in (STUDENT, TEACHER)]
     for source, expected in zip(("student", "teacher"), accumulated, strict=True):
-        np.testing.assert_allclose(found.accumulated(source, config.lengths), expected, rtol=0.05)
+        np.testing.assert_allclose(divergences.accumulated(source, config.lengths), expected, rtol=0.05)
     excess = [100 * (r - e) / e for r, e in zip(*accumulated, strict=True)]
     assert excess[0] == 0 and max(map(abs, excess)) > 10, "the chains must differ for this test to say anything"
-    np.testing.assert_allclose(found.excess_error(config.lengths), excess, atol=4)
+    np.testing.assert_allclose(divergences.excess_error(config.lengths), excess, atol=4)
 
 
 def sequence(name: str, tokens: int, finished: bool) -> Sequence:
@@ -107,11 +97,11 @@ def test_who_counts_where() -> None:
     rows = [sequence("a", 1, True), sequence("a", 2, False), sequence("a", 4, True)]
     values = [np.array([1.0]), np.array([2.0, 3.0]), np.array([4.0, 5.0, 6.0, 7.0])]
     both = {"student": rows, "teacher": rows}, {"student": values, "teacher": values}
-    running = collect(*both, ["a"], ExposureConfig(lengths=(3,), samples=3, rows=1))
+    running = sum_by_prompt(*both, ["a"], ExposureConfig(lengths=(3,), samples=3, rows=1))
     assert running.counts["student"].tolist() == [[3, 2, 1]]
     assert running.means("student").tolist() == [7 / 3, 8 / 2, 6 / 1]
     assert running.accumulated("student", [2, 3]).tolist() == pytest.approx([7 / 3 + 4, 7 / 3 + 10])
-    zero = collect(*both, ["a"], ExposureConfig(lengths=(3,), samples=3, rows=1, finished="zero"))
+    zero = sum_by_prompt(*both, ["a"], ExposureConfig(lengths=(3,), samples=3, rows=1, finished="zero"))
     assert zero.counts["student"].tolist() == [[3, 3, 2]]
     assert zero.accumulated("student", [3]).tolist() == pytest.approx([7 / 3 + 8 / 3 + 6 / 2])
 
@@ -120,10 +110,10 @@ def test_undefined_is_said_and_not_made_up() -> None:
     """Nobody runs at position 3, and where the models agree there is nothing to divide by."""
     short = [sequence("a", 2, True)]
     config = ExposureConfig(lengths=(2, 3), samples=1, rows=1)
-    found = collect({"student": short, "teacher": short}, {s: [np.ones(2)] for s in SOURCES}, ["a"], config)
-    assert found.excess_error([2, 3]).tolist() == [0.0, pytest.approx(math.nan, nan_ok=True)]
-    assert percentile_interval(found.excess_error_resamples([2, 3], resamples=50))[1] is None
-    same = collect({"student": short, "teacher": short}, {s: [np.zeros(2)] for s in SOURCES}, ["a"], config)
+    divergences = sum_by_prompt({"student": short, "teacher": short}, {s: [np.ones(2)] for s in SOURCES}, ["a"], config)
+    assert divergences.excess_error([2, 3]).tolist() == [0.0, pytest.approx(math.nan, nan_ok=True)]
+    assert percentile_interval(divergences.excess_error_resamples([2, 3], resamples=50))[1] is None
+    same = sum_by_prompt({"student": short, "teacher": short}, {s: [np.zeros(2)] for s in SOURCES}, ["a"], config)
     assert np.isnan(same.excess_error([2])).all()
 
 
@@ -131,8 +121,8 @@ def test_the_bootstrap_resamples_prompts_and_pairs_models_by_its_seed() -> None:
     generator = np.random.default_rng(1)
     sums = {source: generator.random((6, 3)) for source in SOURCES}
     counts = {source: generator.integers(1, 4, (6, 3)).astype(float) for source in SOURCES}
-    found = Divergences(tuple("abcdef"), sums, counts)
-    resamples = found.excess_error_resamples([3], resamples=2500, seed=5)
+    divergences = Divergences(tuple("abcdef"), sums, counts)
+    resamples = divergences.excess_error_resamples([3], resamples=2500, seed=5)
     assert resamples.shape == (2500, 1)
     replay = np.random.default_rng(5)  # the same draws, written out as chosen rows
     draws = replay.multinomial(6, [1 / 6] * 6, 1000)[:20]
@@ -140,17 +130,15 @@ def test_the_bootstrap_resamples_prompts_and_pairs_models_by_its_seed() -> None:
         rows = np.repeat(np.arange(6), draw)
         r, e = ((sums[s][rows].sum(0) / counts[s][rows].sum(0)).sum() for s in ("student", "teacher"))
         assert value == pytest.approx(100 * (r - e) / e)
-    assert (resamples == found.excess_error_resamples([3], resamples=2500, seed=5)).all()
+    assert (resamples == divergences.excess_error_resamples([3], resamples=2500, seed=5)).all()
 
 
 # --- the stages -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = make_root(tmp_path_factory.mktemp("results"))
+def root(root: Path) -> Path:
     train("run", run_spec(teacher_run=None, steps=2, validations=1), root)
-    write_json(root / "runs/teacher/spec.json", run_spec(teacher_run=None).model_dump(mode="json"))
     sample_teacher("samples", samples_spec(), root)
     measure_exposure("first", exposure_spec(), root)
     return root
@@ -171,7 +159,7 @@ def exposure_spec(run: str = "run", **changes: Any) -> ExposureSpec:
 def test_the_summary_equals_loops_over_the_models_own_logits(root: Path) -> None:
     summary = read_json(root / "exposure/first/summary.json")
     models = [AutoModelForCausalLM.from_pretrained(root / f"runs/{run}/model") for run in ("run", "teacher")]
-    examples = RunModel.load(root, "run").examples(root / "data/records", DATA, CONFIG.rows)
+    examples = TrainedModel.load(root, "run").examples(root / "data/records", DATA, CONFIG.rows)
     by_id = {example.id: example for example in examples}
     sums: dict[int, list[float]] = {i: [] for i in range(4)}
     for line in read_jsonl(root / "samples/samples/samples.jsonl"):
@@ -192,8 +180,11 @@ def test_the_summary_equals_loops_over_the_models_own_logits(root: Path) -> None
 
 
 def test_the_kept_prompts_give_the_summary_back(root: Path) -> None:
-    summary, found = read_json(root / "exposure/first/summary.json"), read_divergences(root / "exposure/first/prompts.jsonl")
-    assert found.excess_error([2, 4]).tolist() == pytest.approx(summary["excess_error"], rel=1e-3, abs=1e-3)
+    summary, divergences = (
+        read_json(root / "exposure/first/summary.json"),
+        read_divergences(root / "exposure/first/prompts.jsonl"),
+    )
+    assert divergences.excess_error([2, 4]).tolist() == pytest.approx(summary["excess_error"], rel=1e-3, abs=1e-3)
     for (low, high), value in zip(summary["intervals"], summary["excess_error"], strict=True):
         assert low <= value <= high
 

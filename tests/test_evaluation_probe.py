@@ -27,25 +27,24 @@ from mgsr.evaluation.diversity import corpus_diversity, distinct, response_diver
 from mgsr.evaluation.injection import ERRORS, Injected, Planter, inject
 from mgsr.evaluation.intervals import mean_interval
 from mgsr.evaluation.probe import probe, summarise_corpus
-from mgsr.evaluation.trained_model import SEED, RunModel, read
+from mgsr.evaluation.trained_model import SEED, TrainedModel, response_log_probabilities
 from mgsr.models.language_model import LanguageModel
 from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.scrg import detection_scores, revise
 from mgsr.rollouts.sequence import Sequence
 from mgsr.storage import read_json, write_json
-from tests.training_support import DATA, make_root, run_spec
+from tests.training_support import DATA
 
+Pair = tuple[TrainedModel, TrainedModel]  # student and teacher
 ROWS = 12
-DECODING = Decoding(40, 128)
+DECODING = Decoding(40, 128, seed=SEED, batch=7)
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = make_root(tmp_path_factory.mktemp("results"))
+def root(root: Path) -> Path:
     (root / "runs/student").mkdir()
     (root / "models/student").rename(root / "runs/student/model")
-    for run in ("student", "teacher"):
-        write_json(root / f"runs/{run}/spec.json", run_spec(teacher_run=None).model_dump(mode="json"))
+    write_json(root / "runs/student/training.json", {"precision": "fp32"})
     probe("first", probe_spec(), root)
     return root
 
@@ -60,17 +59,17 @@ def probe_spec(**changes: Any) -> ProbeSpec:
 
 
 @pytest.fixture(scope="module")
-def models(root: Path) -> tuple[RunModel, RunModel]:
-    return RunModel.load(root, "student"), RunModel.load(root, "teacher")
+def models(root: Path) -> Pair:
+    return TrainedModel.load(root, "student"), TrainedModel.load(root, "teacher")
 
 
 @pytest.fixture(scope="module")
-def examples(root: Path, models: tuple[RunModel, RunModel]) -> list[Example]:
+def examples(root: Path, models: Pair) -> list[Example]:
     return models[0].examples(root / "data/records", DATA.model_copy(update={"test_rows": {}}), ROWS)
 
 
 @pytest.fixture(scope="module")
-def injected(models: tuple[RunModel, RunModel], examples: list[Example]) -> list[Injected]:
+def injected(models: Pair, examples: list[Example]) -> list[Injected]:
     return inject(examples, models[0].tokenizer, lambda example: 40)[0]
 
 
@@ -123,9 +122,7 @@ def test_a_drift_begins_where_a_sentence_begins() -> None:
     assert planter.plant(planter._examples[0], "drift") == "One two three four five. Nothing of this belongs here."
 
 
-def test_the_known_position_is_the_first_token_that_differs(
-    injected: list[Injected], models: tuple[RunModel, RunModel]
-) -> None:
+def test_the_known_position_is_the_first_token_that_differs(injected: list[Injected], models: Pair) -> None:
     assert {row.error for row in injected} == set(ERRORS)
     for row in injected:
         assert row.ids[: row.position] == row.twin_ids[: row.position] and row.position > 0
@@ -138,7 +135,7 @@ def test_the_known_position_is_the_first_token_that_differs(
             assert row.twin_ids[len(row.twin_ids) - (len(row.ids) - row.end) :] == row.ids[row.end :]
 
 
-def test_rows_that_cannot_have_an_error_are_counted(models: tuple[RunModel, RunModel], examples: list[Example]) -> None:
+def test_rows_that_cannot_have_an_error_are_counted(models: Pair, examples: list[Example]) -> None:
     short = Example("short", (1,), (2,), ("Yes it is.",), "")
     injected, skipped = inject([*examples, short], models[0].tokenizer, lambda example: 40)
     assert skipped == dict.fromkeys(ERRORS, 1) and len(injected) == 3 * ROWS
@@ -149,27 +146,19 @@ def test_rows_that_cannot_have_an_error_are_counted(models: tuple[RunModel, RunM
 
 
 @pytest.mark.parametrize("score", SCORES)
-def test_the_chosen_position_is_the_one_that_scrg_corrects(
-    score: str, models: tuple[RunModel, RunModel], injected: list[Injected]
-) -> None:
+def test_the_chosen_position_is_the_one_that_scrg_corrects(score: str, models: Pair, injected: list[Injected]) -> None:
     student, teacher = models
     sequences = [as_sequence(row, row.ids) for row in injected]
-    vocabulary = len(student.tokenizer)
-    _, stats = revise(
-        student.model, teacher.model, sequences, SCORES[score], seed=SEED, visit=0, decoding=DECODING, eos_id=student.eos_id,
-        pad_id=student.pad_id, vocabulary=vocabulary, batch=7, chunk=16,
-    )  # fmt: skip
-    found = detect(student, teacher, sequences, vocabulary, batch=4)
-    assert [detection.chosen[score] for detection in found] == list(stats.positions[0])
+    visits = [0] * len(sequences)
+    _, stats = revise(student.model, teacher.model, sequences, visits, SCORES[score], DECODING, chunk=16)
+    detections = detect(student, teacher, sequences, batch=4)
+    assert [detection.chosen[score] for detection in detections] == list(stats.positions[0])
 
 
-def test_the_entropy_baseline_and_candidates_by_brute_force(
-    root: Path, models: tuple[RunModel, RunModel], injected: list[Injected]
-) -> None:
+def test_the_entropy_baseline_and_candidates_by_brute_force(root: Path, models: Pair, injected: list[Injected]) -> None:
     plain = AutoModelForCausalLM.from_pretrained(root / "runs/student/model")
-    for row, found in zip(
-        injected[:4], detect(*models, [as_sequence(r, r.ids) for r in injected[:4]], 776, batch=4), strict=True
-    ):
+    detections = detect(*models, [as_sequence(row, row.ids) for row in injected[:4]], batch=4)
+    for row, found in zip(injected[:4], detections, strict=True):
         with torch.no_grad():
             logits = plain(torch.tensor([[*row.example.prompt_ids, *row.ids]])).logits[0, len(row.example.prompt_ids) - 1 : -1]
         entropy = scipy.stats.entropy(logits.softmax(-1).numpy(), axis=-1)
@@ -177,12 +166,12 @@ def test_the_entropy_baseline_and_candidates_by_brute_force(
         assert found.chosen["student_entropy"] == max(found.candidates, key=lambda i: entropy[i])
 
 
-def test_the_printed_score_cannot_see_the_planted_token(models: tuple[RunModel, RunModel], injected: list[Injected]) -> None:
+def test_the_printed_score_cannot_see_the_planted_token(models: Pair, injected: list[Injected]) -> None:
     """It depends on y_<k alone: at k itself, with and without the error, it is the same. The other two are not."""
     for row in injected[:6]:
         by_score: dict[str, list[torch.Tensor]] = {name: [] for name in SCORES}
         for ids in (row.ids, row.twin_ids):
-            ((_, (student_logp, teacher_logp)),) = read(models, [as_sequence(row, ids)], 776, batch=1)
+            ((_, (student_logp, teacher_logp)),) = response_log_probabilities(models, [as_sequence(row, ids)], 1)
             for name, config in SCORES.items():
                 by_score[name].append(detection_scores(student_logp, teacher_logp, torch.tensor(ids), config))
         k = row.position
@@ -199,12 +188,12 @@ class Successor(nn.Module):
         return SimpleNamespace(last_hidden_state=nn.functional.one_hot((input_ids + 1) % 20, 20).float())
 
 
-def knowing(scale: float) -> RunModel:
+def knowing(scale: float) -> TrainedModel:
     """The right token has the logit `scale`, all others 0."""
     head = nn.Linear(20, 20, bias=False)
     head.weight.data = torch.eye(20) * scale
-    tokens = SimpleNamespace(eos_token_id=0, pad_token_id=0)
-    return RunModel(LanguageModel(Successor(), head), tokens, "fp32", torch.device("cpu"))  # type: ignore[arg-type]
+    model = LanguageModel(Successor(), head, eos_id=0, pad_id=0, vocabulary=20)
+    return TrainedModel(model, tokenizer=None, precision="fp32")  # type: ignore[arg-type]
 
 
 def test_a_planted_effect_is_found_and_its_absence_is_not() -> None:
@@ -212,11 +201,10 @@ def test_a_planted_effect_is_found_and_its_absence_is_not() -> None:
     student, teacher = knowing(0.0), knowing(12.0)
     clean = tuple(range(2, 14))
     rows = [Sequence(f"row-{k}", (1,), (*clean[:k], 0, *clean[k + 1 :]), True) for k in range(2, 11)]
-    found = detect(student, teacher, rows, 20, batch=3)
-    for k, detection in zip(range(2, 11), found, strict=True):
+    for k, detection in zip(range(2, 11), detect(student, teacher, rows, batch=3), strict=True):
         assert detection.chosen["teacher_nll"] == k and hits(detection, k)["teacher_nll"] == [1, 0, 0]
         assert k in detection.candidates and detection.candidates != list(range(12))
-    (nothing,) = detect(student, teacher, [Sequence("row", (1,), clean, True)], 20, batch=1)
+    (nothing,) = detect(student, teacher, [Sequence("row", (1,), clean, True)], batch=1)
     assert nothing.candidates == [] and set(nothing.chosen.values()) == {None}
     assert all(found == [0, 0, 0] for found in hits(nothing, 5).values())
 
@@ -239,7 +227,7 @@ def test_windows_lie_beside_each_other() -> None:
 
 
 def test_what_a_correction_gains_by_brute_force(
-    root: Path, content: dict[str, Any], models: tuple[RunModel, RunModel], injected: list[Injected]
+    root: Path, content: dict[str, Any], models: Pair, injected: list[Injected]
 ) -> None:
     student, teacher = models
     plain = AutoModelForCausalLM.from_pretrained(root / "runs/teacher/model")
@@ -248,11 +236,11 @@ def test_what_a_correction_gains_by_brute_force(
         (r.example.id, r.error, r.position) for r in injected
     ]
     for row, own in list(zip(rows, injected, strict=True))[:6]:
-        token = detect(student, teacher, [as_sequence(own, own.ids)], 776, batch=1)[0].tokens[own.position]
+        token = detect(student, teacher, [as_sequence(own, own.ids)], batch=1)[0].tokens[own.position]
         shown = own.ids[: min(own.end or 99, own.position + 6)]
         for start, prefix in {"kept": shown, "at_error": (*own.ids[: own.position], token)}.items():
             prompt = Prompt(own.example.id, own.example.prompt_ids, prefix)
-            (written,) = student.write([prompt], DECODING, purpose="probe", visit=0, batch=1)
+            (written,) = student.write([prompt], DECODING, "probe")
             assert written.response_ids[: len(prefix)] == prefix
             with torch.no_grad():
                 logp = plain(torch.tensor([[*written.prompt_ids, *written.response_ids]])).logits[0].log_softmax(-1)
@@ -267,7 +255,7 @@ def test_what_a_correction_gains_by_brute_force(
 
 def test_span_statistics_by_brute_force(root: Path, content: dict[str, Any], examples: list[Example]) -> None:
     models = [AutoModelForCausalLM.from_pretrained(root / f"runs/{run}/model") for run in ("student", "teacher")]
-    tokenizer = RunModel.load(root, "student").tokenizer
+    tokenizer = TrainedModel.load(root, "student").tokenizer
     rows = {row["id"]: row for row in content["spans"]["rows"] if row["source"] == "reference"}
     for example in examples[:4]:
         ids = torch.tensor([[*example.prompt_ids, *example.response_ids]])

@@ -8,18 +8,16 @@ from mgsr.config.base import TEST_SETS
 from mgsr.data.examples import encode_examples
 from mgsr.data.prompts import format_prompt
 from mgsr.data.records import load_records
-from mgsr.evaluation import evaluator as run_module
 from mgsr.evaluation.answers import read_rows
 from mgsr.evaluation.evaluator import Evaluator, evaluate
 from mgsr.models.loading import load_tokenizer
 from mgsr.storage import read_json
 from mgsr.training.trainer import train
-from tests.training_support import DATA, evaluation_spec, make_root, metrics, run_spec
+from tests.training_support import DATA, evaluation_spec, metrics, run_spec
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = make_root(tmp_path_factory.mktemp("results"))
+def root(root: Path) -> Path:
     train("run", run_spec(teacher_run=None), root)
     evaluate("first", evaluation_spec("run"), root)
     return root
@@ -54,7 +52,7 @@ def test_an_interrupted_evaluation_goes_on(root: Path, monkeypatch: pytest.Monke
             raise KeyboardInterrupt
         return original(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run_module.Evaluator, "answer", interrupted)
+    monkeypatch.setattr(Evaluator, "answer", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate("third", evaluation_spec("run"), root)
     evaluate("third", evaluation_spec("run"), root)

@@ -12,9 +12,9 @@ from mgsr.config.loss_terms import ObjectiveConfig
 from mgsr.examples.abkd import ab_divergence
 from mgsr.examples.akl import akl
 from mgsr.examples.taid import Taid
-from mgsr.objectives.divergences import forward_kl, reverse_kl
+from mgsr.models.kl import forward_kl, reverse_kl
 from mgsr.objectives.objective import Objective
-from mgsr.objectives.view import View
+from mgsr.objectives.positions import Positions, View
 
 V = 13
 POWERS = [(0.2, 0.7), (0.5, 0.5), (1.0, 1.0), (-0.5, 1.5), (2.0, -0.5)]
@@ -215,8 +215,8 @@ def test_each_file_is_a_term_of_the_objective(function: str) -> None:
     objective = Objective(ObjectiveConfig.model_validate({"sft_weight": 0, "distillation": distillation}), V, seed=1)
     s, t, weight = draw(1).requires_grad_(), draw(2), torch.tensor([0.5, 0, 1, 2, 0, 1], dtype=torch.float64)
     none = torch.zeros_like(weight)
-    view = View(s.log_softmax(-1), t, torch.zeros(6, dtype=torch.long), weight, none, none, own=6)
-    loss, sums = objective(view)
+    at = Positions(torch.zeros(6, dtype=torch.long), weight, none, none)
+    loss, sums = objective(View(s.log_softmax(-1), t, at, 6))
     loss.backward()
     assert loss > 0 and sums["distillation"] == loss.detach() and s.grad is not None
     assert (s.grad[1] == 0).all() and (s.grad[0] != 0).any()

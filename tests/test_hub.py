@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from mgsr.models.loading import load_model, load_tokenizer, save_model
-from tests.test_models_loading import IDS, TOKENIZER, random_model
+from tests.models_support import IDS, TOKENIZER, random_model
 
 ROW = {"instruction": "Say hi.", "input": "", "output": ["hi", "hello"]}
 

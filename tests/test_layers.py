@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from mgsr.config import identity
+
 PACKAGE = Path(__file__).parents[1] / "mgsr"
 ORDER = ("config", "data", "models", "rollouts", "objectives", "training", "evaluation", "tables")
 BASE = ("errors", "storage", "rouge", "devices", "hub", "plugins")  # beneath every layer; they import one another only
@@ -44,6 +46,32 @@ def test_imports_go_one_way(path: Path) -> None:
         return
     for other in imports(path) - {part, "__version__"}:
         assert level(other) < level(part) or (part in BASE and other in BASE) or part in TOP, f"{part} imports {other}"
+
+
+def test_evaluation_stands_beside_training_and_not_on_it() -> None:
+    for path in (PACKAGE / "evaluation").glob("*.py"):
+        assert "training" not in imports(path), f"{path}: an edit of the training loop would rename every evaluation"
+
+
+@pytest.mark.parametrize(
+    ("entry", "objectives"),
+    [("evaluator", set()), ("exposure", set()), ("floor", set()), ("probe", {"span_consistency.py"})],
+)
+def test_no_evaluation_depends_on_an_objective(entry: str, objectives: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The digest of an evaluation's code covers no objective; the probe alone measures the span term."""
+    files: list[Path] = []
+    parse = identity._parse
+
+    def record(file: Path) -> tuple[str, tuple[str, ...]]:
+        files.append(file)
+        return parse(file)
+
+    monkeypatch.setattr(identity, "_parse", record)
+    identity.code_digest.__wrapped__(f"mgsr.evaluation.{entry}")
+    covered = {file.relative_to(PACKAGE) for file in files}
+    assert Path(f"evaluation/{entry}.py") in covered
+    assert {path.name for path in covered if path.parts[0] == "objectives"} - {"__init__.py"} == objectives
+    assert not any(path.parts[0] == "training" for path in covered)
 
 
 def test_packages_hold_no_code_of_their_own() -> None:

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,16 @@ from torch import Tensor
 from mgsr.config.loss_terms import PolicyGradientConfig
 from mgsr.config.policy import CollectionConfig
 from mgsr.errors import MgsrError
-from mgsr.models.language_model import split
 from mgsr.objectives.policy_gradient import STATS, policy_gradient
 from mgsr.rollouts.collection import Collection, Rollout, advantages, collect
-from mgsr.rollouts.sampler import Decoding, Prompt, generate
+from mgsr.rollouts.sampler import Prompt
 from mgsr.rollouts.sequence import Sequence
 from mgsr.training.distributed import World
 from mgsr.training.step import whitened
-from tests.rollouts_support import AXES, EOS, VOCABULARY, prompts, tiny
+from tests.rollouts_support import EOS, PLAIN, VOCABULARY, language_model, parts, prompts, sample, tiny
 
 V = 7
-DECODING = Decoding(12, 64)
+DECODING = replace(PLAIN, max_new_tokens=12)
 
 
 def config(**changes: Any) -> PolicyGradientConfig:
@@ -199,20 +199,16 @@ def test_whitening_is_over_all_tokens_of_the_step() -> None:
 
 
 def rolled(mix: float, batch: int = 8, count: int = 8, first: int = 0, student: str = "llama") -> list[Rollout]:
-    models = split(tiny(student, seed=1)), split(tiny("llama", seed=2))
-    asked = prompts(8)[first : first + count]
-    shared = {"teacher_mix": mix, "seed": 10, "visit": [3] * len(asked), "batch": batch}
-    return collect(*models, asked, DECODING, **shared, **AXES)
+    items = [replace(prompt, visit=3) for prompt in prompts(8)[first : first + count]]
+    return collect(parts(student, seed=1), parts(seed=2), items, replace(DECODING, batch=batch), mix)
 
 
 def test_without_the_teachers_share_it_is_the_students_rollout() -> None:
-    written = generate(
-        split(tiny(seed=1)), prompts(8), DECODING, seed=10, purpose="rollout", visit=3, batch=8, **AXES
-    )  # fmt: skip
-    found = rolled(0.0)
-    assert [rollout.sequence for rollout in found] == written
-    assert any(rollout.sequence.finished for rollout in found) and not all(rollout.sequence.finished for rollout in found)
-    assert all((rollout.columns(config())[:, 2] == 1).all() for rollout in found)
+    written = sample(parts(seed=1), prompts(8), DECODING, visit=3)
+    rollouts = rolled(0.0)
+    assert [rollout.sequence for rollout in rollouts] == written
+    assert {rollout.sequence.finished for rollout in rollouts} == {True, False}
+    assert all((rollout.columns(config())[:, 2] == 1).all() for rollout in rollouts)
     assert [rollout.sequence.response_ids for rollout in rolled(0.5)] != [sequence.response_ids for sequence in written]
 
 
@@ -246,29 +242,27 @@ def test_tokens_are_drawn_from_the_mixture() -> None:
     ids = (9, 5, 11)
     with torch.no_grad():
         old, teacher = (m(torch.tensor([ids])).logits[0, -1].double().softmax(-1) for m in models)
-    found = collect(
-        split(models[0]), split(models[1]), [Prompt("one", ids)] * count, Decoding(1, 64),
-        teacher_mix=mix, seed=4, visit=range(count), batch=1000, **AXES,
-    )  # fmt: skip
-    seen = torch.bincount(torch.tensor([r.sequence.response_ids[0] for r in found]), minlength=VOCABULARY).numpy()
+    items = [Prompt("one", ids, visit=visit) for visit in range(count)]
+    decoding = replace(PLAIN, max_new_tokens=1, seed=4, batch=1000)
+    rollouts = collect(*map(language_model, models), items, decoding, mix)
+    seen = torch.bincount(torch.tensor([r.sequence.response_ids[0] for r in rollouts]), minlength=VOCABULARY).numpy()
     chance = {
         name: stats.chisquare(seen, count * (share.numpy() / share.sum().item())).pvalue
         for name, share in (("mixture", mix * teacher + (1 - mix) * old), ("student", old), ("teacher", teacher))
     }
     assert chance["mixture"] > 1e-3 and max(chance["student"], chance["teacher"]) < 1e-9
-    weights = np.array([float(r.columns(config())[0, 2]) for r in found])
+    weights = np.array([float(r.columns(config())[0, 2]) for r in rollouts])
     assert abs(weights.mean() - 1) < 4 * weights.std() / math.sqrt(count)
 
 
 def test_errors_name_the_example() -> None:
-    models = split(tiny(seed=1)), tiny(seed=2)
-    shared = {"teacher_mix": 0.2, "seed": 1, "visit": [0], "batch": 2, **AXES}
+    student, teacher = parts(seed=1), parts(seed=2)
     with pytest.raises(MgsrError, match=r"example long: a prompt of 9 tokens leaves no room .* max_length 9"):
-        collect(models[0], split(models[1]), [Prompt("long", (5,) * 9)], Decoding(4, 9), **shared)
+        collect(student, teacher, [Prompt("long", (5,) * 9)], replace(DECODING, max_length=9), 0.2)
     with torch.no_grad():
-        models[1].lm_head.weight.fill_(float("nan"))
-    with pytest.raises(MgsrError, match=r"example bad, response position 0: logits .* not finite"):
-        collect(models[0], split(models[1]), [Prompt("bad", (5, 6))], DECODING, **shared)
+        teacher.head.weight.fill_(float("nan"))
+    with pytest.raises(MgsrError, match=r"example bad, response position 0: the logits are not finite"):
+        collect(student, teacher, [Prompt("bad", (5, 6))], DECODING, 0.2)
 
 
 # --- collections ------------------------------------------------------------------------------------------------------

@@ -1,62 +1,38 @@
 """MiniLLM in the training loop: when it collects, what a step trains on, and that a run resumes and is shared exactly."""
 
-import os
-import random
-import socket
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from mgsr.config.specs import RunSpec
-from mgsr.rollouts.collection import Rollout
+from mgsr.rollouts.collection import Collection, Rollout
 from mgsr.storage import read_json
-from mgsr.training import source as sequences_module
-from mgsr.training import trainer as run_module
 from mgsr.training.trainer import train
-from tests.training_support import FORKED, make_root, metrics, run_spec, stop_after, weights
+from tests.training_support import assert_same, metrics, record_steps, run_spec, stop_after, train_and_kill, train_as_two
 
 COLLECTION: dict[str, Any] = {"rollouts": 8, "inner_epochs": 2}  # of batches of 4: four steps
 SEQUENCES: dict[str, Any] = {"policy": "collection", "collection": COLLECTION}
 OBJECTIVE: dict[str, Any] = {"sft_weight": 1.0, "distillation": {"name": "policy_gradient"}}
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_root(tmp_path_factory.mktemp("results"))
-
-
 @pytest.fixture
 def collected(monkeypatch: pytest.MonkeyPatch) -> list[list[Rollout]]:
-    """What each collection gave."""
-    original, seen = sequences_module.collect, list[list[Rollout]]()
+    """The rollouts of each collection."""
+    original, collections = Collection.fill, list[list[Rollout]]()
 
-    def recording(*arguments: Any, **options: Any) -> list[Rollout]:
-        seen.append(original(*arguments, **options))
-        return seen[-1]
+    def fill(self: Collection, step: int, rollouts: list[Rollout]) -> None:
+        collections.append(rollouts)
+        original(self, step, rollouts)
 
-    monkeypatch.setattr(sequences_module, "collect", recording)
-    return seen
-
-
-def assert_same(root: Path, first: str, second: str) -> None:
-    assert weights(root, first) == weights(root, second)
-    assert (root / "runs" / first / "metrics.jsonl").read_bytes() == (root / "runs" / second / "metrics.jsonl").read_bytes()
+    monkeypatch.setattr(Collection, "fill", fill)
+    return collections
 
 
 def test_a_collection_serves_its_inner_epochs_and_every_step_is_the_students(
     root: Path, collected: list[list[Rollout]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps: list[Any] = []
-    original = run_module.make_parts
-
-    def recording(step: Any, *arguments: Any) -> Any:
-        steps.append(step)
-        return original(step, *arguments)
-
-    monkeypatch.setattr(run_module, "make_parts", recording)
+    steps = record_steps(monkeypatch)
     train("whole", run_spec(SEQUENCES, OBJECTIVE, steps=10), root)
     assert [len(rollouts) for rollouts in collected] == [8, 8, 8]
     prompts = [rollout.sequence.example_id for rollouts in collected for rollout in rollouts]
@@ -66,6 +42,7 @@ def test_a_collection_serves_its_inner_epochs_and_every_step_is_the_students(
         assert [s.example_id for s in step.truth] == [s.example_id for s in step.distilled]
         assert all(s.author == "dataset" for s in step.truth)
         assert all(s is of[s.example_id].sequence and s.author == "student" for s in step.distilled)
+        assert step.rollout is not None
         advantages = torch.cat(step.rollout)[:, 1]
         assert float(advantages.mean()) == pytest.approx(0, abs=1e-5)
         assert float(advantages.std(correction=0)) == pytest.approx(1, abs=1e-4)
@@ -118,41 +95,16 @@ def test_a_run_goes_on_within_a_collection(root: Path, collected: list[list[Roll
 def test_killed_between_steps_ends_with_the_same_weights(root: Path) -> None:
     spec = run_spec(SEQUENCES, OBJECTIVE, steps=14)
     train("lived", spec, root)
-    folder, draw = root / "checkpoints/killed", random.Random()
     for _ in range(2):
-        before = set(folder.glob("checkpoint-*"))
-        process = FORKED.Process(target=train, args=("killed", spec, root))
-        process.start()
-        deadline = time.monotonic() + 120
-        while set(folder.glob("checkpoint-*")) <= before:
-            assert process.is_alive() and time.monotonic() < deadline
-            time.sleep(0.005)
-        time.sleep(draw.uniform(0, 0.1))
-        process.kill()
-        process.join()
-        assert process.exitcode == -9
+        train_and_kill(root, "killed", spec)
     train("killed", spec, root)
     assert_same(root, "lived", "killed")
-
-
-def train_as(rank: int, port: int, spec: RunSpec, root: Path) -> None:
-    """One of two processes, without torchrun's launcher."""
-    os.environ.update(WORLD_SIZE="2", RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
-    train("pair", spec, root)
 
 
 def test_pitfall_19_26_two_processes_share_a_collection(root: Path) -> None:
     spec = run_spec(SEQUENCES, OBJECTIVE, steps=6, micro_batch=1, processes=2)
     train("alone", spec.model_copy(update={"processes": 1}), root)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [FORKED.Process(target=train_as, args=(rank, port, spec, root)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    assert [process.exitcode for process in processes] == [0, 0]
+    train_as_two(root, "pair", spec)
     alone, pair = metrics(root, "alone"), metrics(root, "pair")
     for figure in alone[-1].keys() - {"source", "kind"}:
         values = [[line[figure] for line in lines] for lines in (pair, alone)]

@@ -8,11 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, PreTrainedModel
 
 from mgsr.config.families import LoraConfig
 from mgsr.errors import MgsrError
-from mgsr.models.language_model import split
+from mgsr.models.language_model import load_frozen, split
 from mgsr.models.loading import (
     check_shared_vocabulary,
     load_model,
@@ -21,25 +20,10 @@ from mgsr.models.loading import (
     narrow,
     save_model,
     trainable_state,
+    vocabulary_size,
 )
 from mgsr.models.tiny import train_tokenizer
-
-TOKENIZER = train_tokenizer(300, 64)
-IDS = torch.randint(0, 300, (3, 9), generator=torch.Generator().manual_seed(1))
-TARGETS = {"llama": ("q_proj", "v_proj"), "opt": ("q_proj", "v_proj"), "gpt2": ("c_attn",)}
-
-
-def random_model(kind: str, vocab: int = 300) -> PreTrainedModel:
-    torch.manual_seed(5)
-    ids = {"vocab_size": vocab, "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 1, "initializer_range": 0.1}
-    if kind == "llama":
-        size = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3}
-        return LlamaForCausalLM(LlamaConfig(**ids, **size, num_attention_heads=4, num_key_value_heads=2))
-    if kind == "gpt2":
-        return GPT2LMHeadModel(GPT2Config(**ids, n_layer=3, n_embd=16, n_head=2, n_positions=64))
-    size = {"hidden_size": 16, "word_embed_proj_dim": 8, "ffn_dim": 32, "num_hidden_layers": 3, "num_attention_heads": 2}
-    del ids["initializer_range"]
-    return OPTForCausalLM(OPTConfig(**ids, **size, init_std=0.1, max_position_embeddings=64, do_layer_norm_before=True))
+from tests.models_support import IDS, TARGETS, TOKENIZER, random_model
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +52,14 @@ def stir(model: torch.nn.Module) -> None:
 def test_backbone_and_head_give_the_logits_exactly(folders: dict[str, Path], kind: str, adapted: bool) -> None:
     model = load_model(folders[kind], lora=lora(kind) if adapted else None)
     stir(model)
-    parts = split(model)
+    backbone, head = split(model)
     mask = torch.ones_like(IDS)
     mask[0, :4] = 0
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    hidden = parts.backbone(IDS, attention_mask=mask, position_ids=positions, past_key_values=None, use_cache=False)
+    hidden = backbone(IDS, attention_mask=mask, position_ids=positions, past_key_values=None, use_cache=False)
     logits = model(input_ids=IDS, attention_mask=mask, position_ids=positions).logits
-    assert torch.equal(parts.head(hidden.last_hidden_state), logits)
-    assert parts.vocab == logits.shape[-1]
-    parts.head(hidden.last_hidden_state).sum().backward()
+    assert torch.equal(head(hidden.last_hidden_state), logits)
+    head(hidden.last_hidden_state).sum().backward()
     trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()}
     assert any("lora_" in name for name in trained) is adapted
 
@@ -91,12 +74,12 @@ def test_narrow_weights_change_no_bit_under_autocast(folders: dict[str, Path], k
     mask = torch.ones_like(IDS)
     mask[0, :4] = 0
     results = []
-    for parts in (split(wide), split(small)):
+    for backbone, head in (split(wide), split(small)):
         with torch.autocast("cpu", torch.bfloat16):
-            first = parts.backbone(IDS, attention_mask=mask, use_cache=True)
+            first = backbone(IDS, attention_mask=mask, use_cache=True)
             longer = torch.cat([mask, torch.ones(len(IDS), 1, dtype=mask.dtype)], 1)
-            then = parts.backbone(IDS[:, :1], attention_mask=longer, past_key_values=first.past_key_values, use_cache=True)
-            results.append([parts.head(output.last_hidden_state) for output in (first, then)])
+            then = backbone(IDS[:, :1], attention_mask=longer, past_key_values=first.past_key_values, use_cache=True)
+            results.append([head(output.last_hidden_state) for output in (first, then)])
     for expected, given in zip(*results, strict=True):
         assert torch.equal(expected, given)
 
@@ -177,10 +160,12 @@ def test_incomplete_and_unsupported_folders_are_refused(folders: dict[str, Path]
 
 
 def test_pitfall_14_shared_vocabulary(tmp_path: Path) -> None:
-    save_model(random_model("llama", vocab=320), TOKENIZER, tmp_path / "padded")
-    tokenizer = load_tokenizer(tmp_path / "padded")
-    shared = check_shared_vocabulary(TOKENIZER, tokenizer)
-    assert shared == 300 < split(load_model(tmp_path / "padded")).vocab == 320
+    save_model(random_model("llama", vocabulary=320), TOKENIZER, tmp_path / "padded")
+    model, tokenizer = load_frozen(tmp_path / "padded", "fp32", torch.device("cpu"))
+    check_shared_vocabulary(TOKENIZER, tokenizer)
+    assert model.vocabulary == vocabulary_size(TOKENIZER) == 300 < model.head.out_features == 320
+    assert (model.eos_id, model.pad_id) == (TOKENIZER.eos_token_id, TOKENIZER.pad_token_id)
+    assert not any(parameter.requires_grad for part in (model.backbone, model.head) for parameter in part.parameters())
     with pytest.raises(MgsrError, match=r"id 300 is no token for the teacher, '.+' for the student"):
         check_shared_vocabulary(TOKENIZER, train_tokenizer(310, 64))
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)

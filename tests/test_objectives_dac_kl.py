@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mgsr.config.loss_terms import DacKlConfig
+from mgsr.models.kl import forward_kl, reverse_kl
 from mgsr.objectives.dac_kl import DacKl, mass_not_above, quantiles
-from mgsr.objectives.divergences import forward_kl, reverse_kl
 
 V = 23
 

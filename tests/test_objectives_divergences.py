@@ -14,13 +14,12 @@ from torch import Tensor
 from torch.distributions import Categorical, kl_divergence
 
 from mgsr.config.loss_terms import CrossEntropy, Custom, DacKlConfig, Distillation, PolicyGradientConfig
+from mgsr.models.kl import forward_kl, reverse_kl
 from mgsr.objectives.divergences import (
     DIVERGENCES,
     Divergence,
     divergence_from_config,
-    forward_kl,
     generalized_jsd,
-    reverse_kl,
     skew_forward_kl,
     skew_reverse_kl,
     symmetric_kl,
@@ -52,7 +51,7 @@ def np_kl(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]
 
 
 def expected(name: str, p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
-    """recipe.md's formulas, p the teacher, in plain probabilities."""
+    """The formulas of docs/methods.md in plain probabilities, p the teacher's."""
     match name:
         case "forward_kl" | "skew_forward_kl_0":
             return np_kl(p, q)

@@ -1,6 +1,7 @@
 """The objective's terms: which need a teacher, a user's own losses, clipped spans, policy gradients."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 
 from mgsr.config.loss_terms import DacKlConfig, ObjectiveConfig, PolicyGradientConfig
 from mgsr.errors import MgsrError
+from mgsr.models.kl import forward_kl
+from mgsr.models.language_model import HiddenStates
 from mgsr.objectives.chunked import chunked_loss
 from mgsr.objectives.dac_kl import DacKl
-from mgsr.objectives.divergences import forward_kl
 from mgsr.objectives.objective import Objective
 from mgsr.objectives.policy_gradient import policy_gradient
-from mgsr.objectives.span import span_consistency
-from mgsr.objectives.view import View
+from mgsr.objectives.positions import Positions, View
+from mgsr.objectives.span_consistency import span_consistency
 
 N, V = 7, 11
 
@@ -68,31 +70,24 @@ def draw(seed: int) -> Tensor:
     return torch.randn(N, V, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).log_softmax(-1)
 
 
-def view(**changes: Any) -> View:
+def view(student_logp: Tensor | None = None, teacher_logp: Tensor | None = None, **changes: Any) -> View:
+    """`changes`: other fields of the positions."""
     generator = torch.Generator().manual_seed(5)
     token, sft = (torch.rand(N, generator=generator, dtype=torch.float64) for _ in range(2))
     token[2] = sft[3] = 0
     pair = torch.tensor([0.5, 0, 1, 2, 0, 0, 0], dtype=torch.float64)
     targets = torch.randint(V, (N,), generator=generator)
-    values: dict[str, Any] = {
-        "student_logp": draw(1),
-        "teacher_logp": draw(2),
-        "targets": targets,
-        "token_weight": token,
-        "pair_weight": pair,
-        "sft_weight": sft,
-        "own": N,
-    }
-    return View(**(values | changes))
+    at = replace(Positions(targets, token, pair, sft), **changes)
+    return View(draw(1) if student_logp is None else student_logp, draw(2) if teacher_logp is None else teacher_logp, at, N)
 
 
 def test_cross_entropy_is_on_the_sequence_distilled_on_and_needs_no_teacher() -> None:
     objective = make(sft_weight=0.0, distillation={"name": "cross_entropy"})
     assert not objective.needs_teacher and objective.terms == ("distillation",)
-    seen = view(teacher_logp=None)
+    seen = replace(view(), teacher_logp=None)
     loss, _ = objective(seen)
-    nll = nn.functional.cross_entropy(seen.student_logp, seen.targets, reduction="none")
-    torch.testing.assert_close(loss, (seen.token_weight * nll).sum())
+    nll = nn.functional.cross_entropy(seen.student_logp, seen.at.targets, reduction="none")
+    torch.testing.assert_close(loss, (seen.at.token_weight * nll).sum())
     assert make(distillation={"name": "cross_entropy"}, span_weight=1.0).needs_teacher
     assert not make(distillation={"name": "forward_kl"}, distillation_weight=0.0).needs_teacher
     for name in ("symmetric_kl", "total_variation", "forward_kl", "policy_gradient", "dac_kl"):
@@ -105,12 +100,12 @@ def test_policy_gradient_is_its_function_over_the_weighted_positions() -> None:
     seen = view(rollout=rollout)
     loss, sums = objective(seen)
     each, stats = policy_gradient(
-        PolicyGradientConfig(name="policy_gradient"), seen.student_logp, draw(2), seen.targets, rollout
+        PolicyGradientConfig(name="policy_gradient"), seen.student_logp, draw(2), seen.at.targets, rollout
     )
-    torch.testing.assert_close(loss, (seen.token_weight * each).sum())
+    torch.testing.assert_close(loss, (seen.at.token_weight * each).sum())
     assert set(sums) == set(objective.terms) == {"distillation", *(f"policy_gradient/{name}" for name in stats)}
     for name, stat in stats.items():
-        torch.testing.assert_close(sums[f"policy_gradient/{name}"], (seen.token_weight * stat).sum())
+        torch.testing.assert_close(sums[f"policy_gradient/{name}"], (seen.at.token_weight * stat).sum())
     with pytest.raises(MgsrError, match="rollout"):
         objective(view())
 
@@ -124,7 +119,7 @@ def test_a_function_gets_its_parameters_and_the_progress() -> None:
     objective.progress = 0.25
     seen = view()
     loss, _ = objective(seen)
-    torch.testing.assert_close(loss, 3 * 1.25 * (seen.token_weight * forward_kl(draw(1), draw(2))).sum())
+    torch.testing.assert_close(loss, 3 * 1.25 * (seen.at.token_weight * forward_kl(draw(1), draw(2))).sum())
     objective.after_step({"distillation": 1.0})  # a function has no state, and none is asked for
     assert not objective.state_dict() and objective.needs_teacher
 
@@ -181,9 +176,9 @@ def test_clipped_spans_compare_dac_kls_vectors() -> None:
     student, teacher = (x.exp() for x in objective.dac_kl.clipped(seen.student_logp, draw(2)))
     assert student.shape == (N, V + 1)
     products = [x[:-1] * x[1:] for x in (student, teacher)]
-    expected = (seen.pair_weight[:-1] * (products[0] - products[1]).square().sum(-1)).sum()
+    expected = (seen.at.pair_weight[:-1] * (products[0] - products[1]).square().sum(-1)).sum()
     torch.testing.assert_close(sums["span"], expected.detach())
-    assert not torch.isclose(sums["span"], span_consistency(draw(1), draw(2), seen.pair_weight, "l2_squared"), rtol=1e-3)
+    assert not torch.isclose(sums["span"], span_consistency(draw(1), draw(2), seen.at.pair_weight, "l2_squared"), rtol=1e-3)
 
 
 def test_clipped_spans_train_the_student_and_not_the_network() -> None:
@@ -209,10 +204,7 @@ def test_chunks_change_nothing_with_clipped_spans(chunk: int) -> None:
     objective, seen = trained(make(**CLIPPED)), view()
     heads = [nn.Linear(4, V, dtype=torch.float64) for _ in range(2)]
     student, teacher = torch.randn(N, 4, dtype=torch.float64).requires_grad_(), torch.randn(N, 4, dtype=torch.float64)
-    loss, sums = chunked_loss(
-        objective, student, heads[0], teacher, heads[1], seen.targets, seen.token_weight, seen.pair_weight,
-        seen.sft_weight, vocabulary=V, chunk=chunk,
-    )  # fmt: skip
+    loss, sums = chunked_loss(objective, HiddenStates(student, heads[0], V), HiddenStates(teacher, heads[1], V), seen.at, chunk)
     plain, expected = objective(
         view(student_logp=heads[0](student).log_softmax(-1), teacher_logp=heads[1](teacher).log_softmax(-1).detach())
     )

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -6,41 +7,35 @@ import torch
 from transformers.generation.logits_process import NoRepeatNGramLogitsProcessor
 
 from mgsr.errors import MgsrError
-from mgsr.models.language_model import split
-from mgsr.rollouts.decoder import CacheDecoder, inference
-from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
-from mgsr.rollouts.sampler import Decoding, NgramBan, Prompt, generate
+from mgsr.rollouts.decoder import open_decoder
+from mgsr.rollouts.sampler import NgramBan, Prompt
 from mgsr.rollouts.sequence import Sequence, collate
-from tests.rollouts_support import AXES, EOS, KINDS, PAD, VOCABULARY, parts, prompts, tiny
+from tests.rollouts_support import (
+    EOS,
+    KINDS,
+    PAD,
+    PLAIN,
+    VOCABULARY,
+    greedy,
+    language_model,
+    parts,
+    prompts,
+    reference,
+    sample,
+    tiny,
+)
 
-PLAIN = Decoding(max_new_tokens=20, max_length=64)
-GREEDY = Decoding(max_new_tokens=20, max_length=64, greedy=True)
 
-
-def sample(model, items, decoding=PLAIN, batch=8, seed=10, purpose="rollout", visit=0, **options):
-    return generate(model, items, decoding, seed=seed, purpose=purpose, visit=visit, batch=batch, **{**AXES, **options})
-
-
-def reference(model, prompt, decoding, seed=10, purpose="rollout", visit=0, pass_=0, author="student"):
-    """One sequence, no cache, no padding: the definition."""
-    key = key_tensor([row_key(seed, purpose, visit, pass_, prompt.example_id)])
-    response = list(prompt.prefix)
-    limit = min(decoding.max_new_tokens, decoding.max_length - len(prompt.ids))
-    with inference(model):
-        while len(response) < limit and response[-1:] != [EOS]:
-            ids = torch.tensor([[*prompt.ids, *response]])
-            state = model.backbone(ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, -1]
-            logp = model.head(state)[:, :VOCABULARY].float().log_softmax(-1)
-            score = logp if decoding.greedy else coupled_scores(logp, key, torch.tensor([len(response)]))
-            response.append(score.argmax(-1).item())
-    return Sequence(prompt.example_id, prompt.ids, tuple(response), response[-1:] == [EOS], author)
+def endless(**options):
+    """A model whose text never ends."""
+    return replace(parts(**options), eos_id=VOCABULARY + 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_greedy_equals_transformers_generate(kind):
     model = tiny(kind)
     items = prompts(12)
-    mine = sample(split(model), items, GREEDY)
+    mine = greedy(language_model(model), items)
     for item, sequence in zip(items, mine, strict=True):
         ids = torch.tensor([item.ids])
         theirs = model.generate(
@@ -59,11 +54,11 @@ def test_greedy_equals_transformers_generate(kind):
 def test_text_equals_the_definition_whatever_the_batch(kind):
     model = parts(kind)
     items = prompts(14)
-    expected = [reference(model, item, PLAIN) for item in items]
+    expected = [reference(model, item) for item in items]
     assert len({len(s.response_ids) for s in expected}) > 1  # rows leave the batch at different times
     assert {s.finished for s in expected} == {True, False}
     for batch in (1, 3, 14):
-        assert sample(model, items, batch=batch) == expected
+        assert sample(model, items, replace(PLAIN, batch=batch)) == expected
 
 
 def test_pitfall_23_results_come_in_the_order_of_the_prompts():
@@ -71,7 +66,7 @@ def test_pitfall_23_results_come_in_the_order_of_the_prompts():
     items = prompts(20)
     expected = dict(zip(items, sample(model, items), strict=True))
     random.Random(1).shuffle(items)
-    assert sample(model, items, batch=6) == [expected[item] for item in items]
+    assert sample(model, items, replace(PLAIN, batch=6)) == [expected[item] for item in items]
     assert [r.example_id for r in sample(model, items[3:9])] == [item.example_id for item in items[3:9]]
 
 
@@ -79,12 +74,11 @@ def test_every_axis_changes_the_text():
     model = parts()
     items = prompts(8)
     base = sample(model, items)
-    for change in ({"seed": 11}, {"purpose": "evaluation"}, {"visit": 1}, {"pass_": 1}):
+    for change in ({"decoding": replace(PLAIN, seed=11)}, {"purpose": "evaluation"}, {"visit": 1}, {"pass_": 1}):
         assert sample(model, items, **change) != base
     renamed = [Prompt("x" + item.example_id, item.ids) for item in items]
     assert [s.response_ids for s in sample(model, renamed)] != [s.response_ids for s in base]
-    mixed = sample(model, items, visit=[0] * 4 + [1] * 4)
-    assert mixed == base[:4] + sample(model, items, visit=1)[4:]
+    assert sample(model, items[4:], visit=1) == sample(model, items, visit=1)[4:]
 
 
 def test_a_prefix_is_continued_as_if_it_had_just_been_written():
@@ -95,12 +89,10 @@ def test_a_prefix_is_continued_as_if_it_had_just_been_written():
 
 
 def test_the_limit_counts_prompt_prefix_and_response():
-    model = parts()
-    never = {"eos_id": VOCABULARY + 1}
-    short = Decoding(max_new_tokens=20, max_length=16)
-    for item, sequence in zip(prompts(8), sample(model, prompts(8), short, **never), strict=True):
+    model, short = endless(), replace(PLAIN, max_length=16)
+    for item, sequence in zip(prompts(8), sample(model, prompts(8), short), strict=True):
         assert len(sequence.response_ids) == min(20, 16 - len(item.ids)) and not sequence.finished
-    (full,) = sample(model, [Prompt("a", (5,), (6,) * 15)], short, **never)
+    (full,) = sample(model, [Prompt("a", (5,), (6,) * 15)], short)
     assert full == Sequence("a", (5,), (6,) * 15, False, "student")
     with pytest.raises(MgsrError, match="example a: a prompt of 16 tokens"):
         sample(model, [Prompt("a", (5,) * 16)], short)
@@ -108,18 +100,20 @@ def test_the_limit_counts_prompt_prefix_and_response():
 
 def test_ids_beyond_the_shared_vocabulary_are_never_chosen():
     model = parts(vocabulary=64)
-    texts = sample(model, prompts(10), vocabulary=20, eos_id=3)
-    assert max(token for s in texts for token in s.response_ids) < 20
-    assert max(token for s in sample(model, prompts(10), vocabulary=64) for token in s.response_ids) >= 40
+    longest = {}
+    for vocabulary in (20, 64):
+        texts = sample(replace(model, vocabulary=vocabulary), prompts(10))
+        longest[vocabulary] = max(token for s in texts for token in s.response_ids)
+    assert longest[20] < 20 and longest[64] >= 40
 
 
 def test_modes_and_gradients_are_left_alone():
     model = tiny("gpt2")  # dropout 0.1
-    expected = sample(split(model), prompts(4))
+    expected = sample(language_model(model), prompts(4))
     model.train()
     model.transformer.h[0].eval()
     before = [module.training for module in model.modules()]
-    assert sample(split(model), prompts(4)) == expected
+    assert sample(language_model(model), prompts(4)) == expected
     assert [module.training for module in model.modules()] == before
     assert torch.is_grad_enabled() and all(p.requires_grad for p in model.parameters())
 
@@ -127,9 +121,9 @@ def test_modes_and_gradients_are_left_alone():
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS)
 def test_decoder_and_teacher_forced_logits_agree(kind):
-    model = parts(kind)
-    texts = sample(model, prompts(6), Decoding(6, 64), eos_id=VOCABULARY + 1)
-    decoder = CacheDecoder(model, PAD)
+    model = endless(kind=kind)
+    texts = sample(model, prompts(6), replace(PLAIN, max_new_tokens=6))
+    decoder = open_decoder(model)
     seen = [decoder.prefill([s.prompt_ids for s in texts])]
     for i in range(5):
         seen.append(decoder.step(torch.tensor([s.response_ids[i] for s in texts])))
@@ -152,42 +146,23 @@ def test_ngram_ban_equals_transformers(n):
         assert set(NgramBan(n, tokens).banned()) == set((theirs[0] == -torch.inf).nonzero().flatten().tolist())
 
 
-@pytest.mark.parametrize("greedy", [True, False])
-def test_no_ngram_repeats_over_prompt_and_response(greedy):
-    model = tiny()
-    decoding = Decoding(30, 64, no_repeat_ngram=2, greedy=greedy)
-    options = {"eos_id": VOCABULARY + 1, "vocabulary": 8}  # few tokens, so that bans matter
+def test_no_ngram_repeats_over_prompt_and_response():
+    model = replace(endless(), vocabulary=8)  # few tokens, so that bans matter
+    free = replace(PLAIN, max_new_tokens=30)
+    decoding = replace(free, no_repeat_ngram=2)
     items = [Prompt(f"r{i}", tuple(torch.randint(0, 8, (i + 2,)).tolist())) for i in range(5)]
-    texts = sample(split(model), items, decoding, **options)
-    assert texts == sample(split(model), items, decoding, batch=2, **options)
+    texts = sample(model, items, decoding)
+    assert texts == sample(model, items, replace(decoding, batch=2)) == [reference(model, item, decoding) for item in items]
     for s in texts:
         tokens = [*s.prompt_ids, *s.response_ids]
         pairs = list(pairwise(tokens))
         fresh = pairs[len(s.prompt_ids) - 1 :]
         assert len(set(fresh)) == len(fresh) and not set(fresh) & set(pairs[: len(s.prompt_ids) - 1])
-    assert texts != sample(split(model), items, Decoding(30, 64, greedy=greedy), **options)
+    assert texts != sample(model, items, free)
 
 
-def test_greedy_with_ban_equals_transformers_generate():
-    model = tiny()
-    item = Prompt("a", (5, 6, 7, 5, 6, 8))
-    ids = torch.tensor([item.ids])
-    theirs = model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        do_sample=False,
-        max_new_tokens=50,
-        no_repeat_ngram_size=2,
-        eos_token_id=EOS,
-        pad_token_id=PAD,
-    )
-    (mine,) = sample(split(model), [item], Decoding(50, 64, no_repeat_ngram=2, greedy=True))
-    assert mine.response_ids == tuple(theirs[0, 6:].tolist())
-
-
-@pytest.mark.parametrize("greedy", [True, False])
-def test_diverged_weights_are_named(greedy):
+def test_diverged_weights_are_named():
     model = tiny()
     model.lm_head.weight.data.fill_(torch.nan)
-    with pytest.raises(MgsrError, match="example row-0, response position 0: the model's logits are not finite"):
-        sample(split(model), prompts(1), Decoding(4, 64, greedy=greedy))
+    with pytest.raises(MgsrError, match="example row-0, response position 0: the logits are not finite"):
+        sample(language_model(model), prompts(1))

@@ -11,27 +11,23 @@ from torch import nn
 
 from mgsr.config.policy import ScrgConfig
 from mgsr.errors import MgsrError
-from mgsr.models.language_model import LanguageModel, split
 from mgsr.rollouts.noise import exponential_noise, key_tensor, row_key
-from mgsr.rollouts.sampler import Decoding, Prompt
+from mgsr.rollouts.sampler import Prompt
 from mgsr.rollouts.scrg import ScrgStats, detection_scores, revise
 from mgsr.rollouts.sequence import Sequence
-from tests.rollouts_support import AXES, EOS, VOCABULARY, parts, prompts, tiny
-from tests.test_rollouts_sampler import reference, sample
+from tests.rollouts_support import EOS, PLAIN, VOCABULARY, greedy, language_model, parts, prompts, reference, sample, tiny
 
-DECODING = Decoding(max_new_tokens=20, max_length=64)
-SEED, VISIT = 10, 2
-
-
-def run(student, teacher, sequences, passes=1, decoding=DECODING, batch=8, chunk=16, visit=VISIT, **readings):
-    config = ScrgConfig(passes=passes, **readings)
-    return revise(
-        student, teacher, sequences, config, seed=SEED, visit=visit, decoding=decoding, batch=batch, chunk=chunk, **AXES
-    )
+VISIT = 2
+SHORT = dataclasses.replace(PLAIN, max_new_tokens=4)
 
 
-def rollouts(student, count=16, decoding=DECODING):
-    return sample(student, prompts(count), decoding, seed=SEED, visit=VISIT)
+def run(student, teacher, sequences, passes=1, decoding=PLAIN, chunk=16, visit=VISIT, **readings):
+    visits = [visit] * len(sequences)
+    return revise(student, teacher, sequences, visits, ScrgConfig(passes=passes, **readings), decoding, chunk=chunk)
+
+
+def rollouts(student, count=16, decoding=PLAIN):
+    return sample(student, prompts(count), decoding, visit=VISIT)
 
 
 @torch.no_grad()
@@ -46,7 +42,7 @@ def distributions(model, sequence):
 
 
 def teacher_tokens(teacher_rows, sequence, pass_):
-    key = key_tensor([row_key(SEED, "teacher_token", VISIT, pass_, sequence.example_id)])
+    key = key_tensor([row_key(PLAIN.seed, "teacher_token", VISIT, pass_, sequence.example_id)])
     tokens = []
     for i, row in enumerate(teacher_rows):
         noise = exponential_noise(key, torch.tensor([i]), VOCABULARY)[0].tolist()
@@ -68,8 +64,8 @@ def score_of(s, t, y, score="kl", direction="student_teacher", **_):
     return -t[y] if score == "teacher_nll" else s[y] - t[y]
 
 
-def oracle(student, teacher, sequence, passes, decoding=DECODING, teacher_token="sample", suffix_writer="student", **readings):
-    """Section 1 of the method's text, one sequence at a time, in Python numbers."""
+def oracle(student, teacher, sequence, passes, decoding=PLAIN, teacher_token="sample", suffix_writer="student", **readings):
+    """The method by its definition, one sequence at a time, in Python numbers."""
     corrected, history = [], []
     for pass_ in range(1, passes + 1):
         s, t = distributions(student, sequence), distributions(teacher, sequence)
@@ -83,9 +79,9 @@ def oracle(student, teacher, sequence, passes, decoding=DECODING, teacher_token=
         history.append(j)
         corrected = [i for i in corrected if i < j] + [j]
         prefix = (*sequence.response_ids[:j], c[j])
-        prompt = Prompt(sequence.example_id, sequence.prompt_ids, prefix)
+        prompt = Prompt(sequence.example_id, sequence.prompt_ids, prefix, VISIT)
         writer = student if suffix_writer == "student" else teacher
-        sequence = reference(writer, prompt, decoding, seed=SEED, visit=VISIT, pass_=pass_, author=suffix_writer)
+        sequence = reference(writer, prompt, decoding, pass_, author=suffix_writer)
     return sequence, history
 
 
@@ -163,16 +159,16 @@ def test_scores_equal_scipys_and_may_be_negative():
 
 def test_a_sequence_whose_scores_are_all_negative_is_corrected_too(student):
     """Where the teacher is surer of each token than the student: the log ratio is below 0, and there is no threshold."""
-    sharp = LanguageModel(student.backbone, copy.deepcopy(student.head))
+    sharp = dataclasses.replace(student, head=copy.deepcopy(student.head))
     sharp.head.weight.data *= 3
-    greedy = sample(student, prompts(16), Decoding(20, 64, greedy=True))
+    sequences = greedy(student, prompts(16))
     ratios = [
         score_of(s, t, y, "log_ratio")
-        for sequence in greedy
+        for sequence in sequences
         for s, t, y in zip(distributions(student, sequence), distributions(sharp, sequence), sequence.response_ids, strict=True)
     ]
     assert max(ratios) < 0
-    assert run(student, sharp, greedy, score="log_ratio")[1].hits
+    assert run(student, sharp, sequences, score="log_ratio")[1].hits
 
 
 @pytest.mark.parametrize("score", ["kl", "teacher_nll", "log_ratio"])
@@ -195,10 +191,9 @@ def test_the_printed_score_depends_on_the_prefix_alone(student, teacher, score):
 
 
 def test_a_correction_that_was_cut_off_no_longer_stands(student, teacher):
-    decoding = Decoding(max_new_tokens=4, max_length=64)  # short, so that positions come up again
-    sequences = rollouts(student, decoding=decoding)
-    revised, _ = run(student, teacher, sequences, 5, decoding)
-    expected = [oracle(student, teacher, sequence, 5, decoding) for sequence in sequences]
+    sequences = rollouts(student, decoding=SHORT)  # so that positions come up again
+    revised, _ = run(student, teacher, sequences, 5, SHORT)
+    expected = [oracle(student, teacher, sequence, 5, SHORT) for sequence in sequences]
     assert revised == [sequence for sequence, _ in expected]
     histories = [[j for j in history if j is not None] for _, history in expected]
     assert any(len(set(history)) < len(history) for history in histories)
@@ -223,11 +218,11 @@ def test_a_random_position_or_a_swapped_divergence_would_be_noticed(student, tea
 
 @pytest.mark.parametrize("k", [0, 3, 7])
 def test_a_planted_divergence_is_found_and_corrected_once(k):
-    student = split(tiny(seed=0))
+    student = parts(seed=0)
     prompt = (5, 6, 7)
     items = [Prompt(f"p{i}", prompt) for i in range(30)]
-    sequences = [s for s in sample(student, items, DECODING, seed=SEED, visit=VISIT) if len(s.response_ids) > k]
-    planted = LanguageModel(Planted(student.backbone, len(prompt) + k - 1), student.head)
+    sequences = [s for s in sample(student, items, visit=VISIT) if len(s.response_ids) > k]
+    planted = dataclasses.replace(student, backbone=Planted(student.backbone, len(prompt) + k - 1))
     _, stats = run(student, planted, sequences, passes=2)
     differs = [teacher_tokens(distributions(planted, s), s, 1)[k] != s.response_ids[k] for s in sequences]
     hits = [j == k for j in stats.positions[0]]
@@ -243,14 +238,11 @@ def test_a_planted_divergence_is_found_and_corrected_once(k):
 def test_the_suffix_is_the_students_with_fresh_numbers(student, teacher):
     sequences = rollouts(student)
     revised, stats = run(student, teacher, sequences)
+    stale = []
     for new, j in zip(revised, stats.positions[0], strict=True):
-        prompt = Prompt(new.example_id, new.prompt_ids, new.response_ids[: j + 1])
-        again = reference(student, prompt, DECODING, seed=SEED, visit=VISIT, pass_=1)
-        assert again == new
-    stale = [
-        reference(student, Prompt(s.example_id, s.prompt_ids, s.response_ids[: j + 1]), DECODING, seed=SEED, visit=VISIT)
-        for s, j in zip(revised, stats.positions[0], strict=True)
-    ]
+        prompt = Prompt(new.example_id, new.prompt_ids, new.response_ids[: j + 1], VISIT)
+        assert reference(student, prompt, pass_=1) == new
+        stale.append(reference(student, prompt))
     assert stale != revised
 
 
@@ -258,9 +250,9 @@ def test_neither_batch_nor_chunk_nor_order_matters(student, teacher):
     sequences = rollouts(student)
     expected, stats = run(student, teacher, sequences, passes=2)
     for batch, chunk in ((1, 7), (16, 1000)):
-        assert run(student, teacher, sequences, passes=2, batch=batch, chunk=chunk) == (expected, stats)
+        decoding = dataclasses.replace(PLAIN, batch=batch)
+        assert run(student, teacher, sequences, 2, decoding, chunk) == (expected, stats)
     assert run(student, teacher, sequences[::-1], passes=2)[0] == expected[::-1]
-    assert run(student, teacher, sequences, passes=2, visit=[VISIT] * len(sequences))[0] == expected
     assert run(student, teacher, sequences, passes=2, visit=VISIT + 1)[0] != expected
 
 
@@ -271,7 +263,7 @@ def constant(student, token):
     nn.init.zeros_(head.bias)
     with torch.no_grad():
         head.bias[token] = 60.0
-    return LanguageModel(student.backbone, head)
+    return dataclasses.replace(student, head=head)
 
 
 def test_a_teachers_end_of_sequence_ends_the_sequence(student):
@@ -294,9 +286,8 @@ def test_a_students_end_of_sequence_is_a_response_position_too(student):
 
 
 def test_the_length_limit_counts_the_corrected_token(student, teacher):
-    decoding = Decoding(max_new_tokens=4, max_length=64)
-    sequences = rollouts(student, decoding=decoding)
-    revised, stats = run(student, teacher, sequences, decoding=decoding)
+    sequences = rollouts(student, decoding=SHORT)
+    revised, stats = run(student, teacher, sequences, decoding=SHORT)
     assert 3 in stats.positions[0]
     assert all(len(s.response_ids) == 4 or s.finished for s in revised)
 
@@ -305,10 +296,10 @@ def test_without_a_candidate_the_sequence_is_kept():
     model = tiny()
     sharp = copy.deepcopy(model)
     sharp.lm_head.weight.data *= 1e4  # its sample is the student's greedy choice
-    greedy = sample(split(model), prompts(6), Decoding(20, 64, greedy=True))
-    revised, stats = run(split(model), split(sharp), greedy, passes=2)
-    assert revised == greedy
-    lengths = tuple(len(sequence.response_ids) for sequence in greedy)
+    sequences = greedy(language_model(model), prompts(6))
+    revised, stats = run(language_model(model), language_model(sharp), sequences, passes=2)
+    assert revised == sequences
+    lengths = tuple(len(sequence.response_ids) for sequence in sequences)
     assert stats == ScrgStats(((None,) * 6,) * 2, (lengths,) * 2) and stats.hits == []
 
 
@@ -328,10 +319,10 @@ def test_teacher_draws_are_independent_of_the_rollouts(student):
 
 def test_modes_are_restored_and_nothing_has_a_gradient():
     model, other = tiny("gpt2", seed=0), tiny("gpt2", seed=1)
-    sequences = rollouts(split(model))
-    expected = run(split(model), split(other), sequences)
+    sequences = rollouts(language_model(model))
+    expected = run(language_model(model), language_model(other), sequences)
     model.train()
-    assert run(split(model), split(other), sequences) == expected
+    assert run(language_model(model), language_model(other), sequences) == expected
     assert all(module.training for module in model.modules()) and not any(module.training for module in other.modules())
     assert torch.is_grad_enabled()
 
@@ -340,4 +331,4 @@ def test_diverged_teacher_is_named(student):
     bad = tiny(seed=1)
     bad.lm_head.weight.data.fill_(torch.nan)
     with pytest.raises(MgsrError, match=r"example row-\d+, response position \d+: SCRG's detection score 'kl' is not finite"):
-        run(student, split(bad), rollouts(student))
+        run(student, language_model(bad), rollouts(student))

@@ -8,15 +8,9 @@ import torch
 from mgsr.config.families import LoraConfig
 from mgsr.errors import MgsrError
 from mgsr.storage import read_json
-from mgsr.training import trainer as run_module
 from mgsr.training.distributed import World
-from mgsr.training.trainer import train
-from tests.training_support import DATA, DISTILLM, MGSR, SCRG_MIXED, call_train, make_root, metrics, run_spec, train_as_two
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_root(tmp_path_factory.mktemp("results"))
+from mgsr.training.trainer import Trainer, train
+from tests.training_support import DATA, DISTILLM, MGSR, SCRG_MIXED, call_train, metrics, run_spec, train_as_two
 
 
 def assert_one(root: Path, alone_run: str, pair_run: str) -> None:
@@ -72,7 +66,6 @@ def test_two_processes_hold_adapters_over_narrow_frozen_weights(root: Path) -> N
     assert pair == pytest.approx(alone, rel=0.02)
 
 
-def test_a_global_batch_that_cannot_be_shared_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_module, "start_world", lambda: World(0, 3, torch.device("cpu")))
+def test_a_global_batch_that_cannot_be_shared_is_refused(root: Path) -> None:
     with pytest.raises(MgsrError, match="global_batch: 4 sequences cannot be shared by 3 processes; choose a multiple of 3"):
-        train("odd", run_spec(), root)
+        Trainer("odd", run_spec(), root, World(0, 3, torch.device("cpu")))

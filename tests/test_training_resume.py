@@ -1,8 +1,6 @@
 """Killed at random moments, a run ends with the same weights, bit for bit."""
 
-import random
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +14,13 @@ from mgsr.training.texts import Rollouts
 from mgsr.training.trainer import train
 from tests.training_support import (
     DISTILLM,
-    FORKED,
     MGSR,
     SCRG_MIXED,
+    assert_same,
     call_train,
-    make_root,
     run_spec,
     stop_after,
-    weights,
+    train_and_kill,
 )
 
 METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -32,43 +29,20 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_root(tmp_path_factory.mktemp("results"))
-
-
-def assert_same(root: Path, first: str, second: str) -> None:
-    assert weights(root, first) == weights(root, second)
-    assert (root / "runs" / first / "metrics.jsonl").read_bytes() == (root / "runs" / second / "metrics.jsonl").read_bytes()
-
-
 @pytest.mark.parametrize("name", METHODS)
 def test_killed_three_times_ends_with_the_same_weights(root: Path, name: str) -> None:
     spec = run_spec(*METHODS[name], steps=24, dropout=0.1)
     whole, killed = f"{name}-whole", f"{name}-killed"
     train(whole, spec, root)
-    folder = root / "checkpoints" / killed
-    draw = random.Random()
     for _ in range(3):
-        before = set(folder.glob("checkpoint-*"))
-        process = FORKED.Process(target=train, args=(killed, spec, root))
-        process.start()
-        deadline = time.monotonic() + 120
-        while set(folder.glob("checkpoint-*")) <= before:
-            assert process.is_alive(), "the run ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        time.sleep(draw.uniform(0, 0.1))
-        process.kill()
-        process.join()
-        assert process.exitcode == -9
+        train_and_kill(root, killed, spec)
     if name == "mgsr":
         finished = call_train(root, killed, spec)
         assert finished.returncode == 0, finished.stderr
     else:
         train(killed, spec, root)
     assert_same(root, whole, killed)
-    assert not folder.exists()
+    assert not (root / "checkpoints" / killed).exists()
 
 
 def test_a_damaged_checkpoint_is_passed_over(

@@ -1,5 +1,8 @@
 """The loop: what it computes does not depend on how the work is cut, and it stops where it must."""
 
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +14,12 @@ from mgsr.config.specs import RunSpec
 from mgsr.errors import MgsrError
 from mgsr.evaluation.evaluator import Evaluator
 from mgsr.models.loading import load_model
-from mgsr.rollouts import sequence
-from mgsr.storage import read_json, read_jsonl
-from mgsr.training import step as step_module
-from mgsr.training import texts as rollouts_module
-from mgsr.training import trainer as run_module
+from mgsr.storage import read_json, read_jsonl, write_json
 from mgsr.training.checkpoint import load_checkpoint, run_lock
 from mgsr.training.distributed import World
 from mgsr.training.source import StepSource
+from mgsr.training.step import Part, TrainStep
+from mgsr.training.texts import Rollouts
 from mgsr.training.trainer import Trainer, learning_rate_at, train
 from tests.training_support import (
     DISTILLM,
@@ -27,17 +28,13 @@ from tests.training_support import (
     evaluation_spec,
     make_root,
     metrics,
+    record_parts,
     run_spec,
     stop_after,
     weights,
 )
 
 STUDENT = {**SCRG_MIXED, "student_share": 1.0}
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_root(tmp_path_factory.mktemp("results"))
 
 
 def losses(root: Path, run: str, spec: RunSpec) -> list[float]:
@@ -64,29 +61,21 @@ def test_pitfall_11_accumulation_is_the_mean_over_the_step(root: Path, averaging
 
 
 def test_pitfall_10_student_steps_divide_by_their_own_tokens(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[float] = []
-    original = step_module.make_parts
-
-    def recording(step: Any, *arguments: Any) -> Any:
-        for parts in original(step, *arguments):
-            seen.append(float(parts[0].token_weight.sum()))
-            yield parts
-
-    monkeypatch.setattr(run_module, "make_parts", recording)
+    micro_batches = record_parts(monkeypatch)
     train("own", run_spec(STUDENT, MGSR), root)
-    assert len(seen) == 8
-    assert seen == pytest.approx([1.0] * len(seen), rel=1e-5)
+    weights = [float(parts[0].at.token_weight.sum()) for parts in micro_batches]
+    assert weights == pytest.approx([1.0] * 8, rel=1e-5)
 
 
 def test_pitfall_1_a_label_shift_by_one_is_caught(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = losses(root, "right", run_spec(STUDENT, MGSR))
-    original = sequence.collate
+    original = Part.to
 
-    def shifted(*arguments: Any) -> sequence.Batch:
-        batch = original(*arguments)
-        return sequence.Batch(**{**vars(batch), "hidden_index": batch.hidden_index + 1})
+    def shifted(self: Part, device: torch.device) -> Part:
+        batch = replace(self.batch, hidden_index=self.batch.hidden_index + 1)
+        return original(replace(self, batch=batch), device)
 
-    monkeypatch.setattr(step_module, "collate", shifted)
+    monkeypatch.setattr(Part, "to", shifted)
     wrong = losses(root, "wrong", run_spec(STUDENT, MGSR))
     assert abs(wrong[0] - right[0]) > 1e-3
 
@@ -110,47 +99,43 @@ def test_a_run_without_student_text_says_so(root: Path) -> None:
     assert "no_student_text" in {warning["name"] for warning in card["warnings"]}
 
 
-def test_pitfall_31_a_loss_that_is_not_finite_stops_the_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, calls = step_module.chunked_loss, []
+def poison_step_4(patch: pytest.MonkeyPatch, poison: Callable[[TrainStep, torch.Tensor], torch.Tensor]) -> None:
+    original, calls = TrainStep.forward, []
 
-    def poisoned(*arguments: Any) -> Any:
+    def forward(self: TrainStep, *arguments: Any) -> Any:
         calls.append(0)
-        loss, sums = original(*arguments)
-        return (loss * float("nan"), sums) if len(calls) == 4 else (loss, sums)
+        loss, sums = original(self, *arguments)
+        return (poison(self, loss) if len(calls) == 4 else loss), sums
 
-    monkeypatch.setattr(step_module, "chunked_loss", poisoned)
+    patch.setattr(TrainStep, "forward", forward)
+
+
+def test_pitfall_31_a_loss_that_is_not_finite_stops_the_run(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    poison_step_4(monkeypatch, lambda _, loss: loss * float("nan"))
     with pytest.raises(MgsrError, match=r"run nan, step 4: the loss on dataset sequences is nan\. Examples: dolly-train"):
         train("nan", run_spec(), root)
     assert (root / "checkpoints/nan/checkpoint-000000003/state.json").exists()
 
 
 def test_pitfall_31_a_gradient_that_is_not_finite_spoils_no_checkpoint(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, calls = step_module.chunked_loss, []
-
-    def poisoned(objective: Any, hidden: torch.Tensor, *arguments: Any) -> Any:
-        calls.append(0)
-        loss, sums = original(objective, hidden, *arguments)
-        # at 0 sqrt has no finite slope
-        return (loss + (hidden.sum() * 0).sqrt() if len(calls) == 4 else loss), sums
-
-    monkeypatch.setattr(step_module, "chunked_loss", poisoned)
+    # at 0 sqrt has no finite slope
+    poison_step_4(monkeypatch, lambda step, loss: loss + (step.head.get_parameter("weight").sum() * 0).sqrt())
     with pytest.raises(
         MgsrError, match=r"run slope, step 4: the gradient norm on dataset sequences is nan\. Examples: dolly-train"
     ):
         train("slope", run_spec(), root)
-    found = load_checkpoint(root / "checkpoints/slope")
-    assert found is not None and found[0] == 3
-    assert all(tensor.isfinite().all() for tensor in found[1]["student"].values())
+    step, tensors, _ = load_checkpoint(root / "checkpoints/slope") or (0, {}, {})
+    assert step == 3 and all(tensor.isfinite().all() for tensor in tensors["student"].values())
 
 
 def test_errors_of_rollouts_and_validation_name_run_and_step(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: Any, **__: Any) -> Any:
+    def fail(*_: Any) -> Any:
         raise MgsrError("not finite")
 
-    monkeypatch.setattr(rollouts_module, "revise", fail)
+    monkeypatch.setattr(Rollouts, "revise", fail)
     with pytest.raises(MgsrError, match="run rolled, step 1: not finite"):
         train("rolled", run_spec(STUDENT, MGSR), root)
-    monkeypatch.setattr(run_module, "validation_scores", fail)
+    monkeypatch.setattr(StepSource, "on_validation", lambda self, _: self._steps and fail())
     with pytest.raises(MgsrError, match="run validated, step 4: not finite"):
         train("validated", run_spec(), root)
 
@@ -161,12 +146,14 @@ def test_a_second_writer_is_refused(root: Path) -> None:
 
 
 def test_a_run_refuses_data_that_changed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, records = run_spec(data="changing"), root / "data/changing"
+    shutil.copytree(root / "data/records", records)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_after(1, patch)
-        train("moved", run_spec(), root)
-    monkeypatch.setattr(run_module, "read_json", lambda _: {"digest": "another"})
+        train("moved", spec, root)
+    write_json(records / "manifest.json", {**read_json(records / "manifest.json"), "digest": "another"})
     with pytest.raises(MgsrError, match="the data changed"):
-        train("moved", run_spec(), root)
+        train("moved", spec, root)
 
 
 def test_lora_trains_adapters_and_saves_plain_weights(root: Path) -> None:
@@ -193,12 +180,12 @@ def test_under_bf16_frozen_weights_are_narrow_and_nothing_else_changes(
 ) -> None:
     root, spec = make_root(tmp_path), run_spec(SCRG_MIXED, MGSR, precision="bf16", lora=lora, learning_rate=1e-2)
     trainer = Trainer("narrow", spec, root, World(0, 1, torch.device("cpu")))
-    assert trainer.teacher is not None
-    for model, frozen in ((trainer.teacher.backbone, True), (trainer.student, lora is not None)):
+    assert trainer.models.teacher is not None
+    for model, frozen in ((trainer.models.teacher.backbone, True), (trainer.student, lora is not None)):
         kinds = {(parameter.dtype, parameter.requires_grad) for parameter in model.parameters()}
         assert ((torch.bfloat16, False) in kinds) is frozen and (torch.bfloat16, True) not in kinds
     course = losses(root, "narrow", spec)
-    monkeypatch.setattr(run_module, "narrow", lambda model: None)
+    monkeypatch.setattr("mgsr.models.loading.narrow", lambda model: None)
     assert losses(root, "wide", spec) == course
     saved, wide, start = (
         load_model(root / folder).state_dict() for folder in ("runs/narrow/model", "runs/wide/model", "models/student")
@@ -232,10 +219,10 @@ def test_repeating_a_run_gives_the_same_weights(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("checks", "told"), [(4, [0, 3, 6, 9, 12]), (3, [0, 4, 8, 12]), (None, [0, 6, 12]), (99, list(range(13)))]
+    ("checks", "steps"), [(4, [0, 3, 6, 9, 12]), (3, [0, 4, 8, 12]), (None, [0, 6, 12]), (99, list(range(13)))]
 )
 def test_distillms_threshold_is_reconsidered_apart_from_the_choice_of_a_checkpoint(
-    root: Path, monkeypatch: pytest.MonkeyPatch, checks: int | None, told: list[int]
+    root: Path, monkeypatch: pytest.MonkeyPatch, checks: int | None, steps: list[int]
 ) -> None:
     losses: list[float] = []
     monkeypatch.setattr(StepSource, "on_validation", lambda _, loss: losses.append(loss))
@@ -244,5 +231,5 @@ def test_distillms_threshold_is_reconsidered_apart_from_the_choice_of_a_checkpoi
     train(f"checks {checks}", spec, root)
     lines = [line for line in read_jsonl(root / f"runs/checks {checks}/metrics.jsonl") if line["kind"] == "validation"]
     assert [line["step"] for line in lines if "rouge_l" in line] == [6, 12]
-    assert sorted({line["step"] for line in lines}) == sorted({*told, 6, 12})
-    assert losses == pytest.approx([line["loss"] for line in lines if line["step"] in told], rel=1e-5)
+    assert sorted({line["step"] for line in lines}) == sorted({*steps, 6, 12})
+    assert losses == pytest.approx([line["loss"] for line in lines if line["step"] in steps], rel=1e-5)

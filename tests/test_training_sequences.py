@@ -10,80 +10,62 @@ import torch
 from pydantic import ValidationError
 
 from mgsr.config.specs import RunSpec
+from mgsr.data.examples import Example
 from mgsr.errors import MgsrError
-from mgsr.models.language_model import split
-from mgsr.models.loading import load_model
+from mgsr.models.language_model import LanguageModel, load_frozen
+from mgsr.models.loading import load_model, load_tokenizer
 from mgsr.rollouts.sampler import Decoding, Prompt, generate
 from mgsr.rollouts.sequence import Sequence
 from mgsr.storage import read_json
-from mgsr.training import texts as rollouts_module
-from mgsr.training import trainer as run_module
 from mgsr.training.distributed import World
-from mgsr.training.step import StepSequences
+from mgsr.training.source import StepSource
+from mgsr.training.step import Part, StepSequences
 from mgsr.training.texts import Rollouts
 from mgsr.training.trainer import Trainer, train
-from tests.training_support import DATA, MGSR, SCRG_MIXED, make_root, metrics, run_spec
+from tests.training_support import DATA, MGSR, SCRG_MIXED, metrics, record_parts, record_steps, run_spec
 
 ALONE = World(0, 1, torch.device("cpu"))
 TEACHER = {"policy": "teacher"}
 SEQKD = {"sft_weight": 1.0, "distillation": {"name": "cross_entropy"}}
 FORWARD = {"sft_weight": 0.0, "distillation": {"name": "forward_kl"}}
+DECODING = Decoding(10, 128, seed=10, batch=1)
 STEPS = 14  # 24 examples in batches of 4: an epoch is 6 steps
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_root(tmp_path_factory.mktemp("results"))
+def trainer(root: Path, spec: RunSpec) -> Trainer:
+    return Trainer("watched", spec, root, ALONE)
 
 
-def trainer(root: Path, spec: RunSpec, world: World = ALONE) -> Trainer:
-    return Trainer("watched", spec, root, world)
+def steps(source: StepSource, first: int, last: int) -> list[StepSequences]:
+    return [source.step(step)[0] for step in range(first, last + 1)]
 
 
-def steps(trainer: Trainer, first: int, last: int) -> list[StepSequences]:
-    return [trainer.source.step(step)[0] for step in range(first, last + 1)]
+def teacher_text(root: Path, prompts: list[Prompt]) -> list[tuple[int, ...]]:
+    """What the teacher writes to each prompt, one at a time."""
+    model, _ = load_frozen(root / "runs/teacher/model", "fp32", torch.device("cpu"))
+    return [generate(model, [prompt], DECODING, purpose="teacher_text")[0].response_ids for prompt in prompts]
 
 
-def written(root: Path, folder: str, prompts: list[Prompt], visits: list[int], purpose: str) -> list[tuple[int, ...]]:
-    """What the model of a folder writes to each prompt, one at a time."""
-    model = load_model(root / folder)
-    texts = []
-    for prompt, visit in zip(prompts, visits, strict=True):
-        (sequence,) = generate(
-            split(model), [prompt], Decoding(10, 128), seed=10, purpose=purpose, visit=visit, eos_id=model.config.eos_token_id,
-            pad_id=model.config.pad_token_id, vocabulary=model.config.vocab_size, batch=1,
-        )  # fmt: skip
-        texts.append(sequence.response_ids)
-    return texts
+def targets(parts: list[Part], weight: str) -> list[int]:
+    """The tokens that a term is taken on."""
+    return [token for part in parts for token in part.at.targets[getattr(part.at, weight) > 0].tolist()]
 
 
 # --- the teacher's text -----------------------------------------------------------------------------------------------
 
 
 def test_pitfall_16_seqkd_trains_on_the_teachers_own_text(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    targets: list[tuple[StepSequences, list[int], list[int]]] = []
-    original = run_module.make_parts
-
-    def recording(step: StepSequences, *arguments: Any) -> Any:
-        micro_batches = list(original(step, *arguments))
-        parts = [part for parts in micro_batches for part in parts]
-        assert not any(part.uses_teacher for part in parts)
-        distilled = [t for part in parts for t in part.batch.targets[part.token_weight > 0].tolist()]
-        gold = [t for part in parts for t in part.batch.targets[part.sft_weight > 0].tolist()]
-        targets.append((step, distilled, gold))
-        return micro_batches
-
-    monkeypatch.setattr(run_module, "make_parts", recording)
+    sequences, micro_batches = record_steps(monkeypatch), record_parts(monkeypatch)
     train("seqkd", run_spec(TEACHER, SEQKD, steps=8), root)
     differs = 0
-    for step, distilled, gold in targets:
-        prompts = [Prompt(s.example_id, s.prompt_ids) for s in step.distilled]
-        theirs = written(root, "runs/teacher/model", prompts, [0] * 4, "teacher_text")
-        assert distilled == [token for text in theirs for token in text]
-        assert gold == [token for sequence in step.truth for token in sequence.response_ids]
+    for step, parts in zip(sequences, micro_batches, strict=True):
+        texts = teacher_text(root, [Prompt(s.example_id, s.prompt_ids) for s in step.distilled])
+        assert not any(part.uses_teacher for part in parts)
+        assert targets(parts, "token_weight") == [token for text in texts for token in text]
+        assert targets(parts, "sft_weight") == [token for sequence in step.truth for token in sequence.response_ids]
         assert {sequence.author for sequence in step.distilled} == {"teacher"}
-        differs += sum(text != sequence.response_ids for text, sequence in zip(theirs, step.truth, strict=True))
-    assert len(targets) == 8 and differs == 32
+        differs += sum(text != sequence.response_ids for text, sequence in zip(texts, step.truth, strict=True))
+    assert len(sequences) == 8 and differs == 32
     card = read_json(root / "runs/seqkd/training.json")
     assert card["student_step_share"] is None and card["warnings"] == []
     assert {line["teacher_text_gold"] for line in metrics(root, "seqkd")} == {0.0}
@@ -91,7 +73,7 @@ def test_pitfall_16_seqkd_trains_on_the_teachers_own_text(root: Path, monkeypatc
 
 def test_seqkds_loss_is_the_mean_negative_log_likelihood_of_that_text(root: Path) -> None:
     train("likelihood", run_spec(TEACHER, SEQKD, steps=1), root)
-    (step,) = steps(trainer(root, run_spec(TEACHER, SEQKD)), 1, 1)
+    (step,) = steps(trainer(root, run_spec(TEACHER, SEQKD)).source, 1, 1)
     model, total, count = load_model(root / "models/student").eval(), 0.0, 0
     for sequence in step.distilled:
         ids = torch.tensor([[*sequence.prompt_ids, *sequence.response_ids]])
@@ -125,7 +107,7 @@ def test_pitfall_21_teacher_text_is_kept_by_example_and_prompt(root: Path) -> No
     watched = trainer(root, run_spec(TEACHER, FORWARD, steps=STEPS))
     texts: dict[str, set[tuple[int, ...]]] = {}
     order = []
-    for step in steps(watched, 1, STEPS):
+    for step in steps(watched.source, 1, STEPS):
         order += [sequence.example_id for sequence in step.distilled]
         for sequence in step.distilled:
             texts.setdefault(sequence.example_id, set()).add(sequence.response_ids)
@@ -136,7 +118,7 @@ def test_pitfall_21_teacher_text_is_kept_by_example_and_prompt(root: Path) -> No
     other = dataclasses.replace(example, prompt_ids=watched.examples[1].prompt_ids)
     (old,), (new,) = rollouts.teacher([example], [0]), rollouts.teacher([other], [0])
     assert new.prompt_ids == other.prompt_ids and new.response_ids != old.response_ids
-    assert new.response_ids == written(root, "runs/teacher/model", [Prompt(other.id, other.prompt_ids)], [0], "teacher_text")[0]
+    assert [new.response_ids] == teacher_text(root, [Prompt(other.id, other.prompt_ids)])
 
 
 @pytest.mark.parametrize("world", [ALONE, World(1, 2, torch.device("cpu"))], ids=["alone", "one of two"])
@@ -145,21 +127,22 @@ def test_after_a_resume_the_teacher_writes_in_the_same_batches(
 ) -> None:
     """In bf16 another batch would give another text."""
     batches: list[tuple[str, ...]] = []
-    original = rollouts_module.generate
+    original = Rollouts._write
 
-    def recording(model: Any, prompts: list[Prompt], **options: Any) -> list[Sequence]:
-        batches.append(tuple(prompt.example_id for prompt in prompts))
-        return original(model, prompts, **options)
+    def write(self: Rollouts, model: Any, examples: list[Example], *arguments: Any) -> list[Sequence]:
+        batches.append(tuple(example.id for example in examples))
+        return original(self, model, examples, *arguments)
 
-    monkeypatch.setattr(rollouts_module, "generate", recording)
-    monkeypatch.setattr(run_module, "DistributedDataParallel", lambda module: module)
+    monkeypatch.setattr(Rollouts, "_write", write)
     monkeypatch.setattr(World, "gather", lambda self, items: items)  # the other process is not there
     monkeypatch.setattr(World, "sum", lambda self, values: list(values))
     spec = run_spec(TEACHER, FORWARD, steps=STEPS, data_config=DATA.model_copy(update={"train_rows": 22}))
-    whole = steps(trainer(root, spec, world), 1, STEPS)
+    run = trainer(root, spec)
+    sources = [StepSource(spec, run.models, run.examples, world, run.clock, with_spans=False) for _ in range(2)]
+    whole = steps(sources[0], 1, STEPS)
     first = set(batches)
     batches.clear()
-    resumed = steps(trainer(root, spec, world), 8, STEPS)
+    resumed = steps(sources[1], 8, STEPS)
     assert resumed == whole[7:]
     assert len(batches) == len(set(batches)) and len(batches) > 1
     if world.size == 1:
@@ -168,7 +151,7 @@ def test_after_a_resume_the_teacher_writes_in_the_same_batches(
 
 def test_scrg_revises_the_teachers_text_afresh_at_each_visit(root: Path) -> None:
     watched = trainer(root, run_spec({**TEACHER, "scrg": {"passes": 1}}, MGSR, steps=12))
-    first, second = ({s.example_id: s for step in steps(watched, at, at + 5) for s in step.distilled} for at in (1, 7))
+    first, second = ({s.example_id: s for step in steps(watched.source, at, at + 5) for s in step.distilled} for at in (1, 7))
     assert first.keys() == second.keys() and first != second
     written_by = {name: sequence for (name, _), sequence in watched.source._rollouts._teacher_text.items()}
     revised = 0
@@ -187,37 +170,28 @@ def test_scrg_revises_the_teachers_text_afresh_at_each_visit(root: Path) -> None
 
 
 def test_pitfall_17_imitkd_trains_on_fresh_text_of_the_current_weights(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[dict[str, torch.Tensor], list[Prompt], list[int]]] = []  # weights before the step, prompts, targets
-    original = run_module.Trainer._optimise
-    parts_of = run_module.make_parts
+    before: list[dict[str, torch.Tensor]] = []  # weights, step by step
+    original = Trainer._optimise
 
     def optimise(self: Trainer, step: int) -> Any:
-        weights = {name: value.clone() for name, value in self.student.state_dict().items()}
-        seen.append((weights, [], []))
+        before.append({name: value.clone() for name, value in self.student.state_dict().items()})
         return original(self, step)
 
-    def recording(step: StepSequences, *arguments: Any) -> Any:
-        for parts in parts_of(step, *arguments):
-            seen[-1][2].extend(token for part in parts for token in part.batch.targets[part.token_weight > 0].tolist())
-            yield parts
-        seen[-1][1].extend(Prompt(sequence.example_id, sequence.prompt_ids) for sequence in step.distilled)
-
-    monkeypatch.setattr(run_module.Trainer, "_optimise", optimise)
-    monkeypatch.setattr(run_module, "make_parts", recording)
+    monkeypatch.setattr(Trainer, "_optimise", optimise)
+    sequences, micro_batches = record_steps(monkeypatch), record_parts(monkeypatch)
     train("imitkd", run_spec({"policy": "student"}, FORWARD, steps=8, learning_rate=5e-2), root)
     model = load_model(root / "models/student")
+    student = LanguageModel.of(model, load_tokenizer(root / "models/student"))
     stale = 0
-    for step, (weights, prompts, targets) in enumerate(seen):
-        for state in (weights, seen[max(0, step - 1)][0]):
+    for step, (weights, drawn, parts) in enumerate(zip(before, sequences, micro_batches, strict=True)):
+        prompts = [Prompt(sequence.example_id, sequence.prompt_ids, visit=step // 6) for sequence in drawn.distilled]
+        for state in (weights, before[max(0, step - 1)]):
             model.load_state_dict(state)
-            texts = generate(
-                split(model), prompts, Decoding(10, 128), seed=10, purpose="rollout", visit=step // 6, batch=4,
-                eos_id=model.config.eos_token_id, pad_id=model.config.pad_token_id, vocabulary=model.config.vocab_size,
-            )  # fmt: skip
-            same = targets == [token for text in texts for token in text.response_ids]
+            texts = generate(student, prompts, dataclasses.replace(DECODING, batch=4), purpose="rollout")
+            same = targets(parts, "token_weight") == [token for text in texts for token in text.response_ids]
             assert same or state is not weights
             stale += not same
-    assert len(seen) == 8 and stale >= 5
+    assert len(before) == 8 and stale >= 5
     card = read_json(root / "runs/imitkd/training.json")
     assert card["student_step_share"] == 1.0
     assert {line["source"] for line in metrics(root, "imitkd")} == {"student"}
@@ -226,7 +200,7 @@ def test_pitfall_17_imitkd_trains_on_fresh_text_of_the_current_weights(root: Pat
 def test_a_method_may_have_its_own_rollout_length(root: Path) -> None:
     for limit, longest in ((None, 10), (4, 4)):
         watched = trainer(root, run_spec({"policy": "student", "max_new_tokens": limit}, FORWARD))
-        lengths = [len(s.response_ids) for step in steps(watched, 1, 6) for s in step.distilled]
+        lengths = [len(s.response_ids) for step in steps(watched.source, 1, 6) for s in step.distilled]
         assert max(lengths) == longest
 
 
@@ -235,7 +209,7 @@ def test_a_method_may_have_its_own_rollout_length(root: Path) -> None:
 
 def test_dataset_batches_may_count_the_sft_term_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved: list[bool] = []  # f, at each step
-    original = run_module.Trainer._optimise
+    original = Trainer._optimise
 
     def optimise(self: Trainer, step: int) -> Any:
         before = {name: value.clone() for name, value in self.objective.state_dict().items()}
@@ -243,7 +217,7 @@ def test_dataset_batches_may_count_the_sft_term_alone(root: Path, monkeypatch: p
         moved.append(any(not torch.equal(before[name], value) for name, value in self.objective.state_dict().items()))
         return figures
 
-    monkeypatch.setattr(run_module.Trainer, "_optimise", optimise)
+    monkeypatch.setattr(Trainer, "_optimise", optimise)
     train("sft-only", run_spec({**SCRG_MIXED, "dataset_terms": "sft"}, MGSR), root)
     lines = metrics(root, "sft-only")
     by_source = {source: [line for line in lines if line["source"] == source] for source in ("dataset", "student")}
@@ -302,7 +276,7 @@ def custom(module: str, name: str, **changes: Any) -> dict[str, Any]:
 def test_a_policy_of_ones_own(root: Path, policies: str) -> None:
     train("own", run_spec(custom(policies, "mostly_teacher", scrg={"passes": 1}), MGSR), root)
     watched = trainer(root, run_spec(custom(policies, "mostly_teacher", scrg={"passes": 1}), MGSR))
-    for sequence in (sequence for step in steps(watched, 1, 4) for sequence in step.distilled):
+    for sequence in (sequence for step in steps(watched.source, 1, 4) for sequence in step.distilled):
         assert sequence.author == ("teacher" if int(sequence.example_id.rsplit("-", 1)[1]) % 2 == 0 else "student")
     lines = metrics(root, "own")
     assert {line["source"] for line in lines} == {"custom"}

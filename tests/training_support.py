@@ -3,9 +3,11 @@
 import json
 import multiprocessing
 import os
+import random
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from mgsr.config.specs import DataSpec, EvaluationSpec, ModelSpec, RunSpec
 from mgsr.data.prepare import prepare
 from mgsr.models.build import build_model
 from mgsr.storage import write_json
+from mgsr.training.source import StepSource
+from mgsr.training.step import Part, StepSequences, TrainStep
 from mgsr.training.trainer import Trainer, train
 
 DATA = DataConfig(
@@ -55,7 +59,7 @@ def make_root(root: Path) -> Path:
         model = TinyModel(builder="tiny", layers=layers, width=width, heads=2, initializer_range=0.1)
         folder = root / ("runs/teacher/model" if name == "teacher" else "models/student")
         build_model(ModelSpec(model=model, seed=layers, code=""), folder)
-    write_json(root / "runs/teacher/spec.json", run_spec(teacher_run=None).model_dump(mode="json"))  # as every run has one
+    write_json(root / "runs/teacher/training.json", {"precision": "fp32"})  # what an evaluation reads of a record
     return root
 
 
@@ -110,6 +114,12 @@ def weights(root: Path, run: str) -> bytes:
     return (root / "runs" / run / "model/model.safetensors").read_bytes()
 
 
+def assert_same(root: Path, first: str, second: str) -> None:
+    """Two runs have the same weights and metrics, byte for byte."""
+    assert weights(root, first) == weights(root, second)
+    assert (root / "runs" / first / "metrics.jsonl").read_bytes() == (root / "runs" / second / "metrics.jsonl").read_bytes()
+
+
 def call_train(root: Path, run: str, spec: RunSpec) -> "subprocess.CompletedProcess[str]":
     """`mgsr train` as the workflow calls it."""
     command = [sys.executable, "-c", "from mgsr.cli import main; main()", "train", "--run", run, "--root", str(root)]
@@ -133,6 +143,48 @@ def train_as_two(root: Path, run: str, spec: RunSpec) -> None:
     for process in processes:
         process.join(120)
     assert [process.exitcode for process in processes] == [0, 0]
+
+
+def train_and_kill(root: Path, run: str, spec: RunSpec) -> None:
+    """Train in a process of its own, which is killed at a random moment after its next checkpoint."""
+    folder = root / "checkpoints" / run
+    before = set(folder.glob("checkpoint-*"))
+    process = FORKED.Process(target=train, args=(run, spec, root))
+    process.start()
+    deadline = time.monotonic() + 120
+    while set(folder.glob("checkpoint-*")) <= before:
+        assert process.is_alive(), "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(random.Random().uniform(0, 0.1))
+    process.kill()
+    process.join()
+    assert process.exitcode == -9
+
+
+def record_steps(patch: pytest.MonkeyPatch) -> list[StepSequences]:
+    """The sequences of every step from now on."""
+    original, steps = StepSource.step, list[StepSequences]()
+
+    def step(self: StepSource, number: int) -> tuple[StepSequences, dict[str, Any]]:
+        sequences, facts = original(self, number)
+        steps.append(sequences)
+        return sequences, facts
+
+    patch.setattr(StepSource, "step", step)
+    return steps
+
+
+def record_parts(patch: pytest.MonkeyPatch) -> list[list[Part]]:
+    """The forward passes of every micro-batch from now on. `TRAINING` has one micro-batch a step."""
+    original, micro_batches = TrainStep.forward, list[list[Part]]()
+
+    def forward(self: TrainStep, parts: list[Part], *states: Any) -> Any:
+        micro_batches.append(parts)
+        return original(self, parts, *states)
+
+    patch.setattr(TrainStep, "forward", forward)
+    return micro_batches
 
 
 def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def encode_examples(
 ) -> tuple[list[Example], dict[str, int]]:
     """Token ids of the records whose prompt fits, in order, and how many were dropped and cut.
 
-    A prompt over `max_prompt_length` tokens is dropped whole: cut, it would lose the "### Response:" marker (pitfall 4). A
+    A prompt over `max_prompt_length` tokens is dropped whole: cut, it would lose the "### Response:" marker. A
     response is cut where prompt and response reach `max_length`; then it has no EOS.
     """
     records = list(records)

@@ -1,7 +1,8 @@
-"""Does SCRG's detection find planted errors, and does correcting them help? Rows only; `mgsr.evaluation.probe` sums them up.
+"""Does SCRG's detection find planted errors, and does their correction help? This module makes rows, and
+`mgsr.evaluation.probe` summarises them.
 
-Detection is SCRG's own: the teacher draws a token at each position, candidates are the positions where it is not the token that
-stands there, and the candidate of the largest score is chosen, the earliest of equals (`mgsr.rollouts.scrg`).
+Detection works as in SCRG: the teacher draws a token at each position, the positions where it differs from the student's are
+candidates, and the candidate of the largest score is chosen, the earliest one of equals (`mgsr.rollouts.scrg`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from mgsr.config.policy import ScrgConfig
 from mgsr.errors import MgsrError
 from mgsr.evaluation.injection import Injected
-from mgsr.evaluation.trained_model import SEED, RunModel, read
+from mgsr.evaluation.trained_model import SEED, TrainedModel, response_log_probabilities
 from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
 from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.scrg import detection_scores
@@ -39,18 +40,19 @@ STARTS = ("at_error", *SCORES)  # where a correction is made: at the planted pos
 
 @dataclass(frozen=True)
 class Detection:
-    """What each detector would correct in a sequence. tokens: the teacher's, by position; candidates: where it disagrees.
-    chosen: a position by detector, None without candidate. `random` is not among them: each candidate has the same chance."""
+    """What each detector would correct in a sequence. tokens: the teacher's, by position. candidates: where it disagrees.
+    chosen: the position by detector, None without candidate. The detector `random` is left out: all candidates are equally
+    likely."""
 
     tokens: list[int]
     candidates: list[int]
     chosen: dict[str, int | None]
 
 
-def detect(student: RunModel, teacher: RunModel, sequences: Items[Sequence], vocabulary: int, *, batch: int) -> list[Detection]:
+def detect(student: TrainedModel, teacher: TrainedModel, sequences: Items[Sequence], batch: int) -> list[Detection]:
     """One detection a sequence. A corrupted response and its twin have the same teacher's draws up to the error."""
-    found: dict[int, Detection] = {}
-    for i, (student_logp, teacher_logp) in read((student, teacher), sequences, vocabulary, batch=batch):
+    detections: dict[int, Detection] = {}
+    for i, (student_logp, teacher_logp) in response_log_probabilities((student, teacher), sequences, batch):
         written = torch.tensor(sequences[i].response_ids, device=student_logp.device)
         key = key_tensor([row_key(SEED, "teacher_token", 0, 1, sequences[i].example_id)], student_logp.device)
         positions = torch.arange(len(written), device=student_logp.device)
@@ -62,8 +64,8 @@ def detect(student: RunModel, teacher: RunModel, sequences: Items[Sequence], voc
                 raise MgsrError(f"example {sequences[i].example_id}: the score '{name}' is not finite; so are a model's logits")
         candidates = (tokens != written).nonzero().squeeze(-1).tolist()
         chosen = {name: _highest(score, candidates) for name, score in scores.items()}
-        found[i] = Detection(tokens.tolist(), candidates, chosen)
-    return [found[i] for i in range(len(sequences))]
+        detections[i] = Detection(tokens.tolist(), candidates, chosen)
+    return [detections[i] for i in range(len(sequences))]
 
 
 def _highest(score: Tensor, candidates: list[int]) -> int | None:
@@ -72,15 +74,16 @@ def _highest(score: Tensor, candidates: list[int]) -> int | None:
 
 
 def hits(detection: Detection, position: int) -> dict[str, list[float]]:
-    """By detector, whether (for `random`: how probably) it chose each window of `WINDOWS` around the position."""
+    """By detector, for each window of `WINDOWS` around the position: 1 if the detector chose a position in it, else 0. For
+    `random` it is the probability of that."""
     windows = [
         range(position, position + 1),
         range(position + 1, position + 1 + WINDOW),
         range(max(0, position - WINDOW), position),
     ]
-    found = {name: [float(chosen in window) for window in windows] for name, chosen in detection.chosen.items()}
+    chosen = {name: [float(place in window) for window in windows] for name, place in detection.chosen.items()}
     count = max(1, len(detection.candidates))
-    return {**found, "random": [sum(place in window for place in detection.candidates) / count for window in windows]}
+    return {**chosen, "random": [sum(place in window for place in detection.candidates) / count for window in windows]}
 
 
 def _sequence(row: Injected, ids: tuple[int, ...], eos_id: int) -> Sequence:
@@ -88,17 +91,19 @@ def _sequence(row: Injected, ids: tuple[int, ...], eos_id: int) -> Sequence:
 
 
 def detection_rows(
-    injected: Items[Injected], student: RunModel, teacher: RunModel, vocabulary: int, decoding: Decoding, *, batch: int
+    injected: Items[Injected], student: TrainedModel, teacher: TrainedModel, decoding: Decoding
 ) -> list[dict[str, Any]]:
     """The rows of probe.json's `injected_errors`, in the order given; their fields stand in `mgsr.evaluation.probe`."""
-    corrupted = [_sequence(row, row.ids, student.eos_id) for row in injected]
-    # a twin is read once, whatever was planted in it
-    twins = {row.example.id: _sequence(row, row.twin_ids, student.eos_id) for row in injected}
-    found = detect(student, teacher, [*corrupted, *twins.values()], vocabulary, batch=batch)
-    of_twin = dict(zip(twins, found[len(corrupted) :], strict=True))
+    eos_id = student.model.eos_id
+    corrupted = [_sequence(row, row.ids, eos_id) for row in injected]
+    # a twin is detected on once, whatever was planted in it
+    twins = {row.example.id: _sequence(row, row.twin_ids, eos_id) for row in injected}
+    detections = detect(student, teacher, [*corrupted, *twins.values()], decoding.batch)
+    of_twins = dict(zip(twins, detections[len(corrupted) :], strict=True))
+    del detections[len(corrupted) :]
     rows = []
-    for row, detection in zip(injected, found, strict=False):
-        twin = of_twin[row.example.id]
+    for row, detection in zip(injected, detections, strict=True):
+        twin = of_twins[row.example.id]
         with_error, without = hits(detection, row.position), hits(twin, row.position)
         rows.append(
             {
@@ -113,13 +118,13 @@ def detection_rows(
                 "hits": {name: [*with_error[name], *without[name]] for name in DETECTORS},
             }
         )
-    continued = _continue(injected, found[: len(corrupted)], student, teacher, vocabulary, decoding, batch=batch)
-    return [{**row, "continued": own} for row, own in zip(rows, continued, strict=True)]
+    continued = _continue(injected, detections, student, teacher, decoding)
+    return [{**row, "continued": by_start} for row, by_start in zip(rows, continued, strict=True)]
 
 
 def _prefixes(row: Injected, detection: Detection) -> dict[str, tuple[int, ...]]:
-    """What the student continues: the response up to the end of the error (at most WINDOW tokens after k) as it is, or up to
-    the corrected token, which is the teacher's."""
+    """What the student continues, by start: the response up to the end of the error (`kept`; at most WINDOW tokens after k), or
+    up to a corrected position, where the teacher's token stands."""
     shown = row.position + 1 + WINDOW
     places = {"at_error": row.position, **{name: detection.chosen[name] for name in SCORES}}
     return {
@@ -131,31 +136,31 @@ def _prefixes(row: Injected, detection: Detection) -> dict[str, tuple[int, ...]]
 def _continue(
     injected: Items[Injected],
     detections: Items[Detection],
-    student: RunModel,
-    teacher: RunModel,
-    vocabulary: int,
+    student: TrainedModel,
+    teacher: TrainedModel,
     decoding: Decoding,
-    *,
-    batch: int,
 ) -> list[dict[str, list[float | None]]]:
     """By start: the teacher's mean log-probability of what the student wrote from there on (None where it wrote nothing), and
     the ROUGE-L of the whole response. All starts of an example share their random numbers."""
     prefixes = [_prefixes(row, detection) for row, detection in zip(injected, detections, strict=True)]
-    wanted = {
-        (row.example.id, prefix): row.example for row, own in zip(injected, prefixes, strict=True) for prefix in own.values()
+    # equal prefixes of an example are continued once
+    starts = {
+        (row.example.id, prefix): row.example
+        for row, by_start in zip(injected, prefixes, strict=True)
+        for prefix in by_start.values()
     }
-    prompts = [Prompt(name, example.prompt_ids, prefix) for (name, prefix), example in wanted.items()]
-    written = student.write(prompts, decoding, purpose="probe", visit=0, batch=batch)
-    references = [example.references for example in wanted.values()]
-    rouge = rouge_l_many(decode_texts(student.tokenizer, written), references)
-    likelihood: list[float | None] = [None] * len(written)
-    for i, (teacher_logp,) in read((teacher,), written, vocabulary, batch=batch):
-        start, ids = len(prompts[i].prefix), written[i].response_ids
+    prompts = [Prompt(name, example.prompt_ids, prefix) for (name, prefix), example in starts.items()]
+    responses = student.write(prompts, decoding, purpose="probe")
+    references = [example.references for example in starts.values()]
+    rouge = rouge_l_many(decode_texts(student.tokenizer, responses), references)
+    likelihood: list[float | None] = [None] * len(responses)
+    for i, (teacher_logp,) in response_log_probabilities((teacher,), responses, decoding.batch):
+        start, ids = len(prompts[i].prefix), responses[i].response_ids
         if len(ids) > start:
-            own = torch.tensor(ids[start:], device=teacher_logp.device)
-            likelihood[i] = fmean(teacher_logp[start:].gather(-1, own[:, None]).squeeze(-1).tolist())
-    results = dict(zip(wanted, zip(likelihood, rouge, strict=True), strict=True))
+            tokens = torch.tensor(ids[start:], device=teacher_logp.device)
+            likelihood[i] = fmean(teacher_logp[start:].gather(-1, tokens[:, None]).squeeze(-1).tolist())
+    results = dict(zip(starts, zip(likelihood, rouge, strict=True), strict=True))
     return [
-        {start: list(results[row.example.id, prefix]) for start, prefix in own.items()}
-        for row, own in zip(injected, prefixes, strict=True)
+        {start: list(results[row.example.id, prefix]) for start, prefix in by_start.items()}
+        for row, by_start in zip(injected, prefixes, strict=True)
     ]

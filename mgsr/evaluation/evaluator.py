@@ -16,10 +16,10 @@ from mgsr.config.base import TEST_SETS
 from mgsr.config.specs import EvaluationSpec
 from mgsr.data.examples import Example
 from mgsr.evaluation.answers import AnswerRow, build_summary, read_rows, write_rows
-from mgsr.evaluation.trained_model import RunModel, read
+from mgsr.evaluation.trained_model import TrainedModel, response_log_probabilities
+from mgsr.models.kl import forward_kl, reverse_kl
 from mgsr.models.loading import check_shared_vocabulary
-from mgsr.objectives.divergences import forward_kl, reverse_kl
-from mgsr.rollouts.sampler import PUBLISHED_NGRAM, Decoding, Prompt
+from mgsr.rollouts.sampler import NO_REPEAT_NGRAM, Decoding, Prompt
 from mgsr.rollouts.sequence import Sequence, decode_texts
 from mgsr.rouge import rouge_l_many
 from mgsr.storage import new_folder, write_json
@@ -30,7 +30,7 @@ class Evaluator:
 
     def __init__(self, spec: EvaluationSpec, root: Path) -> None:
         self.spec, self.root = spec, root
-        self.run_model = RunModel.load(root, spec.run)
+        self.run_model = TrainedModel.load(root, spec.run)
 
     def examples(self, test_set: str) -> tuple[list[Example], int]:
         """A test set's rows that fit, and how many were dropped."""
@@ -39,10 +39,10 @@ class Evaluator:
     def answer(self, test_set: str, examples: list[Example], protocol: str, seed: int) -> list[AnswerRow]:
         """One sampled response to each example, scored."""
         evaluation = self.spec.evaluation
-        ngram = PUBLISHED_NGRAM if protocol == "published" else 0
-        decoding = Decoding(evaluation.max_new_tokens, self.spec.data_config.max_length, ngram)
+        limits = evaluation.max_new_tokens, self.spec.data_config.max_length
+        decoding = Decoding(*limits, seed=seed, batch=evaluation.batch, no_repeat_ngram=NO_REPEAT_NGRAM[protocol])
         prompts = [Prompt(example.id, example.prompt_ids) for example in examples]
-        written = self.run_model.write(prompts, decoding, purpose="evaluation", visit=0, batch=evaluation.batch, seed=seed)
+        written = self.run_model.write(prompts, decoding, purpose="evaluation")
         texts = decode_texts(self.run_model.tokenizer, written)
         scores = rouge_l_many(texts, [example.references for example in examples])
         return [
@@ -64,11 +64,11 @@ class Evaluator:
         """Mean divergence from the teacher per response token, in nats, teacher-forced on reference answers."""
         if self.spec.teacher_run is None:
             return None
-        student, teacher = self.run_model, RunModel.load(self.root, self.spec.teacher_run)
-        vocabulary = check_shared_vocabulary(teacher.tokenizer, student.tokenizer)
-        sequences = [Sequence.from_example(example, student.eos_id) for example in examples]
+        student, teacher = self.run_model, TrainedModel.load(self.root, self.spec.teacher_run)
+        check_shared_vocabulary(teacher.tokenizer, student.tokenizer)
+        sequences = [Sequence.from_example(example, student.model.eos_id) for example in examples]
         totals = dict.fromkeys(("forward_kl", "reverse_kl"), 0.0)
-        for _, (s_logp, t_logp) in read([student, teacher], sequences, vocabulary, batch=self.spec.evaluation.batch):
+        for _, (s_logp, t_logp) in response_log_probabilities([student, teacher], sequences, self.spec.evaluation.batch):
             totals["forward_kl"] += float(forward_kl(s_logp, t_logp).double().sum())
             totals["reverse_kl"] += float(reverse_kl(s_logp, t_logp).double().sum())
         tokens = sum(len(sequence.response_ids) for sequence in sequences)

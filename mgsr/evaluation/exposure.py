@@ -1,5 +1,5 @@
-"""Exposure bias (Table 4a): the divergence of the student from the teacher on the student's own prefixes, against that on the
-teacher's. Plain sampling at T = 1, full vocabulary. A family's teacher is sampled once, for all its students.
+"""Measures exposure bias (Table 4a): how far the student is from the teacher on its own prefixes, compared with the teacher's
+prefixes. Responses are sampled at T = 1 without any ban. A family's teacher is sampled once, for all its students.
 
 `samples/<name>/`: samples.jsonl, one teacher's sample a line. `exposure/<name>/`: summary.json, and prompts.jsonl with the sums
 by prompt and position, from which intervals and paired comparisons are made (`mgsr.evaluation.accumulation`).
@@ -20,9 +20,9 @@ from mgsr.data.examples import Example
 from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import SOURCES, Divergences
 from mgsr.evaluation.intervals import Numbers, percentile_interval
-from mgsr.evaluation.trained_model import RunModel, read
+from mgsr.evaluation.trained_model import SEED, TrainedModel, response_log_probabilities
+from mgsr.models.kl import forward_kl
 from mgsr.models.loading import check_shared_vocabulary
-from mgsr.objectives.divergences import forward_kl
 from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.sequence import Sequence
 from mgsr.storage import new_folder, read_jsonl, write_json, write_jsonl
@@ -30,24 +30,21 @@ from mgsr.storage import new_folder, read_jsonl, write_json, write_jsonl
 SCHEMA = 1
 
 
-def _draw(writer: RunModel, examples: list[Example], spec: SamplesSpec | ExposureSpec) -> list[Sequence]:
+def _draw(writer: TrainedModel, examples: list[Example], spec: SamplesSpec | ExposureSpec) -> list[Sequence]:
     """`samples` responses to each example, prompt by prompt. Teacher and students share their random numbers, so that two
     models that agree write the same: the difference of the two sums is then less noisy."""
     limit = min(spec.max_new_tokens, max(spec.exposure.lengths))  # later positions are not looked at
-    copies = [(example, number) for example in examples for number in range(spec.exposure.samples)]
-    prompts = [Prompt(example.id, example.prompt_ids) for example, _ in copies]
-    visits = [number for _, number in copies]
-    return writer.write(
-        prompts, Decoding(limit, spec.data_config.max_length), purpose="exposure", visit=visits, batch=spec.batch
-    )
+    decoding = Decoding(limit, spec.data_config.max_length, seed=SEED, batch=spec.batch)
+    numbers = range(spec.exposure.samples)
+    prompts = [Prompt(example.id, example.prompt_ids, visit=number) for example in examples for number in numbers]
+    return writer.write(prompts, decoding, purpose="exposure")
 
 
 def sample_teacher(name: str, spec: SamplesSpec, root: Path) -> None:
     """Write `samples/<name>`: the teacher's samples that every student of the family is measured on."""
     torch.set_num_threads(spec.threads)
-    teacher = RunModel.load(root, spec.teacher_run)
+    teacher = TrainedModel.load(root, spec.teacher_run)
     examples = teacher.examples(root / "data" / spec.data, spec.data_config, spec.exposure.rows)
-    written = _draw(teacher, examples, spec)
     lines = [
         {
             "id": sequence.example_id,
@@ -55,7 +52,7 @@ def sample_teacher(name: str, spec: SamplesSpec, root: Path) -> None:
             "response_ids": list(sequence.response_ids),
             "finished": sequence.finished,
         }
-        for place, sequence in enumerate(written)
+        for place, sequence in enumerate(_draw(teacher, examples, spec))
     ]
     with new_folder(root / "samples" / name) as out:
         write_jsonl(out / "samples.jsonl", lines)
@@ -73,27 +70,28 @@ def _teacher_samples(folder: Path, examples: list[Example], samples: int) -> lis
 
 
 def divergences_by_position(
-    student: RunModel, teacher: RunModel, sequences: Items[Sequence], vocabulary: int, *, batch: int
+    student: TrainedModel, teacher: TrainedModel, sequences: Items[Sequence], batch: int
 ) -> list[Numbers]:
     """KL(t_i || s_i) of each sequence at each of its response positions, end-of-sequence included."""
-    found: list[Numbers] = [np.empty(0)] * len(sequences)
-    for i, (student_logp, teacher_logp) in read((student, teacher), sequences, vocabulary, batch=batch):
-        found[i] = forward_kl(student_logp, teacher_logp).double().cpu().numpy()
-    return found
+    values: list[Numbers] = [np.empty(0)] * len(sequences)
+    for i, (student_logp, teacher_logp) in response_log_probabilities((student, teacher), sequences, batch):
+        values[i] = forward_kl(student_logp, teacher_logp).double().cpu().numpy()
+    return values
 
 
-def collect(
+def sum_by_prompt(
     sequences: dict[str, list[Sequence]], values: dict[str, list[Numbers]], ids: Items[str], config: ExposureConfig
 ) -> Divergences:
-    """Sums by prompt and position. Position i counts a sequence that still ran there: it has a token i, be it end-of-sequence.
-    With `finished: zero` one that has ended counts as 0. A sequence cut by the length limit counts nowhere after its cut."""
-    place = {example_id: row for row, example_id in enumerate(ids)}
+    """Sum the divergences (`values`, one array a sequence) by prompt and position. A sequence counts at position i if it has a
+    token there, be it end-of-sequence. With `finished: zero` one that ended before counts as 0. A sequence cut by the length
+    limit counts nowhere after its cut."""
+    rows = {example_id: row for row, example_id in enumerate(ids)}
     shape = len(ids), max(config.lengths)
     sums: dict[str, Numbers] = {source: np.zeros(shape) for source in SOURCES}
     counts: dict[str, Numbers] = {source: np.zeros(shape) for source in SOURCES}
     for source in SOURCES:
         for sequence, kl in zip(sequences[source], values[source], strict=True):
-            row, length = place[sequence.example_id], min(len(kl), shape[1])
+            row, length = rows[sequence.example_id], min(len(kl), shape[1])
             sums[source][row, :length] += kl[:length]
             counted = shape[1] if sequence.finished and config.finished == "zero" else length
             counts[source][row, :counted] += 1
@@ -114,8 +112,8 @@ def measure_exposure(name: str, spec: ExposureSpec, root: Path) -> None:
     """
     started = time.perf_counter()
     torch.set_num_threads(spec.threads)
-    student, teacher = RunModel.load(root, spec.run), RunModel.load(root, spec.teacher_run)
-    vocabulary = check_shared_vocabulary(teacher.tokenizer, student.tokenizer)
+    student, teacher = TrainedModel.load(root, spec.run), TrainedModel.load(root, spec.teacher_run)
+    check_shared_vocabulary(teacher.tokenizer, student.tokenizer)
     config, lengths = spec.exposure, list(spec.exposure.lengths)
     examples = student.examples(root / "data" / spec.data, spec.data_config, config.rows)
     timings = {"start": time.perf_counter() - started}
@@ -125,18 +123,18 @@ def measure_exposure(name: str, spec: ExposureSpec, root: Path) -> None:
     }
     timings["samples"] = time.perf_counter() - started - timings["start"]
     values: dict[str, list[Numbers]] = {
-        source: divergences_by_position(student, teacher, sequences[source], vocabulary, batch=spec.batch) for source in SOURCES
+        source: divergences_by_position(student, teacher, sequences[source], spec.batch) for source in SOURCES
     }
-    found = collect(sequences, values, [example.id for example in examples], config)
+    divergences = sum_by_prompt(sequences, values, [example.id for example in examples], config)
     timings["total"] = time.perf_counter() - started
     summary = {
         "schema": SCHEMA,
         "run": spec.run,
         "lengths": lengths,
-        "excess_error": _numbers(found.excess_error(lengths)),
-        "intervals": percentile_interval(found.excess_error_resamples(lengths)),
-        "accumulated": _numbers(found.accumulated("student", lengths)),
-        "expected": _numbers(found.accumulated("teacher", lengths)),
+        "excess_error": _numbers(divergences.excess_error(lengths)),
+        "intervals": percentile_interval(divergences.excess_error_resamples(lengths)),
+        "accumulated": _numbers(divergences.accumulated("student", lengths)),
+        "expected": _numbers(divergences.accumulated("teacher", lengths)),
         **{
             f"running_{source}": [sum(len(s.response_ids) >= length for s in sequences[source]) for length in lengths]
             for source in SOURCES
@@ -144,7 +142,7 @@ def measure_exposure(name: str, spec: ExposureSpec, root: Path) -> None:
         "rows": len(examples),
         "samples": config.samples,
         "finished": config.finished,
-        "by_position": {source: _numbers(found.means(source)) for source in SOURCES},
+        "by_position": {source: _numbers(divergences.means(source)) for source in SOURCES},
         "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
     }
     lines = [
@@ -152,13 +150,13 @@ def measure_exposure(name: str, spec: ExposureSpec, root: Path) -> None:
             "id": example_id,
             **{
                 source: {
-                    "sums": [float(f"{value:.6g}") for value in found.sums[source][row]],
-                    "counts": [int(value) for value in found.counts[source][row]],
+                    "sums": [float(f"{value:.6g}") for value in divergences.sums[source][row]],
+                    "counts": [int(value) for value in divergences.counts[source][row]],
                 }
                 for source in SOURCES
             },
         }
-        for row, example_id in enumerate(found.ids)
+        for row, example_id in enumerate(divergences.ids)
     ]
     with new_folder(root / "exposure" / name) as out:
         write_jsonl(out / "prompts.jsonl", lines)

@@ -1,7 +1,7 @@
-"""Good responses with one planted error each, at a known place: repetition, semantic drift, factual substitution.
+"""Plants one error in each good response, at a known place: repetition, semantic drift, factual substitution.
 
-Errors are planted in the text, between words, and the text is tokenised anew, so that they look as a model's own errors look.
-The error's position k is the first response token that differs from the uncorrupted twin's; all tokens before it are the same.
+An error is planted in the text, between words, and the text is tokenised anew, so that it looks like a model's own error. Its
+position k is the first response token that differs from the uncorrupted twin's; all tokens before it are the same.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _SENTENCE_END = re.compile(r"[.!?:]\W*$")
 
 @dataclass(frozen=True)
 class Injected:
-    """A response with an error. ids, twin_ids: with and without it, both cut alike; position: k; end: the first token after
-    what was planted, or None where everything from k on was."""
+    """A response with an error. ids, twin_ids: with and without it, both cut alike. position: k. end: the first token after the
+    planted ones, or None where all from k on are planted."""
 
     example: Example
     error: str
@@ -55,9 +55,8 @@ class Planter:
     def __init__(self, examples: Sequence[Example]) -> None:
         self._examples = examples
         self._tags = {example.id: _tags(example.references[0]) for example in examples}
-        self._pool: dict[str, list[str]] = {
-            tag: sorted({word for tags in self._tags.values() for word, own in tags.items() if own == tag}) for tag in FACTS
-        }
+        words = [(word, tag) for tags in self._tags.values() for word, tag in tags.items()]
+        self._pool = {fact: sorted({word for word, tag in words if tag == fact}) for fact in FACTS}
         self._errors: Mapping[str, Callable[[Example, str, list[tuple[int, int]]], str | None]] = {
             "repetition": self._repetition,
             "drift": self._drift,
@@ -107,21 +106,22 @@ def _choose(items: Sequence[Item], example: Example, *axes: str) -> Item:
 def inject(
     examples: Sequence[Example], tokenizer: Tokenizer, room: Callable[[Example], int]
 ) -> tuple[list[Injected], dict[str, int]]:
-    """Each example with each error, and by error how many rows could not have it. `room`: tokens that a response may have."""
+    """Plant each error in each example. Returns the rows, and by error how many examples could not have it. `room`: how many
+    tokens the response to an example may have."""
     planter, injected, skipped = Planter(examples), list[Injected](), dict.fromkeys(ERRORS, 0)
     for example in examples:
         for error in ERRORS:
             text = planter.plant(example, error)
-            found = text is not None and _tokenise(example, error, text, tokenizer, room(example))
-            if found:
-                injected.append(found)
-            else:
+            row = None if text is None else _tokenise(example, error, text, tokenizer, room(example))
+            if row is None:
                 skipped[error] += 1
+            else:
+                injected.append(row)
     return injected, skipped
 
 
 def _tokenise(example: Example, error: str, text: str, tokenizer: Tokenizer, room: int) -> Injected | None:
-    """None where the error lies beyond the room, or changes no token."""
+    """The tokens of an example with this error in its text. None where it lies beyond the room, or changes no token."""
     twin, ids = (
         (*tokenizer(piece, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
         for piece in (example.references[0], text)

@@ -54,14 +54,13 @@ from mgsr.evaluation.diversity import MEASURES, corpus_diversity, response_diver
 from mgsr.evaluation.injection import ERRORS, inject
 from mgsr.evaluation.intervals import mean_interval
 from mgsr.evaluation.span_statistics import PRIORS, pooled, span_counts
-from mgsr.evaluation.trained_model import SEED, RunModel
+from mgsr.evaluation.trained_model import SEED, TrainedModel
 from mgsr.models.loading import check_shared_vocabulary
 from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.scrg import revise
 from mgsr.rollouts.sequence import Sequence as TokenSequence
 from mgsr.rollouts.sequence import decode_texts
 from mgsr.storage import canonical_json, new_folder, write_json, write_text
-from mgsr.training.step import autocast
 
 SCHEMA = 1
 SOURCES = ("reference", "student", "scrg")
@@ -73,28 +72,14 @@ Row = dict[str, Any]
 
 
 def rollouts(
-    student: RunModel, teacher: RunModel, examples: list[Example], spec: ProbeSpec, vocabulary: int
+    student: TrainedModel, teacher: TrainedModel, examples: list[Example], samples: int, decoding: Decoding
 ) -> tuple[list[TokenSequence], list[TokenSequence]]:
     """`samples` responses of the student to each example, prompt by prompt, and the same ones after SCRG as printed."""
-    decoding = Decoding(spec.max_new_tokens, spec.data_config.max_length)
-    visits = list(range(spec.probe.samples)) * len(examples)
-    prompts = [Prompt(example.id, example.prompt_ids) for example in examples for _ in range(spec.probe.samples)]
-    written = student.write(prompts, decoding, purpose="rollout", visit=visits, batch=spec.batch)
-    with autocast(student.precision, student.device):
-        revised, _ = revise(
-            student.model,
-            teacher.model,
-            written,
-            ScrgConfig(),
-            seed=SEED,
-            visit=visits,
-            decoding=decoding,
-            eos_id=student.eos_id,
-            pad_id=student.pad_id,
-            vocabulary=vocabulary,
-            batch=spec.batch,
-            chunk=CHUNK,
-        )
+    prompts = [Prompt(example.id, example.prompt_ids, visit=number) for example in examples for number in range(samples)]
+    written = student.write(prompts, decoding, purpose="rollout")
+    visits = [prompt.visit for prompt in prompts]
+    with student.autocast():
+        revised, _ = revise(student.model, teacher.model, written, visits, ScrgConfig(), decoding, chunk=CHUNK)
     return written, revised
 
 
@@ -102,12 +87,12 @@ def rollouts(
 
 
 def by_prompt(rows: Iterable[Row], value: Callable[[Row], float | None]) -> dict[str, float]:
-    """The mean value of each prompt's rows, by id; rows and prompts without one are left out."""
-    found: dict[str, list[float]] = defaultdict(list)
+    """The mean value of each prompt's rows, by id; rows and prompts without a value are left out."""
+    by_id: dict[str, list[float]] = defaultdict(list)
     for row in rows:
         if (number := value(row)) is not None:
-            found[row["id"]].append(number)
-    return {name: fmean(values) for name, values in found.items()}
+            by_id[row["id"]].append(number)
+    return {name: fmean(values) for name, values in by_id.items()}
 
 
 def _interval(values: Sequence[float], name: str) -> Row:
@@ -125,14 +110,15 @@ def summarise_detection(rows: list[Row]) -> list[Row]:
     """`injected_errors.detection`."""
     lines = []
     for error in ERRORS:
-        of_error = [row["hits"] for row in rows if row["error"] == error]
+        hits = [row["hits"] for row in rows if row["error"] == error]
         for detector in DETECTORS:
             for at, window in enumerate(WINDOWS):
-                pairs = [(own[detector][at], own[detector][at + len(WINDOWS)]) for own in of_error]
+                pairs = [(by_detector[detector][at], by_detector[detector][at + len(WINDOWS)]) for by_detector in hits]
                 line = {"error": error, "detector": detector, "window": window, **_means(("rate", "twin_rate"), pairs)}
                 line |= _interval([with_error - without for with_error, without in pairs], "difference")
                 for baseline in BASELINES:
-                    above, low, high = mean_interval([own[detector][at] - own[baseline][at] for own in of_error])
+                    differences = [by_detector[detector][at] - by_detector[baseline][at] for by_detector in hits]
+                    above, low, high = mean_interval(differences)
                     line |= {f"above_{baseline}": above, f"above_{baseline}_low": low, f"above_{baseline}_high": high}
                 lines.append(line)
     return lines
@@ -142,10 +128,10 @@ def summarise_correction(rows: list[Row]) -> list[Row]:
     """`injected_errors.correction`: over the rows that have both values."""
     lines = []
     for error in ERRORS:
-        of_error = [row["continued"] for row in rows if row["error"] == error]
+        continued = [row["continued"] for row in rows if row["error"] == error]
         for start in STARTS:
             for at, measure in enumerate(CORRECTION_MEASURES):
-                pairs = [(own["kept"][at], own[start][at]) for own in of_error]
+                pairs = [(by_start["kept"][at], by_start[start][at]) for by_start in continued]
                 both = [(kept, corrected) for kept, corrected in pairs if kept is not None and corrected is not None]
                 lines.append(
                     {"error": error, "start": start, "measure": measure, **_means(("kept", "corrected"), both)}
@@ -160,12 +146,12 @@ def summarise_spans(rows: list[Row]) -> list[Row]:
     for source in SOURCES:
         of_source = [row for row in rows if row["source"] == source]
         for category in (ALL, *sorted({row["category"] for row in of_source})):
-            own = [row for row in of_source if category in (ALL, row["category"])]
+            members = [row for row in of_source if category in (ALL, row["category"])]
             for prior in PRIORS:
-                terms = by_prompt(own, lambda row, prior=prior: row["priors"][prior][3])  # type: ignore[misc]
+                terms = by_prompt(members, lambda row, prior=prior: row["priors"][prior][3])  # type: ignore[misc]
                 lines.append(
-                    {"source": source, "priors": prior, "category": category, "responses": len(own)}
-                    | pooled(own, prior)
+                    {"source": source, "priors": prior, "category": category, "responses": len(members)}
+                    | pooled(members, prior)
                     | _interval(list(terms.values()), "span_term")
                 )
     return lines
@@ -189,14 +175,14 @@ def summarise_diversity(rows: list[Row]) -> tuple[list[Row], list[Row]]:
 
 
 def summarise_corpus(texts: dict[str, list[str]], samples: int) -> list[Row]:
-    """`diversity.corpus`. texts: by source, prompt by prompt. One response a prompt makes a collection: equal sizes."""
+    """`diversity.corpus`. texts: by source, prompt by prompt. A corpus is one response a prompt, so that all have one size."""
     lines = []
-    for source, own in texts.items():
+    for source, responses in texts.items():
         step = 1 if source == "reference" else samples
-        found = [corpus_diversity(own[first::step]) for first in range(step)]
-        line: Row = {"source": source, "responses": len(own) // step}
-        for name in found[0]:
-            values = [value for one in found if (value := one[name]) is not None]
+        corpora = [corpus_diversity(responses[first::step]) for first in range(step)]
+        line: Row = {"source": source, "responses": len(responses) // step}
+        for name in corpora[0]:
+            values = [value for corpus in corpora if (value := corpus[name]) is not None]
             line[name] = fmean(values) if values else None
         lines.append(line)
     return lines
@@ -209,35 +195,35 @@ def probe(name: str, spec: ProbeSpec, root: Path) -> None:
     """Write `probes/<name>`: probe.json, whose fields are listed above, and spec.json."""
     started = time.perf_counter()
     torch.set_num_threads(spec.threads)
-    student, teacher = RunModel.load(root, spec.student_run), RunModel.load(root, spec.teacher_run)
-    vocabulary = check_shared_vocabulary(teacher.tokenizer, student.tokenizer)
+    student, teacher = TrainedModel.load(root, spec.student_run), TrainedModel.load(root, spec.teacher_run)
+    check_shared_vocabulary(teacher.tokenizer, student.tokenizer)
     examples = student.examples(root / "data" / spec.data, spec.data_config, spec.probe.rows)
-    decoding = Decoding(spec.max_new_tokens, spec.data_config.max_length)
+    decoding = Decoding(spec.max_new_tokens, spec.data_config.max_length, seed=SEED, batch=spec.batch)
     timings = {"start": time.perf_counter() - started}
 
     began = time.perf_counter()
     injected, skipped = inject(examples, student.tokenizer, lambda example: decoding.limit(example.prompt_ids))
-    errors = detection_rows(injected, student, teacher, vocabulary, decoding, batch=spec.batch)
+    errors = detection_rows(injected, student, teacher, decoding)
     timings["injected_errors"] = time.perf_counter() - began
 
     began = time.perf_counter()
-    written, revised = rollouts(student, teacher, examples, spec, vocabulary)
-    references = [TokenSequence.from_example(example, student.eos_id) for example in examples]
+    written, revised = rollouts(student, teacher, examples, spec.probe.samples, decoding)
+    references = [TokenSequence.from_example(example, student.model.eos_id) for example in examples]
     timings["rollouts"] = time.perf_counter() - began
 
     began = time.perf_counter()
     sequences = {"reference": references, "student": written, "scrg": revised}
-    texts = {source: decode_texts(student.tokenizer, own) for source, own in sequences.items()}
+    texts = {source: decode_texts(student.tokenizer, members) for source, members in sequences.items()}
     category = {example.id: example.category for example in examples}
     spans: list[Row] = []
     diversity: list[Row] = []
-    for source, own in sequences.items():
+    for source, members in sequences.items():
         samples = 1 if source == "reference" else spec.probe.samples
-        counts = span_counts(own, student, teacher, vocabulary, batch=spec.batch)
-        for place, (sequence, found, text) in enumerate(zip(own, counts, texts[source], strict=True)):
+        counts = span_counts(members, student, teacher, spec.batch)
+        for place, (sequence, priors, text) in enumerate(zip(members, counts, texts[source], strict=True)):
             row = {"id": sequence.example_id, "source": source, "sample": place % samples}
             tokens = len(sequence.response_ids)
-            spans.append({**row, "category": category[sequence.example_id], "tokens": tokens, "priors": found})
+            spans.append({**row, "category": category[sequence.example_id], "tokens": tokens, "priors": priors})
             diversity.append({**row, **response_diversity(text)})
     summary, differences = summarise_diversity(diversity)
     content = {
@@ -271,7 +257,7 @@ def probe(name: str, spec: ProbeSpec, root: Path) -> None:
 def _rounded(value: Any) -> Any:
     """Six digits for every number with a fraction."""
     if isinstance(value, dict):
-        return {name: _rounded(own) for name, own in value.items()}
+        return {name: _rounded(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_rounded(own) for own in value]
+        return [_rounded(item) for item in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value

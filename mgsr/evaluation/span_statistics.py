@@ -7,8 +7,8 @@ from typing import Any
 
 from mgsr.config.loss_terms import SpanConfig
 from mgsr.data.spans import token_spans
-from mgsr.evaluation.trained_model import RunModel, read
-from mgsr.objectives.span import span_consistency, span_pair_weights
+from mgsr.evaluation.trained_model import TrainedModel, response_log_probabilities
+from mgsr.objectives.span_consistency import span_consistency, span_pair_weights
 from mgsr.rollouts.sequence import Sequence
 
 PRIORS = {
@@ -19,12 +19,12 @@ PRIORS = {
 
 
 def span_counts(
-    sequences: Items[Sequence], student: RunModel, teacher: RunModel, vocabulary: int, *, batch: int
+    sequences: Items[Sequence], student: TrainedModel, teacher: TrainedModel, batch: int
 ) -> list[dict[str, list[float | None]]]:
     """For each sequence, by prior: spans, their tokens, spans of one token, and the mean of Eq. 9 over its spans (None without
     spans; other readings at their defaults)."""
     counts: list[dict[str, list[float | None]]] = [{} for _ in sequences]
-    for i, (student_logp, teacher_logp) in read((student, teacher), sequences, vocabulary, batch=batch):
+    for i, (student_logp, teacher_logp) in response_log_probabilities((student, teacher), sequences, batch):
         ids = sequences[i].response_ids
         for name, config in PRIORS.items():
             spans = token_spans(ids, student.tokenizer, config)

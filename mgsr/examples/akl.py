@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mgsr.objectives.divergences import forward_kl, reverse_kl
+from mgsr.models.kl import forward_kl, reverse_kl
 
 
 def akl(student_logp: Tensor, teacher_logp: Tensor, *, progress: float, mu: float = 0.5) -> Tensor:
@@ -15,7 +15,7 @@ def akl(student_logp: Tensor, teacher_logp: Tensor, *, progress: float, mu: floa
     """
     p, q = teacher_logp.exp(), student_logp.detach().exp()
     ordered, index = p.sort(-1, descending=True)
-    # The gap is brought into the teacher's order: the head is defined there (pitfall 13).
+    # The gap is brought into the teacher's order: the head is defined there (docs/pitfalls.md, no. 13).
     gap = (p - q).abs().gather(-1, index)
     tail = ordered.cumsum(-1) > mu
     tail[..., 0] = False

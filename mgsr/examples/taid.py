@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mgsr.objectives.divergences import forward_kl
+from mgsr.models.kl import forward_kl
 
 
 class Taid(nn.Module):

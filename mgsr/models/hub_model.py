@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from mgsr.hub import download, resolve
 from mgsr.storage import file_digest, new_folder, read_json, write_json
 
 SAFETENSORS, PICKLES = "model.safetensors", "pytorch_model.bin"
-KEPT = (  # beside the weights; decoding defaults and remote code are left behind
+KEPT = (  # with the weights; decoding defaults and remote code are left behind
     "config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -36,7 +36,8 @@ def fetch_model(name: str, out: Path, lock_path: Path | None, card: Mapping[str,
     """Write the model folder `out` from a local folder or from the hub, at the commit in the lock file.
 
     Weights keep their type (`load_model` widens them). Where there are pickles only, they are read once, with code
-    execution barred, and written as safetensors. Raises MgsrError: gated, missing, no network, no usable weights.
+    execution barred, and written as safetensors. Raises MgsrError for a model that is gated or missing or has no usable
+    weights, and where there is no network.
     """
     local = Path(name).expanduser()
     if local.is_dir():
@@ -62,12 +63,12 @@ def fetch_model(name: str, out: Path, lock_path: Path | None, card: Mapping[str,
         write_json(folder / "model_card.json", {**(card or {}), **source, "converted": converted, "sha256": checksums})
 
 
-def choose_files(name: str, found: list[str] | tuple[str, ...], folder: Path | None) -> list[str]:
-    """The files to take: tokenizer, config and one set of weights, safetensors before pickles.
+def choose_files(name: str, files: Iterable[str], folder: Path | None) -> list[str]:
+    """Choose what to take of a model's files: tokenizer, config and one set of weights, safetensors before pickles.
 
-    With `folder`, where the index file lies by now, exactly the shards that it names, and each must be there.
+    Once `folder` holds the index file, exactly the shards that it names are taken, and a missing one is an error.
     """
-    present = set(found)
+    present = set(files)
     if "config.json" not in present:
         raise MgsrError(f"model {name} has no config.json; it is not in the format of transformers")
     for whole in (SAFETENSORS, PICKLES):
@@ -81,8 +82,8 @@ def choose_files(name: str, found: list[str] | tuple[str, ...], folder: Path | N
             weights = [index, *(file for file in sorted(present) if file.startswith(f"{stem}-") and file.endswith(suffix))]
         else:
             weights = [index, *sorted(set(read_json(folder / index)["weight_map"].values()))]
-        if lacking := sorted(set(weights) - present):
-            raise MgsrError(f"model {name} lacks {', '.join(lacking)}, which its {index} names")
+        if missing := sorted(set(weights) - present):
+            raise MgsrError(f"model {name} lacks {', '.join(missing)}, which its {index} names")
         return sorted(present.intersection(KEPT)) + weights
     raise MgsrError(f"model {name} has neither {SAFETENSORS} nor {PICKLES} (nor shards of them): {', '.join(sorted(present))}")
 
@@ -113,7 +114,7 @@ def _is_zip(file: Path) -> bool:
 
 
 def _place(source: Path, target: Path, *, link: bool) -> None:
-    """Copy a user's file, which may change later; link one of the hub's cache, which does not: 26 GB need stand only once."""
+    """Copy a user's file, which may change later. Link a file of the hub's cache, which does not: 26 GB take space once."""
     if link:
         try:
             return os.link(source.resolve(), target)

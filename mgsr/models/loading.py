@@ -1,4 +1,4 @@
-"""Model folders to models and back. Weights are fp32; a folder holds plain weights only, adapters are merged."""
+"""Models are loaded from folders and saved to folders. Weights are fp32; a folder holds plain weights, adapters merged in."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def load_model(
 ) -> Model:
     """Load a model folder in fp32, in evaluation mode, without touching the network.
 
-    `dropout` holds in training mode, in every place the architecture has one (Llama: attention weights only). With `lora`
-    the model is frozen under new adapters, which start as the identity; `seed` fixes their random half.
+    `dropout` acts in training mode, in every place where the architecture has one (Llama: on attention weights only). With
+    `lora` the model is frozen under new adapters, which change nothing at first; `seed` fixes their random half.
     Raises MgsrError for a folder without a whole model of a supported type.
     """
     if not (folder / "config.json").is_file():
@@ -41,7 +41,7 @@ def load_model(
     architecture = architecture_of(config.model_type)
     for name in architecture.dropout:
         setattr(config, name, dropout)
-    for name in architecture.never:
+    for name in architecture.layer_dropout:
         setattr(config, name, 0.0)
     automatic: Any = AutoModelForCausalLM  # its types know no output_loading_info
     model: PreTrainedModel
@@ -58,20 +58,28 @@ def load_model(
     except (OSError, RuntimeError) as error:
         raise MgsrError(f"{folder}: the weights do not load ({error}); delete the folder and build it again") from error
     # transformers fills what is missing with random numbers and only warns
-    if lacking := sorted(info["missing_keys"]):
-        raise MgsrError(f"{folder}: the weights lack {', '.join(lacking[:5])}; delete the folder and build it again")
+    if missing := sorted(info["missing_keys"]):
+        raise MgsrError(f"{folder}: the weights lack {', '.join(missing[:5])}; delete the folder and build it again")
     loaded: Model = model if lora is None else _adapt(model, lora, seed)
     loaded.train(False)
     loaded.to(device)  # type: ignore[arg-type]  # its signature is lost behind a decorator
     return loaded
 
 
+def place_model(model: Model, precision: str, device: torch.device) -> Model:
+    """Move a model to its device. Under precision `bf16` its frozen linear layers are narrowed before, as the device may not
+    hold them in fp32."""
+    if precision == "bf16":
+        narrow(model)
+    return model.to(device)  # type: ignore[arg-type]  # as in load_model
+
+
 def narrow(model: Model) -> None:
     """Keep the weights of frozen linear layers in bf16, in place; for use under bf16 autocast alone.
 
-    Autocast rounds these very weights, and frozen ones anew at every call, every decoding step too. So no bit of a result
-    changes, and they take half the memory. Layers that share their weight with an embedding stay as they are. What `save_model`
-    would write of such a model is rounded: save one that is loaded anew.
+    Autocast would round these weights to bf16 at every call, so no bit of a result changes, and they take half the memory.
+    Layers that share their weight with an embedding stay as they are. Never save such a model: load it anew, as its weights
+    are rounded.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     for module in model.modules():
@@ -99,7 +107,8 @@ def _adapt(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftModel:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load a folder's tokenizer. It has an EOS; where it has no pad token, EOS serves (masks go by position)."""
+    """Load a folder's tokenizer. Where it has no padding token, end-of-sequence serves, as masks go by position. Raises
+    MgsrError where it has no end-of-sequence token."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
@@ -112,8 +121,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def plain_state(model: Model) -> dict[str, torch.Tensor]:
-    """The weights under the names of the plain architecture, adapters added in. The model is left as it is: merging in
-    place and undoing it would move the frozen weights by rounding."""
+    """The weights under the names of the plain architecture, adapters merged in. The model is left as it is: to merge in place
+    and undo it would move the frozen weights by rounding."""
     if not isinstance(model, PeftModel):
         return model.state_dict()
     base = model.get_base_model()
@@ -128,7 +137,7 @@ def plain_state(model: Model) -> dict[str, torch.Tensor]:
 def save_model(model: Model, tokenizer: PreTrainedTokenizerBase, out: Path, card: Mapping[str, Any] | None = None) -> None:
     """Write a model folder, whole or not at all: config, safetensors, tokenizer, and `card` as model_card.json.
 
-    Decoding defaults are not written (pitfall 27): they belong to the evaluation protocol.
+    Decoding defaults are not written: they belong to the evaluation protocol (docs/pitfalls.md, no. 27).
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     with new_folder(out) as folder:
@@ -140,7 +149,7 @@ def save_model(model: Model, tokenizer: PreTrainedTokenizerBase, out: Path, card
 
 
 def trainable_state(model: Model) -> dict[str, torch.Tensor]:
-    """Copies on the CPU of what training changes: all weights, or the adapters alone."""
+    """Copies, on the CPU, of the weights that are trained: all of them, or the adapters alone."""
     return {
         name: parameter.detach().to("cpu", copy=True) for name, parameter in model.named_parameters() if parameter.requires_grad
     }
@@ -149,30 +158,32 @@ def trainable_state(model: Model) -> dict[str, torch.Tensor]:
 @torch.no_grad()
 def load_trainable_state(model: Model, state: Mapping[str, torch.Tensor]) -> None:
     """Put `trainable_state` back, bit for bit. Raises MgsrError where names or shapes differ from the model's."""
-    own = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-    if odd := sorted(own.keys() ^ state.keys()) or sorted(n for n in own if own[n].shape != state[n].shape):
-        raise MgsrError(f"the checkpoint is of another model: {', '.join(odd[:5])} differ; remove it to start anew")
-    for name, parameter in own.items():
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    differing = sorted(trained.keys() ^ state.keys()) or sorted(n for n in trained if trained[n].shape != state[n].shape)
+    if differing:
+        raise MgsrError(f"the checkpoint is of another model: {', '.join(differing[:5])} differ; remove it to start anew")
+    for name, parameter in trained.items():
         parameter.copy_(state[name])
 
 
-def check_shared_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> int:
-    """The number of tokens that teacher and student share; logits of both are cut to it (output layers may be padded).
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The number of token ids. Logits are cut to it: output layers may be padded."""
+    return max(tokenizer.get_vocab().values()) + 1
 
-    Raises MgsrError where the tokenizers would turn one text into different ids (pitfall 14).
-    """
+
+def check_shared_vocabulary(teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> None:
+    """Raise MgsrError where two models' tokenizers would turn one text into different ids (docs/pitfalls.md, no. 14)."""
     words = teacher.get_vocab(), student.get_vocab()
     if words[0] != words[1]:
         ids = [{index: token for token, index in vocabulary.items()} for vocabulary in words]
         first = min(i for i in ids[0].keys() | ids[1].keys() if ids[0].get(i) != ids[1].get(i))
-        found = [f"'{side[first]}'" if first in side else "no token" for side in ids]
-        raise _different(f"id {first} is {found[0]} for the teacher, {found[1]} for the student")
+        tokens = [f"'{side[first]}'" if first in side else "no token" for side in ids]
+        raise _different(f"id {first} is {tokens[0]} for the teacher, {tokens[1]} for the student")
     if teacher.eos_token_id != student.eos_token_id:
         raise _different(f"end-of-sequence is '{teacher.eos_token}' for the teacher, '{student.eos_token}' for the student")
     for part, ours, theirs in zip(_PARTS, _parts(teacher), _parts(student), strict=True):
         if ours != theirs:
             raise _different(f"the tokens are the same, but not the {part}")
-    return max(words[0].values()) + 1
 
 
 _PARTS = ("model", "normalizer", "pre_tokenizer")  # what turns text into ids, in a tokenizer.json

@@ -12,6 +12,7 @@ from mgsr.config.families import TinyModel
 from mgsr.data.builtin_records import load_builtin
 from mgsr.data.prompts import format_prompt
 from mgsr.errors import MgsrError
+from mgsr.models.loading import vocabulary_size
 
 EOS, PAD = "<|end|>", "<|pad|>"
 
@@ -51,7 +52,7 @@ def build_tiny(config: TinyModel, seed: int) -> tuple[PreTrainedModel, PreTraine
 def _random_model(config: TinyModel, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
     # bos and eos default to ids of the full-size vocabularies
     tokens: dict[str, Any] = {
-        "vocab_size": len(tokenizer),
+        "vocab_size": vocabulary_size(tokenizer),
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,

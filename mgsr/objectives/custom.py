@@ -14,9 +14,9 @@ from mgsr.plugins import load_custom
 
 
 class CustomLoss(nn.Module):
-    """A loss of the user's own: a function `f(student_logp, teacher_logp, *, progress, **parameters) -> [n]` on
-    log-probabilities [n, vocab], or an nn.Module class made with the parameters and called with the rest. Raises MgsrError
-    where it cannot be made, or gives something else than a loss for each position."""
+    """Wraps a loss of the user's own: a function `f(student_logp, teacher_logp, *, progress, **parameters) -> [n]` of
+    log-probabilities [n, vocab], or an nn.Module class that is made with the parameters and called with the rest. Raises
+    MgsrError where it cannot be made, or gives something else than a loss for each position."""
 
     def __init__(self, config: Custom) -> None:
         super().__init__()

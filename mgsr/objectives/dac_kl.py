@@ -1,6 +1,6 @@
 """DAC-KL, distribution-adaptive clipping (token level, Eq. 5-8): a KL over the classes that a band keeps.
 
-Where the paper is open, `DacKlConfig` chooses. What its readings do:
+Where the paper leaves a choice, `DacKlConfig` makes it. What the readings do:
 - As printed (Eq. 7) the mask is so steep that the thresholds hardly get a gradient, and where they do, the loss falls as the
   band shrinks: merging classes never raises a KL. The log-space mask gives gradients; `mass_floor` asks for the smallest
   band that holds a share of the teacher's mass.
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mgsr.config.loss_terms import DacKlConfig
-from mgsr.objectives.divergences import relative_entropy
+from mgsr.models.kl import relative_entropy
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Mask:
 class DacKl(nn.Module):
     """The loss and its clipping network f, which is no part of the student.
 
-    f is None where it would change nothing: thresholds that are not learned, no band, or f `detached` at its start, where
-    its zero weights make it a constant.
+    f is None where it would change nothing: where thresholds are not learned, where there is no band, or where f is `detached`
+    and so stays at its start, a constant.
     """
 
     def __init__(self, config: DacKlConfig, vocabulary: int, seed: int) -> None:
@@ -59,8 +59,8 @@ class DacKl(nn.Module):
         self.f = _clipping_network(config, vocabulary, seed) if learns else None
 
     def thresholds(self, s_logp: Tensor, t_logp: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 5-6: log u and log l [n, 1], l <= u. The student is an input only, unless it is `attached`: then it can learn to
-        steer f."""
+        """Eq. 5-6: log u and log l [n, 1], l <= u. The student is a mere input of f, unless it is `attached`: then it can
+        learn to steer f."""
         if self.f is not None:
             t, s = t_logp.exp(), s_logp.exp()
             if self.config.student_input == "detached":
@@ -94,7 +94,8 @@ class DacKl(nn.Module):
         return Mask(inside + F.logsigmoid(below), log_out, target, log_width)
 
     def clip(self, logp: Tensor, mask: Mask) -> Tensor:
-        """A model's new vector, in logs: the band [vocab], the target (in its place or once more), the rest where asked for."""
+        """A model's clipped vector in logs [n, slots]: the band [vocab], the target in its place or in a slot of its own, and
+        the rest under normalisation `residual`."""
         band = mask.log_in if self.config.content == "mask" else mask.log_in + logp
         if self.config.parts == "dense_only":
             slots, target_out = [band.scatter(-1, mask.target, -math.inf)], 0.0
@@ -163,14 +164,14 @@ def _clipping_network(config: DacKlConfig, vocabulary: int, seed: int) -> nn.Seq
 def quantiles(t: Tensor, levels: tuple[float, ...]) -> tuple[Tensor, ...]:
     """Logs [n, 1] of the probabilities at `levels` of each row's ascending sort, interpolated at level * (vocab - 1)."""
     ordered = descending(t).flip(-1)
-    found = []
+    logs = []
     for level in levels:
         at = level * (t.shape[-1] - 1)
         low = math.floor(at)
         below, above = ordered[:, low, None], ordered[:, min(low + 1, t.shape[-1] - 1), None]
         value = below + (at - low) * (above - below)
-        found.append(value.clamp(min=torch.finfo(t.dtype).tiny).log())  # finite where probabilities have underflowed to 0
-    return tuple(found)
+        logs.append(value.clamp(min=torch.finfo(t.dtype).tiny).log())  # finite where probabilities have underflowed to 0
+    return tuple(logs)
 
 
 def mass_not_above(t: Tensor) -> Tensor:

@@ -23,19 +23,9 @@ from mgsr.config.loss_terms import (
     SymmetricKl,
     TotalVariation,
 )
+from mgsr.models.kl import forward_kl, kl, reverse_kl
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
-
-
-def relative_entropy(a_logp: Tensor, b_logp: Tensor) -> Tensor:
-    """sum_k a_k (log a_k - log b_k) of non-negative vectors, 0 log 0 = 0. Negative values occur where they do not sum to 1."""
-    a = a_logp.exp()
-    return (a * torch.where(a > 0, a_logp - b_logp, 0)).sum(-1)
-
-
-def kl(a_logp: Tensor, b_logp: Tensor) -> Tensor:
-    """KL(a || b) of distributions; rounding does not take it below 0."""
-    return relative_entropy(a_logp, b_logp).clamp(min=0)
 
 
 def mixture(a_logp: Tensor, b_logp: Tensor, share: float) -> Tensor:
@@ -44,16 +34,6 @@ def mixture(a_logp: Tensor, b_logp: Tensor, share: float) -> Tensor:
         return b_logp
     floor = torch.finfo(a_logp.dtype).min / 4  # logaddexp's gradient is NaN where both are -inf
     return torch.logaddexp(a_logp.clamp(min=floor) + math.log(share), b_logp.clamp(min=floor) + math.log1p(-share))
-
-
-def forward_kl(s_logp: Tensor, t_logp: Tensor) -> Tensor:
-    """KL(p || q)."""
-    return kl(t_logp, s_logp)
-
-
-def reverse_kl(s_logp: Tensor, t_logp: Tensor) -> Tensor:
-    """KL(q || p)."""
-    return kl(s_logp, t_logp)
 
 
 def symmetric_kl(s_logp: Tensor, t_logp: Tensor, forward_share: float) -> Tensor:

@@ -14,8 +14,8 @@ from mgsr.objectives.custom import CustomLoss
 from mgsr.objectives.dac_kl import Band, DacKl
 from mgsr.objectives.divergences import divergence_from_config
 from mgsr.objectives.policy_gradient import STATS, policy_gradient
-from mgsr.objectives.span import span_consistency
-from mgsr.objectives.view import View
+from mgsr.objectives.positions import View
+from mgsr.objectives.span_consistency import span_consistency
 
 
 class Objective(nn.Module):
@@ -62,28 +62,28 @@ class Objective(nn.Module):
         """The scalar loss, and without gradient each term's weighted sum before its weight in Eq. 11. Raises MgsrError
         where a teacher is needed and missing."""
         zero = view.student_logp.new_zeros(())
-        sums = dict.fromkeys(self.terms, zero)
+        sums, counted = dict.fromkeys(self.terms, zero), view.at[: view.counted]
         if "sft" in self.weights:
-            sums["sft"] = _cross_entropy(view, view.sft_weight)
-        if "distillation" in self.weights and (rows := view.token_weight[: view.own].nonzero().squeeze(-1)).numel():
+            sums["sft"] = _cross_entropy(view, counted.sft_weight)
+        if "distillation" in self.weights and (rows := counted.token_weight.nonzero().squeeze(-1)).numel():
             sums |= self._distillation(view, rows)
-        if "span" in self.weights and view.pair_weight[: view.own].any():
-            sums["span"] = self._span(view)
+        if "span" in self.weights and counted.pair_weight.any():
+            sums["span"] = self._span(view, counted.pair_weight)
         loss = sum((weight * sums[name] for name, weight in self.weights.items()), zero)
         return loss, {name: value.detach() for name, value in sums.items()}
 
     def after_step(self, figures: Mapping[str, float]) -> None:
-        """Called after every optimiser step, on every process, with its figures (sums over the whole step): a loss of the
-        user's own adapts here. It is not called where the step distilled on nothing."""
+        """Tell a loss of the user's own what the step gave, unless it distilled on nothing. To be called after every optimiser
+        step, on every process, with the step's figures, which are sums over all processes."""
         if self.custom is not None and (value := figures.get("distillation", 0.0)) != 0:
             self.custom.after_step(value, self.progress)
 
     def _distillation(self, view: View, rows: Tensor) -> dict[str, Tensor]:
         if isinstance(self.distillation, CrossEntropy):
-            return {"distillation": _cross_entropy(view, view.token_weight)}
-        # A slice where all rows count, as they mostly do: indexing would copy [own, vocab].
-        pick: slice | Tensor = slice(0, view.own) if len(rows) == view.own else rows
-        student, teacher, weight = view.student_logp[pick], _teacher(view)[pick], view.token_weight[pick]
+            return {"distillation": _cross_entropy(view, view.at.token_weight[: view.counted])}
+        # A slice where all rows count, as they mostly do: indexing would copy [counted, vocab].
+        pick: slice | Tensor = slice(0, view.counted) if len(rows) == view.counted else rows
+        student, teacher, at = view.student_logp[pick], _teacher(view)[pick], view.at[pick]
         stats: dict[str, Tensor] = {}
         if self.dac_kl is not None:
             value, band = self.dac_kl(student, teacher)
@@ -91,21 +91,21 @@ class Objective(nn.Module):
         elif self.custom is not None:
             value = self.custom(student, teacher, self.progress)
         elif isinstance(self.distillation, PolicyGradientConfig):
-            if view.rollout is None:
+            if at.rollout is None:
                 raise MgsrError("policy_gradient needs the rollout's columns of each position, and none were given")
-            value, found = policy_gradient(self.distillation, student, teacher, view.targets[pick], view.rollout[pick])
-            stats = {f"policy_gradient/{name}": stat for name, stat in found.items()}
+            value, figures = policy_gradient(self.distillation, student, teacher, at.targets, at.rollout)
+            stats = {f"policy_gradient/{name}": stat for name, stat in figures.items()}
         else:
             assert self.distillation is not None and not isinstance(self.distillation, DacKlConfig | Custom)
             value = divergence_from_config(self.distillation)(student, teacher)
-        return {"distillation": (weight * value).sum(), **{name: (weight * stat).sum() for name, stat in stats.items()}}
+        return {name: (at.token_weight * x).sum() for name, x in {"distillation": value, **stats}.items()}
 
-    def _span(self, view: View) -> Tensor:
-        weight, config = view.pair_weight[: view.own], self.config.span
+    def _span(self, view: View, weight: Tensor) -> Tensor:
+        config = self.config.span
         if config.vectors == "full":
             return span_consistency(view.student_logp, _teacher(view), weight, config.norm)
         assert self.dac_kl is not None  # the configuration sees to it
-        weight = F.pad(weight, (0, len(view.student_logp) - view.own))
+        weight = F.pad(weight, (0, len(view.student_logp) - view.counted))
         paired = weight != 0
         rows = (paired | paired.roll(1)).nonzero().squeeze(-1)  # both rows of a pair, so they stay neighbours
         student, teacher = self.dac_kl.clipped(view.student_logp[rows], _teacher(view)[rows])
@@ -113,9 +113,8 @@ class Objective(nn.Module):
 
 
 def _cross_entropy(view: View, weight: Tensor) -> Tensor:
-    """Of the positions' own tokens, weighted; a position without weight may hold an infinite one."""
-    weight = weight[: view.own]
-    nll = -view.student_logp[: view.own].gather(-1, view.targets[: view.own, None]).squeeze(-1)
+    """The weighted sum over the first positions, one for each weight; where the weight is 0, the value may be infinite."""
+    nll = -view.student_logp[: len(weight)].gather(-1, view.at.targets[: len(weight), None]).squeeze(-1)
     return (weight * torch.where(weight != 0, nll, 0)).sum()
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mgsr.config.loss_terms import PolicyGradientConfig
-from mgsr.objectives.divergences import reverse_kl
+from mgsr.models.kl import reverse_kl
 
 STATS = ("single_step", "ratio", "clipped")
 

@@ -1,13 +1,13 @@
 """MiniLLM's rollouts (Gu et al. 2024): drawn from a mixture of teacher and student, scored once, trained on for some epochs.
 
-In terms of the student as it was when it wrote, q_old, and the teacher p: tokens are drawn from `p~ = mix p + (1 - mix) q_old`,
-and every position gets its reward and its importance weight then and there, from the very logits it was drawn from.
+q_old is the student as it was when it wrote, p the teacher. Tokens are drawn from `p~ = mix p + (1 - mix) q_old`,
+and each position gets its reward and its importance weight at once, from the logits that it was drawn from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,10 +17,9 @@ from mgsr.config.loss_terms import PolicyGradientConfig
 from mgsr.config.policy import CollectionConfig
 from mgsr.errors import MgsrError
 from mgsr.models.language_model import LanguageModel
-from mgsr.rollouts.decoder import CacheDecoder, device_of, inference
-from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
-from mgsr.rollouts.sampler import Decoding, Prompt
-from mgsr.rollouts.sequence import Sequence, by_length
+from mgsr.rollouts.noise import row_key
+from mgsr.rollouts.sampler import Decoding, Prompt, Row, complete, draw, stop_unless_finite
+from mgsr.rollouts.sequence import Sequence
 
 
 @dataclass(frozen=True)
@@ -44,104 +43,47 @@ def advantages(rewards: Items[float], config: PolicyGradientConfig) -> list[floa
     `code` (MiniLLM's code): sum over k >= t of discount^(k - t) r_k, divided by T - t. `paper` (its section 2.2, length
     normalisation): the mean of r_k over k > t, as the single-step term stands for k = t; 0 where no reward follows.
     """
-    found: list[float] = []
+    values: list[float] = []  # from the last position to the first
     later = 0.0
     for remaining, reward in enumerate(reversed(rewards), 1):
         if config.advantage == "code":
             later = reward + config.discount * later
-            found.append(later / remaining)
+            values.append(later / remaining)
         else:
-            found.append(later / max(1, remaining - 1))
+            values.append(later / max(1, remaining - 1))
             later += reward
-    return found[::-1]
+    return values[::-1]
 
 
-@dataclass
-class _Row:
-    """A rollout under way."""
+class _RolloutRow(Row):
+    """A rollout that is being written; `log_probs` holds what `Rollout` holds of each token."""
 
-    prompt: Prompt
-    limit: int
-    key: int
-    response: list[int] = field(default_factory=list)
-    log_probs: list[list[float]] = field(default_factory=list)
+    def __init__(self, prompt: Prompt, decoding: Decoding, eos_id: int) -> None:
+        super().__init__(prompt, decoding, eos_id, "rollout")
+        self.log_probs: list[list[float]] = []
 
 
 def collect(
-    student: LanguageModel,
-    teacher: LanguageModel,
-    prompts: Items[Prompt],
-    decoding: Decoding,
-    *,
-    teacher_mix: float,
-    seed: int,
-    visit: Items[int],
-    eos_id: int,
-    pad_id: int,
-    vocabulary: int,
-    batch: int,
+    student: LanguageModel, teacher: LanguageModel, prompts: Items[Prompt], decoding: Decoding, teacher_mix: float
 ) -> list[Rollout]:
-    """A rollout for each prompt, in order, drawn token by token from p~ at T = 1. Arguments, random numbers and errors are
-    those of `generate` with purpose "rollout": at `teacher_mix` 0 it is that very text. `decoding` limits lengths alone."""
-    rows = [
-        _Row(prompt, decoding.room(prompt), row_key(seed, "rollout", at, 0, prompt.example_id))
-        for prompt, at in zip(prompts, visit, strict=True)
-    ]
-    with inference(student, teacher):
-        for group in by_length([len(row.prompt.ids) for row in rows], batch):
-            decoders = CacheDecoder(student, pad_id), CacheDecoder(teacher, pad_id)
-            _decode(decoders, [rows[i] for i in group], teacher_mix, eos_id, vocabulary, device_of(student))
-    return [
-        Rollout(
-            Sequence(row.prompt.example_id, row.prompt.ids, tuple(row.response), row.response[-1] == eos_id, "student"),
-            torch.tensor(row.log_probs),
-        )
-        for row in rows
-    ]
+    """A rollout for each prompt, in order, drawn token by token from p~ at T = 1. Random numbers and errors are those of
+    `generate` with purpose "rollout": at `teacher_mix` 0 it writes the same text."""
+    rows = [_RolloutRow(prompt, decoding, student.eos_id) for prompt in prompts]
+    shares = torch.tensor([1 - teacher_mix, teacher_mix], device=student.device).log()
 
+    def choose(logits: list[Tensor], running: list[_RolloutRow], keys: Tensor) -> Tensor:
+        old_logp, teacher_logp = (x[:, : student.vocabulary].float().log_softmax(-1) for x in logits)
+        mixed_logp = torch.logaddexp(old_logp + shares[0], teacher_logp + shares[1])
+        tokens = draw(mixed_logp, running, keys)
+        of_tokens = [logp.gather(-1, tokens[:, None]).squeeze(-1) for logp in (old_logp, teacher_logp, mixed_logp)]
+        log_probs = torch.stack(of_tokens, -1)
+        stop_unless_finite(running, log_probs.sum(-1))
+        for row, values in zip(running, log_probs.tolist(), strict=True):
+            row.log_probs.append(values)
+        return tokens
 
-def _decode(
-    decoders: tuple[CacheDecoder, CacheDecoder],
-    rows: list[_Row],
-    teacher_mix: float,
-    eos_id: int,
-    vocabulary: int,
-    device: torch.device,
-) -> None:
-    keys = key_tensor((row.key for row in rows), device)
-    shares = torch.tensor([1 - teacher_mix, teacher_mix], device=device).log()
-    logits = [decoder.prefill([row.prompt.ids for row in rows]) for decoder in decoders]
-    while True:
-        old, teacher = (x[:, :vocabulary].float().log_softmax(-1) for x in logits)
-        mixed = torch.logaddexp(old + shares[0], teacher + shares[1])
-        positions = torch.tensor([len(row.response) for row in rows], device=device)
-        best, chosen = coupled_scores(mixed, keys, positions).max(-1)
-        of_chosen = torch.stack([x.gather(-1, chosen[:, None]).squeeze(-1) for x in (old, teacher, mixed)], -1)
-        _stop_unless_finite(rows, best + of_chosen.sum(-1))
-        running = []
-        for i, (row, token, log_probs) in enumerate(zip(rows, chosen.tolist(), of_chosen.tolist(), strict=True)):
-            row.response.append(token)
-            row.log_probs.append(log_probs)
-            if token != eos_id and len(row.response) < row.limit:
-                running.append(i)
-        if not running:
-            return
-        if len(running) < len(rows):
-            kept = torch.tensor(running, device=device)
-            for decoder in decoders:
-                decoder.select(kept)
-            rows, keys, chosen = [rows[i] for i in running], keys[kept], chosen[kept]
-        logits = [decoder.step(chosen) for decoder in decoders]
-
-
-def _stop_unless_finite(rows: list[_Row], figures: Tensor) -> None:
-    for row, fine in zip(rows, figures.isfinite().tolist(), strict=True):
-        if not fine:
-            raise MgsrError(
-                f"example {row.prompt.example_id}, response position {len(row.response)}: logits of the student or the teacher "
-                "are not finite; the weights have probably diverged (lower the learning rate or drop it from "
-                "training.learning_rates)"
-            )
+    complete([student, teacher], rows, choose, decoding.batch)
+    return [Rollout(row.sequence("student"), torch.tensor(row.log_probs)) for row in rows]
 
 
 class Collection:
@@ -152,7 +94,7 @@ class Collection:
     """
 
     def __init__(self, config: CollectionConfig, *, seed: int, global_batch: int) -> None:
-        """MgsrError where a collection is not a whole number of batches."""
+        """Raises MgsrError where a collection is not a whole number of batches."""
         if config.rollouts % global_batch:
             raise MgsrError(
                 f"sequences.collection.rollouts {config.rollouts} is not a multiple of training.global_batch {global_batch}; "
@@ -190,8 +132,8 @@ class Collection:
         inner, part = divmod((step - 1) % self.steps, self._batches)
         axes = self._seed, "collection", self._number, inner
         order = sorted(range(len(self._rollouts)), key=lambda place: row_key(*axes, place))
-        chosen = order[part * self._global_batch : (part + 1) * self._global_batch]
-        return [(place, self._rollouts[place]) for place in chosen]
+        places = order[part * self._global_batch : (part + 1) * self._global_batch]
+        return [(place, self._rollouts[place]) for place in places]
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON values, which keep a float32 bit for bit; `load_state_dict` continues exactly from there."""

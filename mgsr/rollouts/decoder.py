@@ -1,14 +1,12 @@
-"""The small interface that decoding needs of a model, and its first implementation, on transformers' cache."""
+"""What decoding needs of a model, and the one place that provides it: a faster cache or another engine goes here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from collections.abc import Sequence as Items
-from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mgsr.models.language_model import LanguageModel
 
@@ -26,30 +24,16 @@ class Decoder(Protocol):
         """Keep these rows ([kept] int64), in this order, and forget the others."""
 
 
-def device_of(model: LanguageModel) -> torch.device:
-    return next(model.head.parameters()).device
-
-
-@contextmanager
-def inference(*models: LanguageModel) -> Iterator[None]:
-    """Without dropout and without gradients; afterwards every module is in the mode it was in."""
-    parts = [part for model in models for part in (model.backbone, model.head)]
-    modes: dict[nn.Module, bool] = {module: module.training for part in parts for module in part.modules()}
-    try:
-        for module in modes:
-            module.training = False
-        with torch.no_grad():
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+def open_decoder(model: LanguageModel) -> Decoder:
+    """A decoder for one batch."""
+    return CacheDecoder(model)
 
 
 class CacheDecoder:
     """Decoder over transformers' DynamicCache. Rows are padded on the left, so that the last column is the newest token."""
 
-    def __init__(self, model: LanguageModel, pad_id: int) -> None:
-        self._model, self._pad_id, self._device = model, pad_id, device_of(model)
+    def __init__(self, model: LanguageModel) -> None:
+        self._model, self._device = model, model.device
         self._cache: Any = None
         self._mask = torch.empty(0)
         self._next_place = torch.empty(0)  # [batch], the position id of the token to come
@@ -68,7 +52,7 @@ class CacheDecoder:
 
     def prefill(self, prompts: Items[tuple[int, ...]]) -> Tensor:
         length = max(map(len, prompts))
-        ids = [[self._pad_id] * (length - len(prompt)) + list(prompt) for prompt in prompts]
+        ids = [[self._model.pad_id] * (length - len(prompt)) + list(prompt) for prompt in prompts]
         mask = [[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]
         self._cache = None
         self._mask = torch.tensor(mask, device=self._device)

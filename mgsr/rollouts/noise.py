@@ -1,8 +1,8 @@
 """Random numbers that depend on named axes and on nothing else.
 
-A row of a batch has a 64-bit key made of (seed, purpose, visit, pass, example id); the variable of a token is a counter hash of
-(key, response position, token id). Neither the batch a row sits in nor its place there, nor the process or device, has any
-part in it, so methods are compared on common random numbers and texts survive another batch size.
+A row of a batch has a 64-bit key, made of (seed, purpose, visit, pass, example id); a token's variable is a counter hash of
+(key, response position, token id). The batch that a row is in, its place there, the process and the device have no part in it.
+So methods are compared on common random numbers, and texts do not depend on the batch size.
 """
 
 from __future__ import annotations

@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from mgsr.errors import MgsrError
-from mgsr.models.language_model import LanguageModel
-from mgsr.rollouts.decoder import CacheDecoder, Decoder, device_of, inference
+from mgsr.models.language_model import LanguageModel, inference
+from mgsr.rollouts.decoder import Decoder, open_decoder
 from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
 from mgsr.rollouts.sequence import Author, Sequence, by_length
 
-PUBLISHED_NGRAM = 6  # no_repeat_ngram_size of the code base's final evaluation, in none of its scripts (pitfall 27)
+# By protocol, the n of the n-grams that may not repeat. The code base's final evaluation uses 6, a default that none of its
+# scripts mentions (docs/pitfalls.md, no. 27).
+NO_REPEAT_NGRAM = {"published": 6, "plain": 0}
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """Sampling at T = 1 from the whole distribution, or greedy.
+    """How responses are written: sampled at T = 1 from the whole distribution, within these limits."""
 
-    max_new_tokens: limit of the response. max_length: limit of prompt and response together.
-    no_repeat_ngram: no n-gram of this length occurs twice in prompt and response; 0 is off. The code base's final evaluation
-    uses 6, a default that none of its scripts mentions.
-    """
-
-    max_new_tokens: int
-    max_length: int
-    no_repeat_ngram: int = 0
-    greedy: bool = False
+    max_new_tokens: int  # of the response
+    max_length: int  # of prompt and response together
+    seed: int  # of the random numbers
+    batch: int  # rows decoded together; finished ones leave
+    no_repeat_ngram: int = 0  # no n-gram of this length occurs twice in prompt and response; 0: repetition is allowed
 
     def limit(self, prompt: Items[int]) -> int:
-        """How many tokens the response may have."""
+        """How many tokens the response to a prompt may have; below 1 where the prompt is too long."""
         return min(self.max_new_tokens, self.max_length - len(prompt))
-
-    def room(self, prompt: Prompt) -> int:
-        """`limit`, or a MgsrError where no response could follow the prompt."""
-        if (limit := self.limit(prompt.ids)) < 1 or not prompt.ids:
-            raise MgsrError(
-                f"example {prompt.example_id}: a prompt of {len(prompt.ids)} tokens leaves no room for a response "
-                f"within max_length {self.max_length}; lower max_prompt_length or raise max_length"
-            )
-        return limit
 
 
 @dataclass(frozen=True)
@@ -52,6 +44,7 @@ class Prompt:
     example_id: str
     ids: tuple[int, ...]
     prefix: tuple[int, ...] = ()
+    visit: int = 0  # how often the example was seen before (its epoch, or the number of the sample)
 
 
 class NgramBan:
@@ -73,16 +66,44 @@ class NgramBan:
         return self._seen.get(self._tail, [])
 
 
-@dataclass
-class _Row:
-    """A sequence under way. `index` is its place in the caller's list."""
+class Row:
+    """A response that is being written. Raises MgsrError where no response could follow the prompt."""
 
-    index: int
-    prompt: Prompt
-    limit: int
-    key: int
-    response: list[int] = field(default_factory=list)
-    ban: NgramBan | None = None
+    def __init__(self, prompt: Prompt, decoding: Decoding, eos_id: int, purpose: str, pass_: int = 0) -> None:
+        self.prompt, self.limit, self._eos_id = prompt, decoding.limit(prompt.ids), eos_id
+        if self.limit < 1 or not prompt.ids:
+            raise MgsrError(
+                f"example {prompt.example_id}: a prompt of {len(prompt.ids)} tokens leaves no room for a response "
+                f"within max_length {decoding.max_length}; lower max_prompt_length or raise max_length"
+            )
+        self.key = row_key(decoding.seed, purpose, prompt.visit, pass_, prompt.example_id)
+        self.response = list(prompt.prefix)
+        self.ban = NgramBan(decoding.no_repeat_ngram, self.tokens) if decoding.no_repeat_ngram else None
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return (*self.prompt.ids, *self.response)
+
+    @property
+    def finished(self) -> bool:
+        return self.response[-1:] == [self._eos_id]
+
+    @property
+    def is_complete(self) -> bool:
+        return self.finished or len(self.response) >= self.limit
+
+    def append(self, token: int) -> None:
+        self.response.append(token)
+        if self.ban is not None:
+            self.ban.append(token)
+
+    def sequence(self, author: Author) -> Sequence:
+        return Sequence(self.prompt.example_id, self.prompt.ids, tuple(self.response), self.finished, author)
+
+
+AnyRow = TypeVar("AnyRow", bound=Row)
+# (logits [rows, classes] of each model, the rows, their keys [rows, 2]) -> the next token of each row [rows]
+Choose = Callable[[list[Tensor], list[AnyRow], Tensor], Tensor]
 
 
 def generate(
@@ -90,87 +111,78 @@ def generate(
     prompts: Items[Prompt],
     decoding: Decoding,
     *,
-    seed: int,
     purpose: str,
-    visit: int | Items[int],
     pass_: int = 0,
-    eos_id: int,
-    pad_id: int,
-    vocabulary: int,
-    batch: int,
     author: Author = "student",
 ) -> list[Sequence]:
     """Write a response to each prompt, in the order of the prompts.
 
     The random number of a token depends on (seed, purpose, visit, pass, example id, response position, token id). A given
     prefix is kept as it is and continued at response position len(prefix); one that ends in end-of-sequence is complete.
-    Module modes are restored; nothing has a gradient. Autocast is the caller's.
+    Autocast is the caller's.
 
     Args:
-        visit: how often the example was seen before (the epoch), for all prompts or one for each.
+        purpose: what the text is for; texts of different purposes have independent random numbers.
         pass_: 0 for the rollout itself, k for the k-th re-generation.
-        vocabulary: tokens from this id on are never chosen (padded output layers).
-        batch: rows decoded together; finished rows leave.
         author: whose model it is.
 
     Raises:
         MgsrError: a prompt leaves no room for a response; the model gives logits that are not finite.
     """
-    visits = [visit] * len(prompts) if isinstance(visit, int) else list(visit)
-    rows = [
-        _Row(i, prompt, decoding.room(prompt), row_key(seed, purpose, at, pass_, prompt.example_id), list(prompt.prefix))
-        for i, (prompt, at) in enumerate(zip(prompts, visits, strict=True))
-    ]
-    for row in rows:
-        if decoding.no_repeat_ngram:
-            row.ban = NgramBan(decoding.no_repeat_ngram, [*row.prompt.ids, *row.prompt.prefix])
-    unfinished = [row for row in rows if len(row.response) < row.limit and row.response[-1:] != [eos_id]]
-    with inference(model):
-        for group in by_length([len(row.prompt.ids) + len(row.response) for row in unfinished], batch):
-            _decode(CacheDecoder(model, pad_id), [unfinished[i] for i in group], decoding, eos_id, vocabulary, device_of(model))
-    return [
-        Sequence(row.prompt.example_id, row.prompt.ids, tuple(row.response), row.response[-1:] == [eos_id], author)
-        for row in rows
-    ]
+    rows = [Row(prompt, decoding, model.eos_id, purpose, pass_) for prompt in prompts]
+    complete([model], rows, partial(_choose, vocabulary=model.vocabulary), decoding.batch)
+    return [row.sequence(author) for row in rows]
 
 
-def _decode(decoder: Decoder, rows: list[_Row], decoding: Decoding, eos_id: int, vocabulary: int, device: torch.device) -> None:
-    keys = key_tensor((row.key for row in rows), device)
-    logits = decoder.prefill([(*row.prompt.ids, *row.response) for row in rows])
+def _choose(logits: list[Tensor], rows: list[Row], keys: Tensor, vocabulary: int) -> Tensor:
+    scores = logits[0][:, :vocabulary].float()
+    bans = [(i, token) for i, row in enumerate(rows) if row.ban is not None for token in row.ban.banned()]
+    if bans:
+        at = torch.tensor(bans, device=scores.device)
+        scores = scores.index_put((at[:, 0], at[:, 1]), scores.new_tensor(-torch.inf))
+    return draw(scores.log_softmax(-1), rows, keys)
+
+
+def draw(logp: Tensor, rows: Items[Row], keys: Tensor) -> Tensor:
+    """A token for each row [rows], drawn from log-probabilities [rows, vocabulary] with the row's own random numbers."""
+    positions = torch.tensor([len(row.response) for row in rows], device=logp.device)
+    best, tokens = coupled_scores(logp, keys, positions).max(-1)
+    stop_unless_finite(rows, best)
+    return tokens
+
+
+def stop_unless_finite(rows: Items[Row], values: Tensor) -> None:
+    """Raise MgsrError for the first row whose value [rows] is not finite: it was made of the model's logits."""
+    for row, finite in zip(rows, values.isfinite().tolist(), strict=True):
+        if not finite:
+            raise MgsrError(
+                f"example {row.prompt.example_id}, response position {len(row.response)}: the logits are not finite; "
+                "the weights have probably diverged (lower training.learning_rate, or drop this rate from its grid)"
+            )
+
+
+def complete(models: Items[LanguageModel], rows: Items[AnyRow], choose: Choose[AnyRow], batch: int) -> None:
+    """Write the rows to their ends, at most `batch` of them together. Modules keep their modes, and nothing has a gradient."""
+    rows = [row for row in rows if not row.is_complete]
+    with inference(*models):
+        for group in by_length([len(row.tokens) for row in rows], batch):
+            decode([open_decoder(model) for model in models], [rows[i] for i in group], choose)
+
+
+def decode(decoders: list[Decoder], rows: list[AnyRow], choose: Choose[AnyRow]) -> None:
+    """Append tokens to the rows until each is complete; rows that are leave the batch."""
+    logits = [decoder.prefill([row.tokens for row in rows]) for decoder in decoders]
+    keys = key_tensor((row.key for row in rows), logits[0].device)
     while True:
-        chosen = _choose(logits[:, :vocabulary].float(), rows, keys, decoding.greedy)
-        running = []
-        for i, (row, token) in enumerate(zip(rows, chosen.tolist(), strict=True)):
-            row.response.append(token)
-            if row.ban:
-                row.ban.append(token)
-            if token != eos_id and len(row.response) < row.limit:
-                running.append(i)
+        tokens = choose(logits, rows, keys)
+        for row, token in zip(rows, tokens.tolist(), strict=True):
+            row.append(token)
+        running = [i for i, row in enumerate(rows) if not row.is_complete]
         if not running:
             return
         if len(running) < len(rows):
-            kept = torch.tensor(running, device=device)
-            decoder.select(kept)
-            rows, keys, chosen = [rows[i] for i in running], keys[kept], chosen[kept]
-        logits = decoder.step(chosen)
-
-
-def _choose(logits: Tensor, rows: list[_Row], keys: Tensor, greedy: bool) -> Tensor:
-    """The next token of each row, [rows]; logits [rows, vocabulary] in float32."""
-    bans = [(i, token) for i, row in enumerate(rows) if row.ban for token in row.ban.banned()]
-    if bans:
-        at = torch.tensor(bans, device=logits.device)
-        logits = logits.index_put((at[:, 0], at[:, 1]), logits.new_tensor(-torch.inf))
-    if greedy:
-        score = logits
-    else:
-        positions = torch.tensor([len(row.response) for row in rows], device=logits.device)
-        score = coupled_scores(logits.log_softmax(-1), keys, positions)
-    best, chosen = score.max(-1)
-    if not best.isfinite().all():
-        bad = next(row for row, fine in zip(rows, best.isfinite().tolist(), strict=True) if not fine)
-        raise MgsrError(
-            f"example {bad.prompt.example_id}, response position {len(bad.response)}: the model's logits are not finite; "
-            "the weights have probably diverged (lower the learning rate or drop it from training.learning_rates)"
-        )
-    return chosen
+            kept = torch.tensor(running, device=keys.device)
+            for decoder in decoders:
+                decoder.select(kept)
+            rows, keys, tokens = [rows[i] for i in running], keys[kept], tokens[kept]
+        logits = [decoder.step(tokens) for decoder in decoders]

@@ -37,7 +37,7 @@ class ReplayBuffer:
         self._items.extend(sequences)
 
     def draw(self, count: int, *axes: str | int) -> list[Sequence]:
-        """`count` different entries, each equally likely; the axes decide which. A ValueError where there are fewer."""
+        """`count` different entries, each equally likely; the axes decide which. Raises ValueError where there are fewer."""
         if count > len(self):
             raise ValueError(f"{count} sequences asked of a buffer that holds {len(self)}")
         chosen = sorted(range(len(self)), key=lambda place: row_key(*axes, place))[:count]
@@ -69,13 +69,13 @@ class AdaptiveThreshold:
 
 
 class RolloutPolicy:
-    """The policy of a run. Call `on_validation` with the loss before training, then `plan` for each step.
+    """Decides what each step of a run trains on. Call `on_validation` with the loss before training, then `plan` for each step.
 
     Only `off_policy` has a buffer: `student` and `mixed` always train on fresh text.
     """
 
     def __init__(self, config: SequencesConfig, *, seed: int, global_batch: int) -> None:
-        """MgsrError where the replay buffer cannot fill a batch."""
+        """Raises MgsrError where the replay buffer cannot fill a batch."""
         self._config, self._seed, self._global_batch = config, seed, global_batch
         self._threshold: AdaptiveThreshold | None = None
         self._buffer: ReplayBuffer | None = None
@@ -105,12 +105,12 @@ class RolloutPolicy:
             return "buffer" if draw < tau else "dataset"
         if self._config.policy == "mixed":
             return "student" if draw < self._config.student_share else "dataset"
-        own: dict[str, Source] = {"dataset": "dataset", "teacher": "teacher", "custom": "custom"}
-        return own.get(self._config.policy, "student")
+        constant: dict[str, Source] = {"dataset": "dataset", "teacher": "teacher", "custom": "custom"}
+        return constant.get(self._config.policy, "student")
 
     def store(self, sequences: Iterable[Sequence]) -> None:
-        """Hand in a step's student sequences, revised ones where there is SCRG, of all processes in their global order.
-        They are kept where the policy replays."""
+        """Take a step's student sequences (after SCRG) of all processes, in their global order. They are kept if the policy
+        replays."""
         if self._buffer is not None:
             self._buffer.store(sequences)
 
@@ -121,11 +121,11 @@ class RolloutPolicy:
         return self._buffer.draw(self._global_batch, self._seed, "replay", step)
 
     def on_validation(self, loss: float) -> None:
-        """Tell the validation loss: before training, and after each validation. MgsrError if it is not finite."""
+        """Take the validation loss, before training and after each validation. Raises MgsrError if it is not finite."""
         if not math.isfinite(loss):
             raise MgsrError(
-                f"the validation loss is {loss}; the weights have diverged; lower the learning rate or drop it "
-                "from training.learning_rates"
+                f"the validation loss is {loss}: the weights have diverged; lower training.learning_rate, or drop this rate "
+                "from its grid"
             )
         if self._threshold is not None:
             self._threshold.on_validation(loss)

@@ -1,7 +1,8 @@
 """SCRG: sequence correction and re-generation (MGSR, Eq. 3-4).
 
-The teacher reads what the student wrote, draws a token of its own at each response position, and where it disagrees and the two
-models lie furthest apart, its token replaces the student's; the student writes the rest anew. Other readings: `ScrgConfig`.
+The teacher reads what the student wrote and draws a token of its own at each response position. Of the positions where it
+disagrees, the one where the two models lie furthest apart gets the teacher's token, and the student writes the rest anew. Other
+readings: `ScrgConfig`.
 """
 
 from __future__ import annotations
@@ -16,17 +17,16 @@ from torch import Tensor
 
 from mgsr.config.policy import ScrgConfig
 from mgsr.errors import MgsrError
-from mgsr.models.language_model import LanguageModel
-from mgsr.rollouts.decoder import device_of, inference
+from mgsr.models.language_model import LanguageModel, inference
 from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
 from mgsr.rollouts.sampler import Decoding, Prompt, generate
-from mgsr.rollouts.sequence import Batch, Sequence, by_length, collate
+from mgsr.rollouts.sequence import Batch, Sequence, by_length, collate, response_states
 
 
 @dataclass(frozen=True)
 class ScrgStats:
-    """What a revision did. positions[k][i]: where pass k corrected sequence i, None where it found no candidate; lengths[k][i]:
-    how many response tokens the sequence had before that pass."""
+    """What a revision did. positions[k][i]: where pass k corrected sequence i, None where there was no candidate.
+    lengths[k][i]: how many response tokens the sequence had before that pass."""
 
     positions: tuple[tuple[int | None, ...], ...]
     lengths: tuple[tuple[int, ...], ...]
@@ -34,8 +34,8 @@ class ScrgStats:
     @property
     def hits(self) -> list[tuple[int, int]]:
         """(position, response length) of every correction."""
-        places = [list(zip(*pass_, strict=True)) for pass_ in zip(self.positions, self.lengths, strict=True)]
-        return [(position, length) for pass_ in places for position, length in pass_ if position is not None]
+        passes = [zip(*pass_, strict=True) for pass_ in zip(self.positions, self.lengths, strict=True)]
+        return [(position, length) for pass_ in passes for position, length in pass_ if position is not None]
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,10 @@ def revise(
     student: LanguageModel,
     teacher: LanguageModel,
     sequences: Items[Sequence],
+    visits: Items[int],
     config: ScrgConfig,
-    *,
-    seed: int,
-    visit: int | Items[int],
     decoding: Decoding,
-    eos_id: int,
-    pad_id: int,
-    vocabulary: int,
-    batch: int,
+    *,
     chunk: int,
 ) -> tuple[list[Sequence], ScrgStats]:
     """Correct each student sequence once a pass, in the order given.
@@ -70,62 +65,38 @@ def revise(
     draw afresh each pass.
 
     Args:
-        visit: as for `generate`, and the same as the sequences were generated with.
-        batch: sequences in a forward pass at most.
+        visits: those of the prompts that the sequences were generated from.
+        decoding: also says how many sequences a forward pass of the detection has at most.
         chunk: positions whose logits exist at one time.
 
     Raises:
         MgsrError: the detection score is not finite somewhere.
     """
-    visits = [visit] * len(sequences) if isinstance(visit, int) else list(visit)
     current = list(sequences)
     standing: list[frozenset[int]] = [frozenset()] * len(current)
-    history, lengths = [], []
+    positions, lengths = [], []
     for pass_ in range(1, config.passes + 1):
-        keys = [
-            row_key(seed, "teacher_token", at, pass_, sequence.example_id) for at, sequence in zip(visits, current, strict=True)
-        ]
+        axes = zip(visits, current, strict=True)
+        keys = [row_key(decoding.seed, "teacher_token", visit, pass_, sequence.example_id) for visit, sequence in axes]
         errors: list[_Error | None] = [None] * len(current)
         with inference(student, teacher):
-            for group in by_length([len(sequence) for sequence in current], batch):
-                found = _find_errors(
-                    student,
-                    teacher,
-                    [current[i] for i in group],
-                    [keys[i] for i in group],
-                    [standing[i] for i in group],
-                    config,
-                    pad_id=pad_id,
-                    vocabulary=vocabulary,
-                    chunk=chunk,
-                )
-                for i, error in zip(group, found, strict=True):
+            for group in by_length([len(sequence) for sequence in current], decoding.batch):
+                members = [current[i] for i in group], [keys[i] for i in group], [standing[i] for i in group]
+                for i, error in zip(group, _find_errors(student, teacher, *members, config, chunk), strict=True):
                     errors[i] = error
+        positions.append(tuple(error.position if error else None for error in errors))
         lengths.append(tuple(len(sequence.response_ids) for sequence in current))
-        hits = [(i, error) for i, error in enumerate(errors) if error is not None]
-        prompts = []
-        for i, error in hits:
-            standing[i] = frozenset({p for p in standing[i] if p < error.position} | {error.position})
-            prefix = (*current[i].response_ids[: error.position], error.token)
-            prompts.append(Prompt(current[i].example_id, current[i].prompt_ids, prefix))
-        rewritten = generate(
-            student if config.suffix_writer == "student" else teacher,
-            prompts,
-            decoding,
-            seed=seed,
-            purpose="rollout",
-            visit=[visits[i] for i, _ in hits],
-            pass_=pass_,
-            eos_id=eos_id,
-            pad_id=pad_id,
-            vocabulary=vocabulary,
-            batch=batch,
-            author=config.suffix_writer,
-        )
-        for (i, _), sequence in zip(hits, rewritten, strict=True):
+        prompts: dict[int, Prompt] = {}
+        for i, (sequence, error) in enumerate(zip(current, errors, strict=True)):
+            if error is not None:
+                standing[i] = frozenset({p for p in standing[i] if p < error.position} | {error.position})
+                prefix = (*sequence.response_ids[: error.position], error.token)
+                prompts[i] = Prompt(sequence.example_id, sequence.prompt_ids, prefix, visits[i])
+        writer, author = (student if config.suffix_writer == "student" else teacher), config.suffix_writer
+        rewritten = generate(writer, [*prompts.values()], decoding, purpose="rollout", pass_=pass_, author=author)
+        for i, sequence in zip(prompts, rewritten, strict=True):
             current[i] = sequence
-        history.append(tuple(error.position if error else None for error in errors))
-    return current, ScrgStats(tuple(history), tuple(lengths))
+    return current, ScrgStats(tuple(positions), tuple(lengths))
 
 
 def _find_errors(
@@ -135,18 +106,14 @@ def _find_errors(
     keys: list[int],
     standing: list[frozenset[int]],
     config: ScrgConfig,
-    *,
-    pad_id: int,
-    vocabulary: int,
     chunk: int,
 ) -> list[_Error | None]:
     """Per sequence, the candidate of the largest detection score, the earliest one of equals; None without candidate."""
-    device = device_of(student)
-    batch = collate(sequences, pad_id).to(device)
-    row_keys = key_tensor(keys, device)
+    batch = collate(sequences, student.pad_id).to(student.device)
+    row_keys = key_tensor(keys, student.device)
     best: list[_Error | None] = [None] * len(sequences)
     highest = [-torch.inf] * len(sequences)
-    for at, scores, tokens in _compare(student, teacher, batch, row_keys, config, vocabulary, chunk):
+    for at, scores, tokens in _compare(student, teacher, batch, row_keys, config, chunk):
         columns = (batch.row[at], batch.position[at], batch.targets[at], tokens, scores)
         for row, position, written, token, score in zip(*(column.tolist() for column in columns), strict=True):
             if not math.isfinite(score):
@@ -160,25 +127,13 @@ def _find_errors(
 
 
 def _compare(
-    student: LanguageModel,
-    teacher: LanguageModel,
-    batch: Batch,
-    keys: Tensor,
-    config: ScrgConfig,
-    vocabulary: int,
-    chunk: int,
+    student: LanguageModel, teacher: LanguageModel, batch: Batch, keys: Tensor, config: ScrgConfig, chunk: int
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Per chunk of the batch's response positions: where it is, detection scores [chunk], teacher's tokens [chunk]."""
-    hidden = [
-        model.backbone(batch.input_ids, attention_mask=batch.attention_mask).last_hidden_state.flatten(0, 1)
-        for model in (student, teacher)
-    ]
+    states = [response_states(model, batch) for model in (student, teacher)]
     for start in range(0, len(batch.targets), chunk):
         at = slice(start, start + chunk)
-        student_logp, teacher_logp = (
-            model.head(states[batch.hidden_index[at]])[:, :vocabulary].float().log_softmax(-1)
-            for model, states in zip((student, teacher), hidden, strict=True)
-        )
+        student_logp, teacher_logp = (of_model[at].log_probabilities() for of_model in states)
         if config.teacher_token == "greedy":
             tokens = teacher_logp.argmax(-1)
         else:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from mgsr.models.language_model import HiddenStates, LanguageModel
+
 if TYPE_CHECKING:
     from mgsr.data.examples import Example
 
@@ -63,7 +65,7 @@ class Batch:
 
 
 def collate(sequences: Items[Sequence], pad_id: int) -> Batch:
-    """Pad to the longest. A ValueError for an empty prompt: nothing would predict the first response token."""
+    """Pad to the longest. Raises ValueError for an empty prompt: nothing would predict the first response token."""
     if not all(sequence.prompt_ids for sequence in sequences):
         raise ValueError("a sequence without prompt tokens has no state that predicts its first response token")
     length = max(map(len, sequences))
@@ -80,6 +82,12 @@ def collate(sequences: Items[Sequence], pad_id: int) -> Batch:
         row=torch.tensor([row for row, _ in places], dtype=torch.int64),
         position=torch.tensor([i for _, i in places], dtype=torch.int64),
     )
+
+
+def response_states(model: LanguageModel, batch: Batch) -> HiddenStates:
+    """The hidden states [N, width] that predict the response tokens."""
+    output = model.backbone(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
+    return HiddenStates(output.last_hidden_state.flatten(0, 1)[batch.hidden_index], model.head, model.vocabulary)
 
 
 def decode_texts(tokenizer: Any, sequences: Items[Sequence]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Checkpoints of an unfinished run: safetensors and JSON with checksums, whole or absent, the last two kept."""
+"""Checkpoints of an unfinished run: safetensors and JSON with checksums. One is whole or absent, and the last two are kept."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensors], sta
 
 
 def load_checkpoint(folder: Path) -> tuple[int, dict[str, dict[str, torch.Tensor]], dict[str, Any]] | None:
-    """The newest checkpoint whose files are as they were written: step, tensors, state. None where there is none."""
+    """The newest checkpoint whose files are as they were written: step, tensors by group, state. None where there is none."""
     for path in sorted(folder.glob("checkpoint-*"), reverse=True):
         try:
             saved = read_json(path / "state.json")

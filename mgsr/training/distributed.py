@@ -24,7 +24,7 @@ class World:
         return self.rank == 0
 
     def slice(self, count: int) -> slice:
-        """This process's part of `count` items in global order; `count` is a multiple of the size."""
+        """This process's share of `count` items in global order; `count` is a multiple of the number of processes."""
         share = count // self.size
         return slice(self.rank * share, (self.rank + 1) * share)
 

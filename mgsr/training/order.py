@@ -1,4 +1,4 @@
-"""Which examples each step sees: one permutation an epoch, from named axes, the same for every method and process count."""
+"""The order of the examples: one permutation an epoch, from named axes, the same for every method and number of processes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DataOrder:
 
     @cached_property
     def first_places(self) -> dict[str, int]:
-        """By example id, where the walk meets it for the first time."""
+        """By example id, the place where the walk first meets it."""
         return {self._examples[index].id: place for place, index in enumerate(self._permute(0))}
 
     def _permute(self, epoch: int) -> list[int]:
@@ -27,8 +27,8 @@ class DataOrder:
 
     def batch(self, step: int) -> list[tuple[Example, int]]:
         """The global batch of a step: examples, and how often each was seen before (its epoch)."""
-        chosen = []
+        batch = []
         for place in range((step - 1) * self._batch, step * self._batch):
             epoch, index = divmod(place, len(self._examples))
-            chosen.append((self._examples[self._permutation(epoch)[index]], epoch))
-        return chosen
+            batch.append((self._examples[self._permutation(epoch)[index]], epoch))
+        return batch

@@ -1,5 +1,5 @@
-"""Where the sequences of an optimiser step come from: the data set, the student or the teacher (corrected or not), the replay
-buffer, a collection, or a function of the user's."""
+"""Gives each optimiser step its sequences: from the data set, the student or the teacher (corrected or not), the replay buffer,
+a collection, or a function of the user's."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from mgsr.data.spans import token_spans
 from mgsr.errors import MgsrError
 from mgsr.plugins import load_custom
 from mgsr.rollouts.collection import Collection, collect
-from mgsr.rollouts.sampler import Prompt
 from mgsr.rollouts.schedule import RolloutPolicy, Source
 from mgsr.rollouts.sequence import Sequence
 from mgsr.training.clock import Clock
 from mgsr.training.distributed import World
 from mgsr.training.order import DataOrder
-from mgsr.training.step import StepSequences, autocast, whitened
-from mgsr.training.texts import Models, Rollouts
+from mgsr.training.step import StepSequences, whitened
+from mgsr.training.texts import Models, Rollouts, prompts_of
 
 
 class StepSource:
@@ -29,7 +28,7 @@ class StepSource:
     def __init__(
         self, spec: RunSpec, models: Models, examples: Items[Example], world: World, clock: Clock, with_spans: bool
     ) -> None:
-        """MgsrError where the method's policy cannot work with its batch, or its function cannot be loaded."""
+        """Raises MgsrError where the method's policy cannot work with its batch, or its function cannot be loaded."""
         self._spec, self._models, self._world, self._clock, self._with_spans = spec, models, world, clock, with_spans
         self._training, self._config = spec.method.training, spec.method.sequences
         self._policy = RolloutPolicy(self._config, seed=spec.seed, global_batch=self._training.global_batch)
@@ -50,22 +49,25 @@ class StepSource:
         return None if without or not self._steps else self._student_steps / self._steps
 
     def step(self, step: int) -> tuple[StepSequences, dict[str, Any]]:
-        """This process's sequences of optimiser step `step` (from 1), and what the metrics say about those of all processes:
-        `source`, `student_share` up to here; `scrg_hits` where SCRG was at work: [position, response length] of each
-        correction; `teacher_text_gold` where the teacher wrote: share of its texts that equal the ground truth."""
+        """This process's sequences of optimiser step `step` (from 1), and what the metrics say about those of all processes.
+
+        Metrics: `source`; `student_share` up to here; after SCRG `scrg_hits`, [position, response length] of each correction;
+        where the teacher wrote `teacher_text_gold`, the share of its texts that equal the ground truth.
+        """
         source = self._policy.plan(step, self._training.steps)
         facts: dict[str, Any] = {"source": source}
         if self._collection is not None:
             sequences = self._collected(step, self._collection)
         else:
-            seen = self._order.batch(step)[self._world.slice(self._training.global_batch)]
-            truth = self._rollouts.dataset([example for example, _ in seen])
-            distilled = truth if source == "dataset" else self._distilled(step, source, seen)
+            visited = self._order.batch(step)[self._world.slice(self._training.global_batch)]
+            examples, visits = [example for example, _ in visited], [visit for _, visit in visited]
+            truth = self._rollouts.dataset(examples)
+            distilled = truth if source == "dataset" else self._distilled(step, source, examples, visits)
             sft_only = source == "dataset" and self._config.dataset_terms == "sft"
             spans = [[] for _ in distilled] if sft_only else self._spans(distilled)
             sequences = StepSequences(distilled, spans, truth, sft_only=sft_only)
             if source == "teacher":
-                facts["teacher_text_gold"] = self._gold_share(seen, truth)
+                facts["teacher_text_gold"] = self._gold_share(self._rollouts.teacher(examples, visits), truth)
         if self._config.scrg is not None and source in ("student", "teacher", "custom"):
             facts["scrg_hits"] = self._world.gather(self._rollouts.take_hits())
         self._steps += 1
@@ -78,13 +80,12 @@ class StepSource:
             return source != "dataset"
         return self._world.sum([sum(sequence.author == "student" for sequence in distilled)])[0] > 0
 
-    def _distilled(self, step: int, source: Source, seen: list[tuple[Example, int]]) -> list[Sequence]:
+    def _distilled(self, step: int, source: Source, examples: list[Example], visits: list[int]) -> list[Sequence]:
         if source == "buffer":
             return self._policy.draw(step)[self._world.slice(self._training.global_batch)]
-        examples, visits = [example for example, _ in seen], [visit for _, visit in seen]
         if self._custom is not None:
-            made = self._custom(self._rollouts, examples, visits, step=step, steps=self._training.steps)
-            return self._of_custom(made, examples)
+            sequences = self._custom(self._rollouts, examples, visits, step=step, steps=self._training.steps)
+            return self._checked(sequences, examples)
         fresh = (self._rollouts.teacher if source == "teacher" else self._rollouts.student)(examples, visits)
         if source == "teacher":
             self._rollouts.keep_teacher_text(self._world.gather(fresh))
@@ -95,13 +96,12 @@ class StepSource:
         self._policy.store(self._world.gather(fresh))
         return fresh
 
-    def _gold_share(self, seen: list[tuple[Example, int]], truth: list[Sequence]) -> float:
-        written = self._rollouts.teacher([example for example, _ in seen], [visit for _, visit in seen])
-        same = sum(text.response_ids == gold.response_ids for text, gold in zip(written, truth, strict=True))
-        return self._world.sum([same])[0] / self._training.global_batch
+    def _gold_share(self, teacher_text: list[Sequence], truth: list[Sequence]) -> float:
+        gold = sum(text.response_ids == true.response_ids for text, true in zip(teacher_text, truth, strict=True))
+        return self._world.sum([gold])[0] / self._training.global_batch
 
     def _check_targets(self, sequences: list[Sequence]) -> None:
-        """SeqKD has been published with targets that were the data set's (pitfall 16)."""
+        """Refuse SeqKD on text that is not the teacher's own: it has been published so (docs/pitfalls.md, no. 16)."""
         objective = self._spec.method.objective
         if isinstance(objective.distillation, CrossEntropy) and objective.distillation_weight > 0:
             for sequence in sequences:
@@ -111,8 +111,8 @@ class StepSource:
                         f"and this sequence is by the {sequence.author}, or revised; leave sequences.scrg null"
                     )
 
-    def _of_custom(self, sequences: object, examples: list[Example]) -> list[Sequence]:
-        """What the user's policy gave, once it is sure to be one response to each prompt, in order."""
+    def _checked(self, sequences: object, examples: list[Example]) -> list[Sequence]:
+        """What the user's policy gave. Raises MgsrError unless it is one response to each prompt, in order."""
         where = f"the policy {self._config.function}"
         if not isinstance(sequences, list) or not all(isinstance(sequence, Sequence) for sequence in sequences):
             raise MgsrError(f"{where} must give a list of mgsr.rollouts.sequence.Sequence; it gave {type(sequences).__name__}")
@@ -129,26 +129,20 @@ class StepSource:
         return sequences
 
     def _collected(self, step: int, collection: Collection) -> StepSequences:
-        """MiniLLM's: a batch of the collection that the step belongs to, which is made where its first step asks for it."""
+        """MiniLLM's sequences: a batch of the collection that the step belongs to. Its first step makes the collection."""
         gradient = self._spec.method.objective.distillation
         assert isinstance(gradient, PolicyGradientConfig)  # the configuration has them together
-        seen = [pair for batch in collection.prompt_batches(step) for pair in self._order.batch(batch)]
+        visited = [pair for batch in collection.prompt_batches(step) for pair in self._order.batch(batch)]
         if collection.due(step):
-            own = seen[self._world.slice(len(seen))]
-            prompts = [Prompt(example.id, example.prompt_ids) for example, _ in own]
-            with autocast(self._training.precision, self._world.device), self._clock.measure("rollout"):
-                fresh = collect(
-                    self._models.student,
-                    self._rollouts.teacher_model(),
-                    prompts,
-                    teacher_mix=self._config.collection.teacher_mix,
-                    **self._rollouts.axes([visit for _, visit in own]),
-                )
+            prompts = prompts_of(visited[self._world.slice(len(visited))])
+            student, teacher, mix = self._models.student, self._rollouts.teacher_model(), self._config.collection.teacher_mix
+            with self._models.autocast(), self._clock.measure("rollout"):
+                fresh = collect(student, teacher, prompts, self._rollouts.decoding, mix)
             collection.fill(step, self._world.gather(fresh))
-        chosen = collection.batch(step)[self._world.slice(self._training.global_batch)]
-        distilled = [rollout.sequence for _, rollout in chosen]
-        truth = self._rollouts.dataset([seen[place][0] for place, _ in chosen])
-        columns = whitened([rollout.columns(gradient) for _, rollout in chosen], self._world)
+        batch = collection.batch(step)[self._world.slice(self._training.global_batch)]
+        distilled = [rollout.sequence for _, rollout in batch]
+        truth = self._rollouts.dataset([visited[place][0] for place, _ in batch])
+        columns = whitened([rollout.columns(gradient) for _, rollout in batch], self._world)
         return StepSequences(distilled, self._spans(distilled), truth, rollout=columns)
 
     def _spans(self, sequences: list[Sequence]) -> list[list[tuple[int, int]]]:
@@ -161,7 +155,7 @@ class StepSource:
     # -- validation, checkpoints ---------------------------------------------------------------------------------------
 
     def on_validation(self, loss: float) -> None:
-        """Tell the validation loss: before training, and after each validation. MgsrError if it is not finite."""
+        """Take the validation loss, before training and after each validation. Raises MgsrError if it is not finite."""
         self._policy.on_validation(loss)
 
     def state_dict(self) -> dict[str, Any]:

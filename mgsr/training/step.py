@@ -1,5 +1,5 @@
-"""From the sequences of an optimiser step to its loss. Weights hold every divisor of the step's means, over all
-micro-batches and processes, so that micro-batches and processes simply add."""
+"""Turns the sequences of an optimiser step into its loss. Weights hold every divisor of the step's means, over all
+micro-batches and processes, so that these simply add up."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mgsr.models.language_model import LanguageModel, split
-from mgsr.models.loading import Model
+from mgsr.models.language_model import HiddenStates, LanguageModel
 from mgsr.objectives.chunked import chunked_loss
 from mgsr.objectives.objective import Objective
-from mgsr.objectives.span import span_pair_weights
-from mgsr.rollouts.sequence import Batch, Sequence, collate
+from mgsr.objectives.positions import Positions
+from mgsr.objectives.span_consistency import span_pair_weights
+from mgsr.rollouts.sequence import Batch, Sequence, collate, response_states
 from mgsr.training.distributed import World
 
 Spans = list[list[tuple[int, int]]]
@@ -23,14 +23,14 @@ Spans = list[list[tuple[int, int]]]
 
 @dataclass(frozen=True)
 class Part:
-    """Sequences of one forward pass. Weights [N], one for each response position of `batch`; see `View`."""
+    """Sequences of one forward pass, and what their N response positions count for."""
 
     batch: Batch
-    token_weight: Tensor
-    pair_weight: Tensor
-    sft_weight: Tensor
+    at: Positions
     uses_teacher: bool
-    rollout: Tensor | None = None  # [N, 3]
+
+    def to(self, device: torch.device) -> Part:
+        return Part(self.batch.to(device), self.at.to(device), self.uses_teacher)
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,19 @@ class StepSequences:
     """What this process trains on: the sequences to distil on, their spans, and the ground truth of the prompts.
 
     `truth` is `distilled` itself where the step uses the data set: then one forward pass serves all terms.
-    `rollout`: for each distilled sequence the columns [length, 3] of `View.rollout`, its advantages whitened; None where no
-    policy gradient is taken.
+    `rollout`: for each distilled sequence the columns [length, 3] of `Positions.rollout`, its advantages whitened; None where
+    no policy gradient is taken.
     """
 
     distilled: list[Sequence]
     spans: Spans
     truth: list[Sequence]
     rollout: list[Tensor] | None = None
-    sft_only: bool = False  # of the objective's terms, only the SFT term counts
+    sft_only: bool = False  # of the objective's terms the SFT term alone counts
 
 
 def _position_weights(sequences: Items[Sequence], averaging: str, world: World) -> list[Tensor]:
-    """Per sequence [length]: 1 / tokens of the step, or 1 / (its tokens * sequences of the step)."""
+    """Weights [length] of each sequence's positions: 1 / (tokens of the step), or 1 / (its tokens * sequences of the step)."""
     lengths = [len(sequence.response_ids) for sequence in sequences]
     tokens, count = world.sum([sum(lengths), len(lengths)])
     divisors = [tokens if averaging == "token_mean" else length * count for length in lengths]
@@ -58,8 +58,8 @@ def _position_weights(sequences: Items[Sequence], averaging: str, world: World) 
 
 
 def whitened(columns: Items[Tensor], world: World) -> list[Tensor]:
-    """`StepSequences.rollout` of this process's sequences, from columns [length, 3] whose advantages are not whitened: they get
-    mean 0 and variance 1 over all tokens of the optimiser step, those of all processes (MiniLLM's code; without padding)."""
+    """Whiten the advantages, which are the second of each rollout's columns [length, 3]: they get mean 0 and variance 1 over
+    all tokens of the optimiser step, of all processes (as MiniLLM's code does, but without padding)."""
     tokens = torch.cat([column[:, 1] for column in columns]).double()
     count, total = world.sum([len(tokens), float(tokens.sum())])
     mean = total / count
@@ -71,7 +71,7 @@ def whitened(columns: Items[Tensor], world: World) -> list[Tensor]:
 
 
 def make_parts(step: StepSequences, objective: Objective, micro_batch: int, pad_id: int, world: World) -> Iterator[list[Part]]:
-    """The micro-batches of a step; each is one list of forward passes whose losses are added before one backward."""
+    """Cut a step into micro-batches. Each is a list of forward passes whose losses are added before one backward pass."""
     averaging = objective.config.averaging
     terms = objective.weights.keys() & {"sft"} if step.sft_only else objective.weights.keys()
     uses_teacher = objective.needs_teacher and not step.sft_only
@@ -86,64 +86,36 @@ def make_parts(step: StepSequences, objective: Objective, micro_batch: int, pad_
         parts = []
         if same or terms - {"sft"}:
             zeros = [torch.zeros_like(weight) for weight in token[rows]]
-            parts.append(
-                Part(
-                    collate(step.distilled[rows], pad_id),
-                    torch.cat(token[rows] if "distillation" in terms else zeros),
-                    torch.cat(pair[rows] if "span" in terms else zeros),
-                    torch.cat(sft[rows] if same else zeros),
-                    uses_teacher,
-                    torch.cat(step.rollout[rows]) if step.rollout is not None else None,
-                )
+            batch = collate(step.distilled[rows], pad_id)
+            at = Positions(
+                batch.targets,
+                token_weight=torch.cat(token[rows] if "distillation" in terms else zeros),
+                pair_weight=torch.cat(pair[rows] if "span" in terms else zeros),
+                sft_weight=torch.cat(sft[rows] if same else zeros),
+                rollout=torch.cat(step.rollout[rows]) if step.rollout is not None else None,
             )
+            parts.append(Part(batch, at, uses_teacher))
         if not same and "sft" in terms:
-            none = torch.cat([torch.zeros_like(weight) for weight in sft[rows]])
-            parts.append(Part(collate(step.truth[rows], pad_id), none, none, torch.cat(sft[rows]), False))
+            batch, weight = collate(step.truth[rows], pad_id), torch.cat(sft[rows])
+            zero = torch.zeros_like(weight)
+            parts.append(Part(batch, Positions(batch.targets, zero, zero, sft_weight=weight), uses_teacher=False))
         yield parts
 
 
-def response_states(model: LanguageModel, batch: Batch) -> Tensor:
-    """The hidden states [N, width] that predict the response tokens."""
-    output = model.backbone(batch.input_ids, attention_mask=batch.attention_mask, use_cache=False)
-    states: Tensor = output.last_hidden_state
-    return states.flatten(0, 1)[batch.hidden_index]
-
-
 class TrainStep(nn.Module):
-    """Student and objective in one module, so that DistributedDataParallel sees one forward."""
+    """Student and objective in one module, so that DistributedDataParallel sees one forward pass, and all that is trained."""
 
-    def __init__(
-        self, student: Model, objective: Objective, teacher: LanguageModel | None, vocabulary: int, chunk: int
-    ) -> None:
+    def __init__(self, student: LanguageModel, objective: Objective, chunk: int) -> None:
         super().__init__()
-        self.student, self.objective = student, objective
-        self._model = split(student)
-        self._teacher_head = [teacher.head if teacher else None]  # in a list: no parameter of this module
-        self._vocabulary, self._chunk = vocabulary, chunk
+        self.backbone, self.head, self.objective = student.backbone, student.head, objective
+        self._student, self._chunk = student, chunk
 
-    def forward(self, parts: list[Part], teacher_states: list[Tensor | None]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a micro-batch, and its terms' sums. `teacher_states`: [N, width] for each part that uses the teacher."""
+    def forward(self, parts: list[Part], teacher: list[HiddenStates | None]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a micro-batch, and its terms' sums. `teacher`: the teacher's states of each part that uses them."""
         losses, sums = [], dict.fromkeys(self.objective.terms, torch.zeros(()))
-        for part, teacher_hidden in zip(parts, teacher_states, strict=True):
-            loss, terms = chunked_loss(
-                self.objective,
-                response_states(self._model, part.batch),
-                self._model.head,
-                teacher_hidden,
-                self._teacher_head[0] if teacher_hidden is not None else None,
-                part.batch.targets,
-                part.token_weight,
-                part.pair_weight,
-                part.sft_weight,
-                self._vocabulary,
-                self._chunk,
-                part.rollout,
-            )
+        for part, teacher_states in zip(parts, teacher, strict=True):
+            student_states = response_states(self._student, part.batch)
+            loss, terms = chunked_loss(self.objective, student_states, teacher_states, part.at, self._chunk)
             losses.append(loss)
             sums = {name: sums[name] + terms[name].detach().cpu() for name in sums}
         return torch.stack(losses).sum(), sums
-
-
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """bf16 autocast where asked for; weights and reductions stay fp32."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

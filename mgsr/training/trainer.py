@@ -1,5 +1,5 @@
-"""One training run: a `RunSpec` in, a model folder with its record and metrics out. Interrupted anywhere, the same call goes on
-from the last checkpoint; on CPU at one thread count it ends with the same weights as an uninterrupted run."""
+"""One training run: its spec goes in, and a model folder with its record and metrics comes out. Interrupted anywhere, the same
+call goes on from the last checkpoint; on CPU at one thread count it ends with the same weights as an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -25,20 +25,21 @@ from mgsr.config.specs import RunSpec
 from mgsr.data.examples import Example, encode_examples
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
-from mgsr.models.language_model import LanguageModel, split
+from mgsr.models.language_model import HiddenStates, LanguageModel, load_frozen
 from mgsr.models.loading import (
     Model,
     check_shared_vocabulary,
     load_model,
     load_tokenizer,
     load_trainable_state,
-    narrow,
+    place_model,
     save_model,
     trainable_state,
 )
 from mgsr.objectives.objective import Objective
 from mgsr.rollouts.noise import row_key
-from mgsr.rollouts.sampler import PUBLISHED_NGRAM, Decoding
+from mgsr.rollouts.sampler import NO_REPEAT_NGRAM, Decoding
+from mgsr.rollouts.sequence import response_states
 from mgsr.storage import new_folder, read_json, write_json, write_jsonl
 from mgsr.training.checkpoint import (
     load_checkpoint,
@@ -51,13 +52,13 @@ from mgsr.training.clock import Clock
 from mgsr.training.distributed import World, start_world
 from mgsr.training.record import RECORD, Signatures, make_record
 from mgsr.training.source import StepSource
-from mgsr.training.step import StepSequences, TrainStep, autocast, make_parts, response_states
+from mgsr.training.step import Part, StepSequences, TrainStep, make_parts
 from mgsr.training.texts import Models
-from mgsr.training.validation import cross_entropy, validation_scores
+from mgsr.training.validation import VALIDATION_SEED, cross_entropy, validation_scores
 
 
 def learning_rate_at(step: int, spec: RunSpec) -> float:
-    """Linear warm-up, then a cosine from `learning_rate` (step 1) to `final_learning_rate` (last step)."""
+    """A linear warm-up, then a cosine from `learning_rate` to `final_learning_rate` at the last step."""
     training = spec.method.training
     if step <= training.warmup_steps:
         return training.learning_rate * step / training.warmup_steps
@@ -67,13 +68,14 @@ def learning_rate_at(step: int, spec: RunSpec) -> float:
 
 
 def evenly(steps: int, count: int) -> set[int]:
-    """`count` of the steps 1..`steps` (all, if fewer), evenly spread, the last one among them."""
+    """`count` of the steps 1..`steps` (all, if there are fewer), evenly spread, the last one among them."""
     count = min(count, steps)
     return {round(steps * k / count) for k in range(1, count + 1)}
 
 
 def peak_memory(device: torch.device, before: int) -> int:
-    """Bytes: the most that torch held on the GPU, or else the process; at least `before`, the figure of before a resume."""
+    """The most bytes that torch held on the GPU or, without one, the process held; at least `before`, the figure from before a
+    resume."""
     if device.type == "cuda":
         return max(before, torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024
@@ -81,7 +83,7 @@ def peak_memory(device: torch.device, before: int) -> int:
 
 
 class Trainer:
-    """The state of a run, and the loop over its optimiser steps."""
+    """Holds the state of a run, and loops over its optimiser steps."""
 
     def __init__(self, run: str, spec: RunSpec, root: Path, world: World) -> None:
         self.run, self.spec, self.world = run, spec, world
@@ -100,8 +102,8 @@ class Trainer:
         self.optimizer = self._make_optimizer()
         self.validate_at = evenly(self.training.steps, self.training.validations)
         checks = spec.method.sequences.off_policy.checks if spec.method.sequences.policy == "off_policy" else None
-        # the steps whose validation loss the policy is told, the loss before training among them
-        self.told_at = {0} | (evenly(self.training.steps, checks) if checks else self.validate_at)
+        # steps whose validation loss the rollout policy gets; step 0 is before training
+        self.check_at = {0} | (evenly(self.training.steps, checks) if checks else self.validate_at)
         self.step, self.lines = 0, list[dict[str, Any]]()
         self.best: dict[str, Any] | None = None
         self.best_state: dict[str, torch.Tensor] = {}
@@ -116,25 +118,19 @@ class Trainer:
         base = self.root / "models" / spec.base_model
         self.start = self.root / "runs" / spec.start_run / "model" if spec.start_run else base
         self.tokenizer = load_tokenizer(self.start)
-        self.student = self._on_device(self._load_student())
-        vocabulary = len(self.tokenizer)
-        self.teacher: LanguageModel | None = None
+        self.student = place_model(self._load_student(), self.training.precision, self.world.device)
+        student, teacher = LanguageModel.of(self.student, self.tokenizer), None
         if spec.teacher_run:
             folder = self.root / "runs" / spec.teacher_run / "model"
-            vocabulary = check_shared_vocabulary(load_tokenizer(folder), self.tokenizer)
-            self.teacher = split(self._on_device(load_model(folder).requires_grad_(False)))
-        self.models = Models(split(self.student), self.teacher, self.tokenizer, vocabulary)
-        self.objective = Objective(spec.method.objective, vocabulary, spec.seed).to(self.world.device)
-        module = TrainStep(self.student, self.objective, self.teacher, vocabulary, self.training.chunk)
+            teacher, tokenizer = load_frozen(folder, self.training.precision, self.world.device)
+            check_shared_vocabulary(tokenizer, self.tokenizer)
+        self.models = Models(student, teacher, self.tokenizer, self.training.precision)
+        self.objective = Objective(spec.method.objective, student.vocabulary, spec.seed).to(self.world.device)
+        module = TrainStep(student, self.objective, self.training.chunk)
         self.module = DistributedDataParallel(module) if self.world.size > 1 else module
 
     def _load_student(self) -> Model:
         return load_model(self.start, dropout=self.training.dropout, lora=self.spec.lora, seed=self.spec.seed)
-
-    def _on_device(self, model: Model) -> Model:
-        if self.training.precision == "bf16":
-            narrow(model)  # before it reaches the device, which may not hold it in fp32
-        return model.to(self.world.device)  # type: ignore[arg-type]  # as in load_model
 
     def _load_data(self) -> None:
         folder, config = self.root / "data" / self.spec.data, self.spec.data_config
@@ -153,13 +149,13 @@ class Trainer:
     def _make_optimizer(self) -> torch.optim.AdamW:
         trained = [parameter for parameter in self.student.parameters() if parameter.requires_grad]
         groups = [{"params": trained, "weight_decay": self.training.weight_decay}]
-        if own := [parameter for parameter in self.objective.parameters() if parameter.requires_grad]:
-            groups.append({"params": own, "weight_decay": 0.0})
+        if of_objective := [parameter for parameter in self.objective.parameters() if parameter.requires_grad]:
+            groups.append({"params": of_objective, "weight_decay": 0.0})
         return torch.optim.AdamW(groups, lr=self.training.learning_rate, betas=self.training.betas)
 
     @contextmanager
-    def _named(self, step: int) -> Iterator[None]:
-        """Errors inside say which run and step they are of."""
+    def _errors_name(self, step: int) -> Iterator[None]:
+        """Errors inside name the run and this step."""
         try:
             yield
         except MgsrError as error:
@@ -168,39 +164,19 @@ class Trainer:
     # -- one optimiser step --------------------------------------------------------------------------------------------
 
     def _optimise(self, step: int) -> dict[str, Any]:
+        """Make one optimiser step. Returns what the metrics say about it."""
         sequences, facts = self.source.step(step)
         self.objective.progress = step / self.training.steps
         torch.manual_seed(row_key(self.spec.seed, "dropout", step, self.world.rank) >> 1)  # dropout is the only user
         self.student.train()
-        totals: defaultdict[str, float] = defaultdict(float)
-        micro_batches = list(make_parts(sequences, self.objective, self.training.micro_batch, self.models.pad_id, self.world))
-        for number, parts in enumerate(micro_batches, 1):
-            parts = [self._to_device(part) for part in parts]
-            with autocast(self.training.precision, self.world.device):
-                with self.clock.measure("teacher"), torch.no_grad():
-                    teacher = self.teacher
-                    states = [response_states(teacher, part.batch) if teacher and part.uses_teacher else None for part in parts]
-                last = number == len(micro_batches)
-                waits = nullcontext() if last or self.world.size == 1 else self.module.no_sync()  # type: ignore[operator]
-                with self.clock.measure("student"), waits:
-                    loss, sums = self.module(parts, states)
-                    # DistributedDataParallel averages over processes; the weights already hold the global divisor
-                    (loss * self.world.size).backward()
-            totals["loss"] += float(loss.detach())
-            for name, value in sums.items():
-                totals[name] += float(value)
-        names = sorted(totals.keys() & {"loss", "sft"} if sequences.sft_only else totals)
-        figures: dict[str, Any] = dict(zip(names, self.world.sum(totals[name] for name in names), strict=True))
+        figures: dict[str, Any] = self._accumulate_gradients(sequences)
         with self.clock.measure("update"):
             groups = self.optimizer.param_groups
-            used = groups[:1] if sequences.sft_only else groups
+            figures |= self._clip_gradients(groups[:1] if sequences.sft_only else groups)
+            self._stop_unless_finite(facts["source"], sequences, figures)
             if sequences.sft_only:
                 for parameter in self.objective.parameters():
                     parameter.grad = None  # at a gradient of 0 AdamW would go on by its momentum
-            of_own = "clip_network_gradient_norm" if self.objective.dac_kl is not None else "loss_gradient_norm"
-            for name, group in zip(("gradient_norm", of_own), used, strict=False):
-                figures[name] = float(torch.nn.utils.clip_grad_norm_(group["params"], self.training.gradient_clip))
-            self._stop_unless_finite(facts["source"], sequences, figures)
             for group in groups:
                 group["lr"] = learning_rate_at(step, self.spec)
             self.optimizer.step()
@@ -208,45 +184,69 @@ class Trainer:
             self.objective.after_step(figures)
         return figures | facts | {"learning_rate": groups[0]["lr"]}
 
+    def _accumulate_gradients(self, sequences: StepSequences) -> dict[str, float]:
+        """Forward and backward pass of every micro-batch. Returns the loss and its terms' sums, over all processes."""
+        totals: defaultdict[str, float] = defaultdict(float)
+        pad_id = self.models.student.pad_id
+        micro_batches = list(make_parts(sequences, self.objective, self.training.micro_batch, pad_id, self.world))
+        for number, parts in enumerate(micro_batches, 1):
+            parts = [part.to(self.world.device) for part in parts]
+            with self.models.autocast():
+                with self.clock.measure("teacher"), torch.no_grad():
+                    teacher_states = [self._teacher_states(part) for part in parts]
+                last = number == len(micro_batches)
+                waits = nullcontext() if last or self.world.size == 1 else self.module.no_sync()  # type: ignore[operator]
+                with self.clock.measure("student"), waits:
+                    loss, sums = self.module(parts, teacher_states)
+                    # DistributedDataParallel averages over processes; the weights already hold the global divisor
+                    (loss * self.world.size).backward()
+            totals["loss"] += float(loss.detach())
+            for name, value in sums.items():
+                totals[name] += float(value)
+        names = sorted(totals.keys() & {"loss", "sft"} if sequences.sft_only else totals)
+        return dict(zip(names, self.world.sum(totals[name] for name in names), strict=True))
+
+    def _clip_gradients(self, groups: list[dict[str, Any]]) -> dict[str, float]:
+        """Clip each group's gradient. Returns the norms before that: the student's, and the objective's if it is trained."""
+        of_objective = "clip_network_gradient_norm" if self.objective.dac_kl is not None else "loss_gradient_norm"
+        names, clip = ("gradient_norm", of_objective), self.training.gradient_clip
+        norms = [float(torch.nn.utils.clip_grad_norm_(group["params"], clip)) for group in groups]
+        return dict(zip(names, norms, strict=False))
+
+    def _teacher_states(self, part: Part) -> HiddenStates | None:
+        teacher = self.models.teacher
+        return response_states(teacher, part.batch) if teacher is not None and part.uses_teacher else None
+
     def _stop_unless_finite(self, source: str, sequences: StepSequences, figures: dict[str, float]) -> None:
-        """Before the update: a gradient can be not finite where the loss is, and would spoil the weights of the checkpoint."""
+        """Raise MgsrError before an update that would spoil the weights. Where the loss is finite, a gradient need not be."""
         for name in ("loss", "gradient_norm", "clip_network_gradient_norm", "loss_gradient_norm"):
             if not math.isfinite(figures.get(name, 0.0)):
                 ids = ", ".join(sequence.example_id for sequence in self.world.gather(sequences.distilled))
                 raise MgsrError(
                     f"the {name.replace('_', ' ')} on {source} sequences is {figures[name]}. Examples: {ids}. "
-                    f"The last good checkpoint is kept in {self.folder}; lower the learning rate, or drop it from "
-                    "training.learning_rates"
+                    f"The last good checkpoint is kept in {self.folder}; lower training.learning_rate, or drop this rate from "
+                    "its grid"
                 )
-
-    def _to_device(self, part: Any) -> Any:
-        moved = {name: value.to(self.world.device) if hasattr(value, "to") else value for name, value in vars(part).items()}
-        return type(part)(**moved)
 
     # -- validation, checkpoints ---------------------------------------------------------------------------------------
 
     def _validate(self, with_scores: bool) -> None:
-        ngram = PUBLISHED_NGRAM if self.spec.validation_protocol == "published" else 0
-        decoding = Decoding(self.spec.max_new_tokens, self.spec.data_config.max_length, ngram)
-        shared: dict[str, Any] = {
-            "eos_id": self.models.eos_id, "pad_id": self.models.pad_id, "vocabulary": self.models.vocabulary,
-            "batch": self.training.rollout_batch, "world": self.world,
-        }  # fmt: skip
-        with self.clock.measure("validation"), autocast(self.training.precision, self.world.device):
-            loss = cross_entropy(self.models.student, self.validation, chunk=self.training.chunk, **shared)
+        spec, student, batch = self.spec, self.models.student, self.training.rollout_batch
+        with self.clock.measure("validation"), self.models.autocast():
+            loss = cross_entropy(student, self.validation, batch=batch, chunk=self.training.chunk, world=self.world)
             line: dict[str, Any] = {"step": self.step, "kind": "validation", "loss": loss}
             if with_scores:
                 rows = self.validation[: self.training.validation_rows]
-                scores = validation_scores(self.models.student, self.tokenizer, rows, decoding, **shared)
+                ngram = NO_REPEAT_NGRAM[spec.validation_protocol]
+                decoding = Decoding(spec.max_new_tokens, spec.data_config.max_length, VALIDATION_SEED, batch, ngram)
+                scores = validation_scores(student, self.tokenizer, rows, decoding, self.world)
                 line["rouge_l"] = math.fsum(scores.values()) / len(scores)  # exact, so in whatever order
-        if self.step in self.told_at:
+        if self.step in self.check_at:
             self.source.on_validation(loss)
         self.lines.append(line)
         if with_scores:
-            better = self.best is None or (
-                line["rouge_l"] > self.best["rouge_l"] if self.training.select_by == "rouge_l" else loss < self.best["loss"]
-            )
-            if better:
+            by_score = self.training.select_by == "rouge_l"
+            if self.best is None or (line["rouge_l"] > self.best["rouge_l"] if by_score else loss < self.best["loss"]):
                 self.best = {"step": self.step, "loss": loss, "rouge_l": line["rouge_l"]}
                 self.best_scores = scores
                 self.best_state = trainable_state(self.student)
@@ -267,10 +267,10 @@ class Trainer:
 
     def resume(self) -> bool:
         """Continue from the newest sound checkpoint, if there is one."""
-        found = load_checkpoint(self.folder)
-        if found is None:
+        checkpoint = load_checkpoint(self.folder)
+        if checkpoint is None:
             return False
-        self.step, tensors, state = found
+        self.step, tensors, state = checkpoint
         if state["data_digest"] != self.data_digest:
             raise MgsrError(f"{self.folder}: the data changed since this run began; remove the folder to begin anew")
         load_trainable_state(self.student, tensors["student"])
@@ -287,23 +287,23 @@ class Trainer:
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
-        """All steps from the current one, with validations evenly spread and checkpoints by time."""
+        """Make all steps from the current one on, with validations evenly spread and checkpoints by time."""
         steps = self.training.steps
         if not self.resume():
-            with self.clock.measure("total"), self._named(0):
+            with self.clock.measure("total"), self._errors_name(0):
                 self._validate(with_scores=False)  # the adaptive schedule compares with the loss before training
         saved = time.monotonic()
         name = f"{self.spec.family} {self.spec.method.title}"
         bar = tqdm(total=steps, initial=self.step, desc=name, disable=not self.world.is_main, mininterval=5.0)
         while self.step < steps:
-            with self.clock.measure("total"), self._named(self.step + 1):
+            with self.clock.measure("total"), self._errors_name(self.step + 1):
                 figures = self._optimise(self.step + 1)
                 self.step += 1
                 self.signatures.on_step(self.step, figures)
                 if self.step % self.training.log_every == 0 or self.step == steps:
                     self.lines.append({"step": self.step, "kind": "train", **figures})
                     bar.set_postfix(loss=f"{figures['loss']:.3f}")
-                if self.step in self.validate_at | self.told_at:
+                if self.step in self.validate_at | self.check_at:
                     self._validate(with_scores=self.step in self.validate_at)
             bar.update()
             due = self.world.sum([time.monotonic() - saved >= self.training.checkpoint_seconds])[0] == self.world.size
@@ -314,8 +314,8 @@ class Trainer:
         self.peak_memory = max(self.world.gather([peak_memory(self.world.device, self.peak_memory)]))
 
     def _sequences_per_second(self) -> float:
-        """Sequences trained on, per second of making and training on them; start ("total" has none of it), checkpoints and
-        validation apart."""
+        """Sequences trained on, per second of making them and training on them. Start, checkpoints and validations take no part
+        in it."""
         seconds = self.clock.seconds["total"] - self.clock.seconds["validation"]
         return self.training.steps * self.training.global_batch / seconds
 
@@ -334,6 +334,7 @@ class Trainer:
             threads=torch.get_num_threads(),
             processes=self.world.size,
             device=torch.cuda.get_device_name() if self.world.device.type == "cuda" else "cpu",
+            precision=self.training.precision,
             parameters=sum(value.numel() for name, value in self.student.named_parameters() if ".lora_" not in name),
             peak_memory_bytes=self.peak_memory,
             examples_per_second=round(self._sequences_per_second(), 3),
@@ -368,7 +369,7 @@ def train(run: str, spec: RunSpec, root: Path) -> None:
 
 
 def main() -> None:
-    """Entry of the processes that torchrun starts: the run's digest and spec in the environment."""
+    """The entry of processes that torchrun starts; the environment holds the run's digest and spec."""
     spec = RunSpec.model_validate(json.loads(os.environ["MGSR_SPEC"]))
     try:
         train(os.environ["MGSR_RUN"], spec, Path(os.environ["MGSR_ROOT"]))

@@ -7,39 +7,25 @@ from collections.abc import Sequence as Items
 import torch
 
 from mgsr.data.examples import Example
-from mgsr.models.language_model import LanguageModel
-from mgsr.objectives.chunked import log_probabilities
-from mgsr.rollouts.decoder import inference
+from mgsr.models.language_model import LanguageModel, inference
 from mgsr.rollouts.sampler import Decoding, Prompt, generate
-from mgsr.rollouts.sequence import Sequence, by_length, collate, decode_texts
+from mgsr.rollouts.sequence import Sequence, by_length, collate, decode_texts, response_states
 from mgsr.rouge import rouge_l_many
 from mgsr.training.distributed import World
-from mgsr.training.step import response_states
 
 VALIDATION_SEED = 10  # of the decoding; the same at each validation, so that curves differ by the weights alone
 
 
-def cross_entropy(
-    model: LanguageModel,
-    examples: Items[Example],
-    *,
-    eos_id: int,
-    pad_id: int,
-    vocabulary: int,
-    batch: int,
-    chunk: int,
-    world: World,
-) -> float:
-    """Mean negative log-likelihood of a response token, over all examples."""
-    own = [Sequence.from_example(example, eos_id) for example in examples[world.rank :: world.size]]
+def cross_entropy(model: LanguageModel, examples: Items[Example], *, batch: int, chunk: int, world: World) -> float:
+    """Mean negative log-likelihood of a response token in nats, over the examples of all processes."""
+    sequences = [Sequence.from_example(example, model.eos_id) for example in examples[world.rank :: world.size]]
     total, tokens = 0.0, 0
     with inference(model):
-        for rows in by_length([len(sequence) for sequence in own], batch):
-            part = collate([own[i] for i in rows], pad_id).to(world.device)
-            for hidden, targets in zip(
-                torch.split(response_states(model, part), chunk), torch.split(part.targets, chunk), strict=True
-            ):
-                logp = log_probabilities(model.head, hidden, vocabulary)
+        for rows in by_length([len(sequence) for sequence in sequences], batch):
+            part = collate([sequences[i] for i in rows], model.pad_id).to(world.device)
+            states = response_states(model, part).split(chunk)
+            for chunk_states, targets in zip(states, torch.split(part.targets, chunk), strict=True):
+                logp = chunk_states.log_probabilities()
                 total -= float(logp.gather(-1, targets[:, None]).double().sum())
                 tokens += len(targets)
     total, tokens_all = world.sum([total, tokens])
@@ -47,30 +33,10 @@ def cross_entropy(
 
 
 def validation_scores(
-    model: LanguageModel,
-    tokenizer: object,
-    examples: Items[Example],
-    decoding: Decoding,
-    *,
-    eos_id: int,
-    pad_id: int,
-    vocabulary: int,
-    batch: int,
-    world: World,
+    model: LanguageModel, tokenizer: object, examples: Items[Example], decoding: Decoding, world: World
 ) -> dict[str, float]:
-    """By example id, the ROUGE-L (0 to 100) of one sampled response; those of all processes."""
-    own = examples[world.rank :: world.size]
-    written = generate(
-        model,
-        [Prompt(e.id, e.prompt_ids) for e in own],
-        decoding,
-        seed=VALIDATION_SEED,
-        purpose="evaluation",
-        visit=0,
-        eos_id=eos_id,
-        pad_id=pad_id,
-        vocabulary=vocabulary,
-        batch=batch,
-    )
-    scores = rouge_l_many(decode_texts(tokenizer, written), [example.references for example in own])
-    return dict(world.gather([(example.id, score) for example, score in zip(own, scores, strict=True)]))
+    """By example id, the ROUGE-L (0 to 100) of one sampled response, over the examples of all processes."""
+    share = examples[world.rank :: world.size]
+    responses = generate(model, [Prompt(example.id, example.prompt_ids) for example in share], decoding, purpose="evaluation")
+    scores = rouge_l_many(decode_texts(tokenizer, responses), [example.references for example in share])
+    return dict(world.gather([(example.id, score) for example, score in zip(share, scores, strict=True)]))

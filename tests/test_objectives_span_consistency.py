@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mgsr.errors import MgsrError
-from mgsr.objectives.span import span_consistency, span_pair_weights
+from mgsr.objectives.span_consistency import span_consistency, span_pair_weights
 
 Norm = Literal["l2", "l2_squared"]
 each_norm = pytest.mark.parametrize("norm", ["l2", "l2_squared"])

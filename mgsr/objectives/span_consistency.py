@@ -31,15 +31,15 @@ def span_pair_weights(
 ) -> list[Tensor]:
     """Weights [length] of each sequence's pairs: 1/n_i, mean over its spans, mean over the sequences that have one (Eq. 10).
 
-    spans: half-open runs of response positions. A span of one token counts as a span of value 0. sequences_with_spans: of the
-    whole optimiser step and all processes. divisor: the n_i tokens of a span, or its n_i - 1 pairs. Raises MgsrError for a span
-    outside its sequence.
+    spans: half-open ranges of response positions; a span of one token counts, with value 0. sequences_with_spans: their number
+    in the whole optimiser step, over all processes. divisor: n_i is the number of a span's tokens, or of its pairs, one fewer.
+    Raises MgsrError for a span outside its sequence.
     """
     weights = [torch.zeros(length) for length in lengths]
-    for row, (weight, own) in enumerate(zip(weights, spans, strict=True)):
-        for start, end in own:
+    for row, (weight, row_spans) in enumerate(zip(weights, spans, strict=True)):
+        for start, end in row_spans:
             if not 0 <= start < end <= len(weight):
                 raise MgsrError(f"span ({start}, {end}) of sequence {row} lies outside its {len(weight)} response tokens")
             length = end - start - (divisor == "pairs")  # 0 where a single token has no pair to weigh
-            weight[start : end - 1] += 1 / (max(1, length) * len(own) * sequences_with_spans)
+            weight[start : end - 1] += 1 / (max(1, length) * len(row_spans) * sequences_with_spans)
     return weights
