@@ -127,11 +127,11 @@ def build_summary(
     timings: Mapping[str, float],
     heldout: Heldout | None = None,
 ) -> dict[str, Any]:
-    """summary.json. `sets`: by test set, how many rows were answered (`rows`) and left out (`dropped`); `timings` in seconds;
-    `heldout`: null where there is no teacher. `digest` is of the rows.
+    """summary.json. `sets`: by test set, how many rows were answered (`rows`) and left out (`dropped`); `timings`: seconds of
+    this job, in which kept answers cost nothing; `heldout`: null where there is no teacher. `digest` is of the rows.
     """
     scores = summarise(rows)
-    answered = {score["set"]: score["rows"] for score in scores}
+    answered = {line["set"]: line["rows"] for line in scores}
     counted = {name: counts["rows"] for name, counts in sets.items()}
     if answered != counted:
         raise MgsrError(f"answers of {answered} do not cover the sets {counted}; evaluate that run anew")
