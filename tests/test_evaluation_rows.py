@@ -13,48 +13,58 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from mgsr.config.base import TEST_SETS
+from mgsr.config.specs import FloorSpec, spec_digest
 from mgsr.data.records import Record
 from mgsr.errors import MgsrError
-from mgsr.evaluation.answers import AnswerRow, build_summary, read_rows, summarise, write_rows
+from mgsr.evaluation.answers import Answer, Heldout
 from mgsr.evaluation.floor import borrowed_answers, evaluate_floor, write_floor
+from mgsr.evaluation.scoring import AnswerRow, Part, build_summary, read_rows, score_answers, summarise, write_evaluation
+from mgsr.metrics import load_metrics
 from mgsr.rouge import rouge_l
-from mgsr.storage import read_json, write_jsonl
+from mgsr.storage import read_json, write_json, write_jsonl
 
 ROW = AnswerRow(
-    run="0123", set="dolly", id="dolly-7", decoding_seed=10, protocol="plain", text="caf\u00e9\u2028\n\"x\"", score=1 / 3,
-    length=4, finish_reason="eos",
+    run="0123", set="dolly", id="dolly-7", decoding_seed=10, protocol="plain", text="caf\u00e9\u2028\n\"x\"",
+    scores={"rouge_l": 1 / 3, "words:count": 2.0}, length=4, finish_reason="eos",
 )  # fmt: skip
 
 
 def grid() -> list[AnswerRow]:
-    """Two sets x two protocols x two decoding seeds x three examples, each with its own score."""
-    cells = [(s, p, d) for s in ("dolly", "vicuna") for p in ("published", "plain") for d in (10, 20)]
+    """Two sets x two protocols x two decoding seeds x three examples, each with its own scores."""
+    parts = [(s, p, d) for s in ("dolly", "vicuna") for p in ("published", "plain") for d in (10, 20)]
     draw = random.Random(0)
+    scores = [{"rouge_l": 100 * draw.random(), "words:count": draw.gauss(0, 1)} for _ in range(3 * len(parts))]
     return [
-        replace(ROW, set=s, protocol=p, decoding_seed=d, id=f"{s}-{i}", score=100 * draw.random())  # type: ignore[arg-type]
-        for s, p, d in cells
+        replace(ROW, set=s, protocol=p, decoding_seed=d, id=f"{s}-{i}", scores=scores.pop())  # type: ignore[arg-type]
+        for s, p, d in parts
         for i in range(3)
     ]
 
 
+def evaluation(folder: Path, rows: list[AnswerRow]) -> Path:
+    """Written as every evaluation is; gives rows.jsonl."""
+    spec = FloorSpec(test_sets={}, rows={}, metrics=(), custom_code=(), code="")
+    counts = {row.set: {"rows": len({other.id for other in rows if other.set == row.set})} for row in rows}
+    write_evaluation(folder, spec, rows, sets=counts, timings={})
+    return folder / "rows.jsonl"
+
+
 def test_rows_survive_the_file(tmp_path: Path) -> None:
-    write_rows(tmp_path / "rows.jsonl", grid())
-    assert read_rows(tmp_path / "rows.jsonl") == grid()
+    assert read_rows(evaluation(tmp_path / "evaluation", grid())) == grid()
 
 
-def test_the_schema_is_version_1() -> None:
-    names = ["schema", "run", "set", "id", "decoding_seed", "protocol", "text", "score", "length", "finish_reason"]
+def test_the_schema_is_version_2() -> None:
+    names = ["schema", "run", "set", "id", "decoding_seed", "protocol", "text", "scores", "length", "finish_reason"]
     assert list(asdict(ROW)) == names
-    assert ROW.schema == 1
+    assert ROW.schema == 2
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("schema", 2), ("run", ""), ("set", None), ("id", 7), ("decoding_seed", "10"), ("protocol", "greedy"), ("text", None),
-        ("score", -0.1), ("score", 100.1), ("score", "50"), ("score", float("nan")), ("length", -1), ("length", 1.5),
-        ("finish_reason", "stop"), ("extra", 1),
+        ("schema", 1), ("run", ""), ("set", None), ("id", 7), ("decoding_seed", "10"), ("protocol", "greedy"), ("text", None),
+        ("scores", {}), ("scores", 50.0), ("scores", {"rouge_l": "50"}), ("scores", {"rouge_l": float("nan")}), ("length", -1),
+        ("length", 1.5), ("finish_reason", "stop"), ("finish_reason", "dropped"), ("extra", 1),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused(tmp_path: Path, field: str, value: Any) -> None:
@@ -63,7 +73,7 @@ def test_a_wrong_value_is_refused(tmp_path: Path, field: str, value: Any) -> Non
         AnswerRow(**row)
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps(asdict(replace(ROW, id="dolly-1"))) + "\n" + json.dumps(row) + "\n", encoding="utf-8")
-    with pytest.raises(MgsrError, match=rf"rows\.jsonl, line 2: {field}: .*evaluate that run anew"):
+    with pytest.raises(MgsrError, match=rf"rows\.jsonl, line 2: {field}(\.rouge_l)?: .*evaluate that run anew"):
         read_rows(path)
 
 
@@ -77,10 +87,23 @@ def test_a_missing_field_or_no_object_is_refused(tmp_path: Path) -> None:
             read_rows(path)
 
 
-def test_rows_are_of_one_run(tmp_path: Path) -> None:
-    for rows, found in (([ROW, replace(ROW, run="4567", id="dolly-8")], "0123, 4567"), ([], "no row")):
-        with pytest.raises(MgsrError, match=f"one run expected, found {found}"):
-            write_rows(tmp_path / "rows.jsonl", rows)
+def test_rows_of_the_first_schema_are_refused(tmp_path: Path) -> None:
+    row = asdict(ROW) | {"schema": 1, "score": 50.0}
+    del row["scores"]
+    write_jsonl(tmp_path / "rows.jsonl", [row])
+    with pytest.raises(MgsrError, match=r"rows\.jsonl, line 1: schema: .*rows of schema 2 expected, evaluate that run anew"):
+        read_rows(tmp_path / "rows.jsonl")
+
+
+def test_rows_are_of_one_run_and_the_same_metrics(tmp_path: Path) -> None:
+    for rows, problem in (
+        ([ROW, replace(ROW, run="4567", id="dolly-8")], "one run expected, found 0123, 4567"),
+        ([], "one run expected, found no row"),
+        ([ROW, replace(ROW, id="dolly-8", scores={"rouge_l": 1.0})], "dolly-8 has scores of other metrics than dolly-7"),
+    ):
+        with pytest.raises(MgsrError, match=problem):
+            evaluation(tmp_path / "evaluation", rows)
+        assert not (tmp_path / "evaluation").exists()
 
 
 def test_pitfall_22_a_lost_or_repeated_row_is_an_error() -> None:
@@ -96,29 +119,42 @@ def test_pitfall_22_a_lost_or_repeated_row_is_an_error() -> None:
 
 def test_pitfall_23_scores_do_not_depend_on_the_order_of_rows() -> None:
     rows = grid()
-    scores = {(s["set"], s["protocol"], s["decoding_seed"]): s["rouge_l"] for s in summarise(rows)}
+    scores = {(s["set"], s["protocol"], s["decoding_seed"]): s["metrics"] for s in summarise(rows)}
     for seed in range(5):
         shuffled = random.Random(seed).sample(rows, len(rows))
-        assert {(s["set"], s["protocol"], s["decoding_seed"]): s["rouge_l"] for s in summarise(shuffled)} == scores
+        assert {(s["set"], s["protocol"], s["decoding_seed"]): s["metrics"] for s in summarise(shuffled)} == scores
 
 
 def test_pitfall_25_and_27_seeds_and_protocols_have_a_score_each() -> None:
     rows = grid()
     scores = summarise(rows)
-    assert [(s["set"], s["protocol"], s["decoding_seed"]) for s in scores] == list(dict.fromkeys(row.cell for row in rows))
+    assert [(s["set"], s["protocol"], s["decoding_seed"]) for s in scores] == list(dict.fromkeys(row.part for row in rows))
     for i, score in enumerate(scores):
-        assert score["rouge_l"] == pytest.approx(sum(row.score for row in rows[3 * i : 3 * i + 3]) / 3)
+        values = {name: [row.scores[name] for row in rows[3 * i : 3 * i + 3]] for name in ROW.scores}
+        assert score["metrics"] == pytest.approx({name: sum(three) / 3 for name, three in values.items()})
         assert score["rows"] == 3
 
 
 def test_summary_holds_the_keys_of_the_contract() -> None:
     sets = {"dolly": {"rows": 3, "dropped": 1}, "vicuna": {"rows": 3, "dropped": 0}}
-    heldout = {"forward_kl": 0.5, "reverse_kl": 0.25, "tokens": 9, "rows": 3}
+    heldout = Heldout(forward_kl=0.5, reverse_kl=0.25, tokens=9, rows=3)
     summary = build_summary(grid(), sets=sets, timings={"total": 1.0}, heldout=heldout)
     assert list(summary) == ["schema", "run", "scores", "heldout", "timings", "sets", "digest"]
-    assert (summary["run"], summary["sets"], summary["heldout"]) == ("0123", sets, heldout)
+    assert [list(score) for score in summary["scores"]] == 8 * [["set", "protocol", "decoding_seed", "rows", "metrics"]]
+    assert (summary["schema"], summary["run"], summary["sets"], summary["heldout"]) == (2, "0123", sets, asdict(heldout))
     other = build_summary([replace(grid()[0], text="other"), *grid()[1:]], sets=sets, timings={"total": 2.0})
     assert other["digest"] != summary["digest"]
+
+
+def test_a_dropped_prompt_has_no_row() -> None:
+    records = [record(i, "qa") for i in range(3)]
+    answers = [Answer(id=one.id, text="second", length=2, finish_reason="eos") for one in records]
+    answers[1] = Answer(id=records[1].id, text="", length=0, finish_reason="dropped")
+    part: Part = ("dolly", "plain", 10)
+    rows = score_answers("0123", part, records, answers, load_metrics(["rouge_l"]))
+    assert [(row.id, row.part, row.scores) for row in rows] == [(f"dolly-{i}", part, {"rouge_l": 100}) for i in (0, 2)]
+    with pytest.raises(ValueError):
+        score_answers("0123", part, records, answers[1:], {})
 
 
 # --- the floor --------------------------------------------------------------------------------------------------------
@@ -163,23 +199,30 @@ def test_a_repeated_row_lends_nothing_to_its_twin() -> None:
 def test_the_floor_is_scored_against_all_references() -> None:
     borrower = record(0, "qa", references=("red", "blue sky"))
     lender = record(1, "qa", references=("blue sea", "red"))
-    rows, summary = evaluate_floor({"dolly": [borrower, lender], "vicuna": MIXED})
-    assert (rows[0].text, rows[0].score) == ("blue sea", rouge_l("blue sea", ["red", "blue sky"])) == ("blue sea", 50)
+    metrics = load_metrics(["rouge_l", "mgsr.examples.word_metrics:answer_length"])
+    rows, sets = evaluate_floor({"dolly": [borrower, lender], "vicuna": MIXED}, metrics)
+    assert rows[0].text == "blue sea" and list(rows[0].scores.values()) == [rouge_l("blue sea", ["red", "blue sky"]), 2]
+    assert rows[0].scores["rouge_l"] == 50
     assert {(row.run, row.protocol, row.decoding_seed, row.length) for row in rows} == {("floor", "plain", 0, 0)}
     assert [row.id for row in rows] == [one.id for one in [borrower, lender, *MIXED]]
-    assert summary["run"] == "floor"
-    assert summary["heldout"] is None
-    assert summary["scores"] == summarise(rows)
-    assert summary["sets"]["dolly"] == {"rows": 2, "dropped": 0, "borrowed_across_categories": 0}
-    assert summary["sets"]["vicuna"] == {"rows": 31, "dropped": 0, "borrowed_across_categories": 1}
-    assert evaluate_floor({"dolly": [borrower, lender], "vicuna": MIXED})[1]["digest"] == summary["digest"]
+    assert sets["dolly"] == {"rows": 2, "dropped": 0, "borrowed_across_categories": 0}
+    assert sets["vicuna"] == {"rows": 31, "dropped": 0, "borrowed_across_categories": 1}
 
 
 def test_the_floor_of_prepared_records_is_written_within_its_limits(tmp_path: Path) -> None:
-    for name in TEST_SETS:
-        write_jsonl(tmp_path / "data" / f"{name}.jsonl", [one.to_json() for one in MIXED])
-    write_floor(tmp_path / "data", {"vicuna": 5}, tmp_path / "floor")
-    rows, expected = evaluate_floor({name: MIXED[:5] if name == "vicuna" else MIXED for name in TEST_SETS})
-    assert read_rows(tmp_path / "floor" / "rows.jsonl") == rows
-    summary = read_json(tmp_path / "floor" / "summary.json")
-    assert summary | {"timings": 0} == expected | {"timings": 0}
+    for folder in ("0123", "4567"):
+        write_jsonl(tmp_path / "test_sets" / folder / "records.jsonl", [one.to_json() for one in MIXED])
+    spec = FloorSpec(
+        test_sets={"dolly": "0123", "my_set": "4567"}, rows={"dolly": None, "my_set": 5}, metrics=("rouge_l",), custom_code=(),
+        code="",
+    )  # fmt: skip
+    name = spec_digest(spec)
+    write_json(tmp_path / "specs" / f"{name}.json", spec.model_dump(mode="json"))
+    write_floor(tmp_path, name)
+    rows, sets = evaluate_floor({"dolly": MIXED, "my_set": MIXED[:5]}, load_metrics(spec.metrics))
+    folder = tmp_path / "evaluations" / name
+    assert read_rows(folder / "rows.jsonl") == rows
+    summary = read_json(folder / "summary.json")
+    assert summary | {"timings": {}} == build_summary(rows, sets=sets, timings={})
+    assert summary["run"] == "floor" and summary["heldout"] is None and summary["timings"]["total"] >= 0
+    assert FloorSpec.model_validate(read_json(folder / "spec.json")) == spec

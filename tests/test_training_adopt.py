@@ -11,14 +11,13 @@ from mgsr.cli import main
 from mgsr.config.families import TinyModel
 from mgsr.config.specs import ModelSpec, RunSpec
 from mgsr.errors import MgsrError
-from mgsr.evaluation.answers import read_rows
-from mgsr.evaluation.evaluator import evaluate
+from mgsr.evaluation.scoring import read_rows
 from mgsr.models.build import build_model
 from mgsr.models.loading import load_model
 from mgsr.storage import read_json
 from mgsr.training.adopt import adopt
 from mgsr.training.trainer import train
-from tests.training_support import evaluation_spec, make_root, run_spec
+from tests.training_support import evaluated, evaluation_spec, make_root, run_spec
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +48,9 @@ def test_its_record_has_every_field_of_a_trained_runs_record(root: Path) -> None
 
 
 def test_it_is_evaluated_as_any_run_is(root: Path) -> None:
-    evaluate("released", evaluation_spec("released"), root)
-    assert len(read_rows(root / "evaluations/released/rows.jsonl")) == 3 * 5 * 2 * 2
-    assert read_json(root / "evaluations/released/summary.json")["heldout"]["forward_kl"] > 0
+    folder = evaluated(root, evaluation_spec("released"))
+    assert len(read_rows(folder / "rows.jsonl")) == 3 * 5 * 2 * 2
+    assert read_json(folder / "summary.json")["heldout"]["forward_kl"] > 0
 
 
 def test_the_role_alone_sends_the_command_here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,9 +163,9 @@ def test_lora_trains_adapters_and_saves_plain_weights(root: Path) -> None:
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and all(".q_proj." in name or ".v_proj." in name for name in moved)
     assert read_json(root / "runs/lora/training.json")["parameters"] == sum(tensor.numel() for tensor in unshared(after))
-    evaluator = Evaluator(evaluation_spec("lora"), root)
-    rows = evaluator.answer("dolly", evaluator.examples("dolly")[0], "plain", 10)
-    assert len(rows) == 3 and all(row.text for row in rows)
+    evaluator = Evaluator(root, evaluation_spec("lora"))
+    answers = evaluator.answers(("dolly", "plain", 10), evaluator.records("dolly"))
+    assert len(answers) == 3 and all(answer.text for answer in answers)
 
 
 def test_bf16_autocast_runs_and_keeps_fp32_weights(root: Path) -> None:

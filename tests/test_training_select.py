@@ -9,11 +9,10 @@ import pytest
 
 from mgsr.cli import main
 from mgsr.config.specs import RunSpec
-from mgsr.evaluation.evaluator import evaluate
 from mgsr.storage import read_json, write_json
 from mgsr.training.select import best, select
 from mgsr.training.trainer import train
-from tests.training_support import evaluation_spec, make_root, run_spec
+from tests.training_support import evaluated, evaluation_spec, make_root, run_spec
 
 RATES = (1e-5, 3e-2)  # the first hardly moves the student
 
@@ -58,10 +57,8 @@ def test_it_says_what_each_candidate_reached(root: Path) -> None:
 
 
 def test_it_is_evaluated_as_any_run_is(root: Path) -> None:
-    for name in ("grid", "at 0.03"):
-        evaluate(name, evaluation_spec(name), root)
-    found = [read_json(root / f"evaluations/{name}/summary.json") for name in ("grid", "at 0.03")]
-    assert found[0]["scores"] == found[1]["scores"] and found[0]["heldout"] == found[1]["heldout"]
+    grid, best_rate = (read_json(evaluated(root, evaluation_spec(run)) / "summary.json") for run in ("grid", "at 0.03"))
+    assert grid["scores"] == best_rate["scores"] and grid["heldout"] == best_rate["heldout"]
 
 
 def test_the_model_takes_no_space_twice_and_survives_its_source(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,12 +14,14 @@ from typing import Any
 
 import pytest
 
+from mgsr.config.base import Strict
 from mgsr.config.families import TinyModel
 from mgsr.config.measurement import EvaluationConfig
 from mgsr.config.method import Method
 from mgsr.config.record_sets import DataConfig
-from mgsr.config.specs import DataSpec, EvaluationSpec, ModelSpec, RunSpec
+from mgsr.config.specs import DataSpec, EvaluationSpec, ModelSpec, RunSpec, spec_digest
 from mgsr.data.prepare import prepare
+from mgsr.evaluation.evaluator import evaluate
 from mgsr.models.build import build_model
 from mgsr.storage import write_json
 from mgsr.training.source import StepSource
@@ -33,6 +36,7 @@ DATA = DataConfig(
     validation_rows=6,
     test_rows={"dolly": 3, "self_instruct": 3, "vicuna": 3, "sni": 3, "unni": 3},
 )
+TEST_SETS = dict(DATA.test_rows)  # name to rows; the digest of a set is its name here
 TRAINING: dict[str, Any] = {
     "steps": 8,
     "global_batch": 4,
@@ -55,6 +59,9 @@ FORKED.set_forkserver_preload(["mgsr.training.trainer"])
 def make_root(root: Path) -> Path:
     """Records, a teacher and a student that are not trained."""
     prepare(DataSpec(source="builtin", data_dir=None, split="paper", code=""), root / "data/records", root / "lock.json")
+    for name in TEST_SETS:
+        (root / "test_sets" / name).mkdir(parents=True)
+        shutil.copy(root / f"data/records/{name}.jsonl", root / f"test_sets/{name}/records.jsonl")
     for name, layers, width in (("teacher", 2, 32), ("student", 1, 16)):
         model = TinyModel(builder="tiny", layers=layers, width=width, heads=2, initializer_range=0.1)
         folder = root / ("runs/teacher/model" if name == "teacher" else "models/student")
@@ -97,12 +104,26 @@ def run_spec(sequences: dict[str, Any] | None = None, objective: dict[str, Any] 
 
 
 def evaluation_spec(run: str, **changes: Any) -> EvaluationSpec:
-    evaluation = EvaluationConfig(decoding_seeds=(10, 20), max_new_tokens=8, batch=4, heldout_rows=3)
     values: dict[str, Any] = {
-        "run": run, "teacher_run": "teacher", "family": "tiny", "data": "records", "data_config": DATA,
-        "evaluation": evaluation, "threads": 1, "code": "",
+        "run": run, "teacher_run": "teacher", "family": "tiny", "test_sets": {name: name for name in TEST_SETS},
+        "rows": TEST_SETS, "max_length": DATA.max_length, "max_prompt_length": DATA.max_prompt_length,
+        "evaluation": EvaluationConfig(decoding_seeds=(10, 20), max_new_tokens=8, batch=4, heldout_rows=3),
+        "metrics": ("rouge_l",), "threads": 1, "answer_code": "", "custom_code": (), "code": "",
     }  # fmt: skip
     return EvaluationSpec(**(values | changes))
+
+
+def plant_spec(root: Path, spec: Strict) -> str:
+    """Where a job finds its spec; gives the spec's name."""
+    write_json(root / "specs" / f"{spec_digest(spec)}.json", spec.model_dump(mode="json"))
+    return spec_digest(spec)
+
+
+def evaluated(root: Path, spec: EvaluationSpec) -> Path:
+    """The folder of a run's evaluation."""
+    name = plant_spec(root, spec)
+    evaluate(root, name)
+    return root / "evaluations" / name
 
 
 def metrics(root: Path, run: str, kind: str = "train") -> list[dict[str, Any]]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from mgsr.config.base import Strict
 from mgsr.config.families import LoraConfig, ModelConfig
-from mgsr.config.measurement import EvaluationConfig, ExposureConfig, ProbeConfig
+from mgsr.config.measurement import EvaluationConfig, ExposureConfig, ProbeConfig, Protocol
 from mgsr.config.method import Method
 from mgsr.config.record_sets import DataConfig, TestSetConfig
 from mgsr.config.table_entries import TableKind
+from mgsr.errors import MgsrError
+from mgsr.storage import digest, read_json
 
 
 class DataSpec(Strict):
@@ -62,10 +65,15 @@ class EvaluationSpec(Strict):
     run: str
     teacher_run: str | None = Field(description="held-out KL is taken against it; null for the teacher itself")
     family: str
-    data: str
-    data_config: DataConfig
+    test_sets: dict[str, str] = Field(description="by name, digest of the TestSetSpec")
+    rows: dict[str, int | None] = Field(description="by name, the first rows only; null: all")
+    max_length: int
+    max_prompt_length: int
     evaluation: EvaluationConfig
+    metrics: tuple[str, ...]
     threads: int
+    answer_code: str = Field(description="digest of the code that decodes answers")
+    custom_code: tuple[str, ...] = Field(description="digests of the user's modules that `metrics` names")
     code: str
 
 
@@ -133,9 +141,24 @@ class AnswersSpec(Strict):
     rows: int | None = Field(description="the first rows only; null: all")
     max_length: int
     max_prompt_length: int
-    protocol: Literal["published", "plain"]
+    protocol: Protocol
     decoding_seed: int
     max_new_tokens: int
+    batch: int
+    threads: int
+    code: str
+
+
+class HeldoutSpec(Strict):
+    """All that the held-out divergence of a run from its teacher depends on."""
+
+    run: str
+    teacher_run: str
+    test_set: str = Field(description="digest of the TestSetSpec")
+    rows: int | None = Field(description="the first rows only; null: all")
+    heldout_rows: int = Field(description="of these, the first ones that fit")
+    max_length: int
+    max_prompt_length: int
     batch: int
     threads: int
     code: str
@@ -214,3 +237,27 @@ class PageSpec(Strict):
     claims: ClaimsSpec | None
     checks: tuple[CheckSpec, ...]
     code: str
+
+
+Spec = TypeVar("Spec", bound=Strict)
+
+
+def spec_digest(spec: Strict) -> str:
+    """The name of a spec and of its result."""
+    return digest(spec.model_dump(mode="json"))
+
+
+def read_spec(root: Path, name: str, kind: type[Spec]) -> Spec:
+    """The spec in `ROOT/specs/<name>.json`. Raises MgsrError where it is missing, is no `kind`, or `name` is not its digest."""
+    path = root / "specs" / f"{name}.json"
+    try:
+        spec = kind.model_validate(read_json(path))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise MgsrError(
+            f"{path} is no {kind.__name__}: {field}: {first['msg']}; delete it and start the workflow again"
+        ) from None
+    if spec_digest(spec) != name:
+        raise MgsrError(f"{path} was edited: its digest is {spec_digest(spec)}; delete it and start the workflow again")
+    return spec

@@ -1,128 +1,75 @@
-"""One row for each decoded answer, and the summary over rows. Every evaluation writes its two files through here.
-
-`rows.jsonl` holds an `AnswerRow` a line, `summary.json` what `build_summary` returns. Decoding seeds stay apart in both: their
-deviation is no run-to-run deviation, so nothing here averages over them.
+"""What a model gave, kept for good: its answers to one part of an evaluation (one test set under one protocol with one decoding
+seed), and its held-out divergence. No score stands here, so a metric that is added later finds the answers made.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from mgsr.errors import MgsrError
-from mgsr.storage import digest, read_jsonl, write_jsonl
+from mgsr.storage import read_json, read_jsonl, write_json, write_jsonl
 
-SCHEMA = 1
+CONFIG = ConfigDict(strict=True, extra="forbid")
+REMEDY = "delete the file to have it made anew"
 
 Name = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=0)]
+Nats = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Parsed = TypeVar("Parsed")
 
 
-@dataclass(frozen=True, kw_only=True, config=ConfigDict(strict=True, extra="forbid"))
-class AnswerRow:
-    """What one model answered to one example. Fields of another type, or out of range, are a `ValidationError`."""
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
+class Answer:
+    """The answer to one record. It is empty, and `dropped`, where the prompt was too long."""
 
-    schema: Literal[1] = 1
-    run: Name
-    set: Name
     id: Name
-    decoding_seed: int
-    protocol: Literal["published", "plain"]
     text: str
-    score: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-    length: Annotated[int, Field(ge=0)]  # tokens decoded, EOS included
-    finish_reason: Literal["eos", "length"]
-
-    @property
-    def cell(self) -> tuple[str, str, int]:
-        """What a score of summary.json is a mean over."""
-        return self.set, self.protocol, self.decoding_seed
+    length: Count  # tokens decoded, EOS included
+    finish_reason: Literal["eos", "length", "dropped"]
 
 
-def _check(rows: Sequence[AnswerRow], where: str) -> None:
-    """One run; within a set the same examples, each once, for every protocol and decoding seed."""
-    runs = sorted({row.run for row in rows})
-    if len(runs) != 1:
-        raise MgsrError(f"{where}: rows of one run expected, found {', '.join(runs) or 'no row'}; evaluate that run anew")
-    examples: dict[str, dict[tuple[str, str, int], Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
-    for row in rows:
-        examples[row.set][row.cell][row.id] += 1
-    for cells in examples.values():
-        expected = Counter({name: 1 for found in cells.values() for name in found})
-        for (test_set, protocol, seed), found in cells.items():
-            for name in expected:
-                if found[name] != 1:
-                    place = f"set {test_set}, protocol {protocol}, decoding seed {seed}"
-                    raise MgsrError(f"{where}: {place}: {found[name]} rows of {name} instead of 1; evaluate that run anew")
+@dataclass(frozen=True, kw_only=True, config=CONFIG)
+class Heldout:
+    """Mean divergences from the teacher in nats a response token; how many tokens of how many rows they are means over."""
+
+    forward_kl: Nats
+    reverse_kl: Nats
+    tokens: Count
+    rows: Count
 
 
-def write_rows(path: Path, rows: Sequence[AnswerRow]) -> None:
-    """Write rows.jsonl, in the order given."""
-    _check(rows, str(path))
-    write_jsonl(path, map(asdict, rows))
+def parse(kind: Callable[..., Parsed], value: Any, where: str, remedy: str) -> Parsed:
+    """A JSON object as a `kind`. Raises MgsrError with the place, the field and the remedy where it is none."""
+    if not isinstance(value, dict):
+        raise MgsrError(f"{where}: a {type(value).__name__}, not a JSON object; {remedy}")
+    try:
+        return kind(**value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise MgsrError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}; {remedy}") from None
 
 
-def read_rows(path: Path) -> list[AnswerRow]:
-    """Read rows.jsonl. A row of another schema or with a wrong value is an error with file, line and field."""
-    rows = []
-    for number, value in enumerate(read_jsonl(path), 1):
-        where = f"{path}, line {number}"
-        if not isinstance(value, dict):
-            raise MgsrError(f"{where}: a {type(value).__name__}, not a JSON object; evaluate that run anew")
-        try:
-            rows.append(AnswerRow(**value))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise MgsrError(
-                f"{where}: {field}: {first['msg']}; rows of schema {SCHEMA} expected, evaluate that run anew"
-            ) from None
-    _check(rows, str(path))
-    return rows
+def write_answers(path: Path, answers: Sequence[Answer]) -> None:
+    write_jsonl(path, map(asdict, answers))
 
 
-def summarise(rows: Sequence[AnswerRow]) -> list[dict[str, Any]]:
-    """The `scores` of summary.json: mean ROUGE-L (0..100) of each set, protocol and decoding seed, in order of appearance.
-
-    The order of the rows within a cell does not matter, not even to the last bit.
-    """
-    _check(rows, "rows to summarise")
-    scores: dict[tuple[str, str, int], list[float]] = defaultdict(list)
-    for row in rows:
-        scores[row.cell].append(row.score)
-    return [
-        {"set": test_set, "protocol": protocol, "decoding_seed": seed, "rouge_l": fmean(values), "rows": len(values)}
-        for (test_set, protocol, seed), values in scores.items()
-    ]
+def read_answers(path: Path, ids: Sequence[str]) -> list[Answer]:
+    """The answers to the records of these ids, in order. Raises MgsrError for a line that is no answer, and for other ids."""
+    answers = [parse(Answer, value, f"{path}, line {number}", REMEDY) for number, value in enumerate(read_jsonl(path), 1)]
+    if [answer.id for answer in answers] != list(ids):
+        raise MgsrError(f"{path}: its {len(answers)} lines are not one for each of the {len(ids)} records, in order; {REMEDY}")
+    return answers
 
 
-def build_summary(
-    rows: Sequence[AnswerRow],
-    *,
-    sets: Mapping[str, Mapping[str, int]],
-    timings: Mapping[str, float],
-    heldout: Mapping[str, float | int] | None = None,
-) -> dict[str, Any]:
-    """summary.json. `sets`: by test set, how many rows were answered (`rows`) and left out (`dropped`); `timings` in seconds;
-    `heldout`: mean divergences from the teacher in nats a token, null where there is no teacher. `digest` is of the rows.
-    """
-    scores = summarise(rows)
-    answered = {score["set"]: score["rows"] for score in scores}
-    counted = {name: counts["rows"] for name, counts in sets.items()}
-    if answered != counted:
-        raise MgsrError(f"answers of {answered} do not cover the sets {counted}; evaluate that run anew")
-    return {
-        "schema": SCHEMA,
-        "run": rows[0].run,
-        "scores": scores,
-        "heldout": None if heldout is None else dict(heldout),
-        "timings": dict(timings),
-        "sets": {name: dict(counts) for name, counts in sets.items()},
-        "digest": digest([asdict(row) for row in rows]),
-    }
+def write_heldout(path: Path, heldout: Heldout) -> None:
+    write_json(path, asdict(heldout))
+
+
+def read_heldout(path: Path) -> Heldout:
+    return parse(Heldout, read_json(path), str(path), REMEDY)

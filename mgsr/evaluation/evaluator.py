@@ -1,105 +1,131 @@
-"""Every answer of one run: test sets x protocols x decoding seeds, and the held-out divergence from the teacher.
+"""Scores of one run: test sets x protocols x decoding seeds, and the held-out divergence from the teacher.
 
-A finished cell (set, protocol, seed) is kept at once, so an interrupted evaluation goes on where it was.
+Answers are decoded once and kept under the digest of all that they depend on, part by part. So an interrupted evaluation goes
+on where it was, and one with another metric, test set, protocol or decoding seed decodes only what does not exist. The model
+is loaded when the first answer is missing, not before.
 """
 
 from __future__ import annotations
 
-import shutil
 import time
+from collections.abc import Sequence
+from functools import cached_property
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+from mgsr.config.base import IN_DOMAIN
+from mgsr.config.specs import AnswersSpec, EvaluationSpec, HeldoutSpec, read_spec, spec_digest
+from mgsr.data.records import Record, load_records
+from mgsr.evaluation.answers import Answer, Heldout, read_answers, read_heldout, write_answers, write_heldout
+from mgsr.evaluation.scoring import AnswerRow, Part, score_answers, write_evaluation
+from mgsr.metrics import load_metrics
+from mgsr.storage import write_json
 
-from mgsr.config.base import TEST_SETS
-from mgsr.config.specs import EvaluationSpec
-from mgsr.data.examples import Example
-from mgsr.evaluation.answers import AnswerRow, build_summary, read_rows, write_rows
-from mgsr.evaluation.trained_model import TrainedModel, response_log_probabilities
-from mgsr.models.kl import forward_kl, reverse_kl
-from mgsr.models.loading import check_shared_vocabulary
-from mgsr.rollouts.sampler import NO_REPEAT_NGRAM, Decoding, Prompt
-from mgsr.rollouts.sequence import Sequence, decode_texts
-from mgsr.rouge import rouge_l_many
-from mgsr.storage import new_folder, write_json
+if TYPE_CHECKING:
+    from mgsr.evaluation.answering import Answerer
+
+
+def answers_spec(spec: EvaluationSpec, part: Part) -> AnswersSpec:
+    """What a part of an evaluation depends on; its digest names the kept answers."""
+    test_set, protocol, seed = part
+    return AnswersSpec(
+        run=spec.run,
+        test_set=spec.test_sets[test_set],
+        rows=spec.rows[test_set],
+        max_length=spec.max_length,
+        max_prompt_length=spec.max_prompt_length,
+        protocol=protocol,
+        decoding_seed=seed,
+        max_new_tokens=spec.evaluation.max_new_tokens,
+        batch=spec.evaluation.batch,
+        threads=spec.threads,
+        code=spec.answer_code,
+    )
+
+
+def heldout_spec(spec: EvaluationSpec) -> HeldoutSpec | None:
+    """What the held-out divergence depends on; None for a teacher."""
+    if spec.teacher_run is None:
+        return None
+    return HeldoutSpec(
+        run=spec.run,
+        teacher_run=spec.teacher_run,
+        test_set=spec.test_sets[IN_DOMAIN],
+        rows=spec.rows[IN_DOMAIN],
+        heldout_rows=spec.evaluation.heldout_rows,
+        max_length=spec.max_length,
+        max_prompt_length=spec.max_prompt_length,
+        batch=spec.evaluation.batch,
+        threads=spec.threads,
+        code=spec.answer_code,
+    )
 
 
 class Evaluator:
-    """A run's model, with what it needs to answer."""
+    """Gives what a run's scores are made of: as it is kept, or made by the model and kept."""
 
-    def __init__(self, spec: EvaluationSpec, root: Path) -> None:
-        self.spec, self.root = spec, root
-        self.run_model = TrainedModel.load(root, spec.run)
+    def __init__(self, root: Path, spec: EvaluationSpec) -> None:
+        self.root, self.spec = root, spec
 
-    def examples(self, test_set: str) -> tuple[list[Example], int]:
-        """A test set's rows that fit, and how many were dropped."""
-        return self.run_model.test_set(self.root / "data" / self.spec.data, self.spec.data_config, test_set)
+    @cached_property
+    def answerer(self) -> Answerer:
+        from mgsr.evaluation.answering import Answerer  # it imports torch
 
-    def answer(self, test_set: str, examples: list[Example], protocol: str, seed: int) -> list[AnswerRow]:
-        """One sampled response to each example, scored."""
-        evaluation = self.spec.evaluation
-        limits = evaluation.max_new_tokens, self.spec.data_config.max_length
-        decoding = Decoding(*limits, seed=seed, batch=evaluation.batch, no_repeat_ngram=NO_REPEAT_NGRAM[protocol])
-        prompts = [Prompt(example.id, example.prompt_ids) for example in examples]
-        written = self.run_model.write(prompts, decoding, purpose="evaluation")
-        texts = decode_texts(self.run_model.tokenizer, written)
-        scores = rouge_l_many(texts, [example.references for example in examples])
-        return [
-            AnswerRow(
-                run=self.spec.run,
-                set=test_set,
-                id=example.id,
-                decoding_seed=seed,
-                protocol=protocol,  # type: ignore[arg-type]
-                text=text,
-                score=score,
-                length=len(sequence.response_ids),
-                finish_reason="eos" if sequence.finished else "length",
-            )
-            for example, sequence, text, score in zip(examples, written, texts, scores, strict=True)
-        ]
+        return Answerer(self.root, self.spec.run, self.spec.threads)
 
-    def heldout(self, examples: list[Example]) -> dict[str, float | int] | None:
-        """Mean divergence from the teacher per response token, in nats, teacher-forced on reference answers."""
-        if self.spec.teacher_run is None:
+    def records(self, test_set: str) -> list[Record]:
+        return load_records(self.root / "test_sets" / self.spec.test_sets[test_set], "records")[: self.spec.rows[test_set]]
+
+    def answers(self, part: Part, records: Sequence[Record]) -> list[Answer]:
+        """One answer to each record of the part's test set, in order."""
+        spec = answers_spec(self.spec, part)
+        path = self.root / "answers" / f"{spec_digest(spec)}.jsonl"
+        if not path.is_file():
+            answers = self.answerer.answers(records, spec)
+            self._write_spec(spec)
+            write_answers(path, answers)
+        return read_answers(path, [record.id for record in records])
+
+    def heldout(self) -> Heldout | None:
+        """Mean divergence from the teacher on reference answers; None for a teacher."""
+        spec = heldout_spec(self.spec)
+        if spec is None:
             return None
-        student, teacher = self.run_model, TrainedModel.load(self.root, self.spec.teacher_run)
-        check_shared_vocabulary(teacher.tokenizer, student.tokenizer)
-        sequences = [Sequence.from_example(example, student.model.eos_id) for example in examples]
-        totals = dict.fromkeys(("forward_kl", "reverse_kl"), 0.0)
-        for _, (s_logp, t_logp) in response_log_probabilities([student, teacher], sequences, self.spec.evaluation.batch):
-            totals["forward_kl"] += float(forward_kl(s_logp, t_logp).double().sum())
-            totals["reverse_kl"] += float(reverse_kl(s_logp, t_logp).double().sum())
-        tokens = sum(len(sequence.response_ids) for sequence in sequences)
-        return {**{name: total / tokens for name, total in totals.items()}, "tokens": tokens, "rows": len(sequences)}
+        path = self.root / "heldout" / f"{spec_digest(spec)}.json"
+        if not path.is_file():
+            heldout = self.answerer.heldout(self.records(IN_DOMAIN), spec)
+            self._write_spec(spec)
+            write_heldout(path, heldout)
+        return read_heldout(path)
+
+    def _write_spec(self, spec: AnswersSpec | HeldoutSpec) -> None:
+        """For a reader who asks what a file of answers is; no job reads it."""
+        write_json(self.root / "specs" / f"{spec_digest(spec)}.json", spec.model_dump(mode="json"))
 
 
-def evaluate(name: str, spec: EvaluationSpec, root: Path) -> None:
-    """Write `evaluations/<name>`: rows.jsonl and summary.json."""
+def evaluate(root: Path, name: str) -> None:
+    """Write `evaluations/<name>`: rows.jsonl, summary.json and spec.json. `name`: digest of an EvaluationSpec in `specs`.
+
+    Raises MgsrError for kept answers that are damaged, and for a metric that fails; no answer is lost by it.
+    """
     started = time.perf_counter()
-    torch.set_num_threads(spec.threads)
-    evaluator = Evaluator(spec, root)
-    cells = root / "checkpoints" / f"evaluation-{name}"
+    spec = read_spec(root, name, EvaluationSpec)
+    metrics = load_metrics(spec.metrics)
+    evaluator = Evaluator(root, spec)
     rows: list[AnswerRow] = []
     sets: dict[str, dict[str, int]] = {}
-    timings: dict[str, float] = {"start": time.perf_counter() - started}
-    for test_set in TEST_SETS:
+    timings: dict[str, float] = {}
+    for test_set in sorted(spec.test_sets):  # their order is no part of the digest
         began = time.perf_counter()
-        examples, dropped = evaluator.examples(test_set)
-        sets[test_set] = {"rows": len(examples), "dropped": dropped}
+        records = evaluator.records(test_set)
         for protocol, seed in product(spec.evaluation.protocols, spec.evaluation.decoding_seeds):
-            cell = cells / f"{test_set}-{protocol}-{seed}.jsonl"
-            if not cell.is_file():
-                write_rows(cell, evaluator.answer(test_set, examples, protocol, seed))
-            rows += read_rows(cell)
+            part = (test_set, protocol, seed)
+            scored = score_answers(spec.run, part, records, evaluator.answers(part, records), metrics)
+            sets[test_set] = {"rows": len(scored), "dropped": len(records) - len(scored)}
+            rows += scored
         timings[test_set] = time.perf_counter() - began
     began = time.perf_counter()
-    heldout = evaluator.heldout(evaluator.examples("dolly")[0][: spec.evaluation.heldout_rows])
+    heldout = evaluator.heldout()
     timings |= {"heldout": time.perf_counter() - began, "total": time.perf_counter() - started}
-    timings = {stage: round(seconds, 3) for stage, seconds in timings.items()}
-    with new_folder(root / "evaluations" / name) as out:
-        write_rows(out / "rows.jsonl", rows)
-        write_json(out / "spec.json", spec.model_dump(mode="json"))
-        write_json(out / "summary.json", build_summary(rows, sets=sets, timings=timings, heldout=heldout))
-    shutil.rmtree(cells)
+    write_evaluation(root / "evaluations" / name, spec, rows, sets=sets, timings=timings, heldout=heldout)

@@ -10,14 +10,14 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from mgsr.config.base import TEST_SETS
+from mgsr.config.specs import FloorSpec, read_spec
 from mgsr.data.records import Record, load_records
 from mgsr.errors import MgsrError
-from mgsr.evaluation.answers import AnswerRow, build_summary, write_rows
-from mgsr.rouge import rouge_l
-from mgsr.storage import digest, new_folder, write_json
+from mgsr.evaluation.answers import Answer
+from mgsr.evaluation.scoring import AnswerRow, score_answers, write_evaluation
+from mgsr.metrics import Metric, load_metrics
+from mgsr.storage import digest
 
 RUN = "floor"
 
@@ -51,38 +51,35 @@ def borrowed_answers(records: Sequence[Record]) -> list[Borrowed]:
     return answers
 
 
-def evaluate_floor(records: Mapping[str, Sequence[Record]]) -> tuple[list[AnswerRow], dict[str, Any]]:
-    """Rows and summary over test sets by name. Nothing is decoded: seed 0, protocol `plain`, lengths 0.
+def evaluate_floor(
+    records: Mapping[str, Sequence[Record]], metrics: Mapping[str, Metric]
+) -> tuple[list[AnswerRow], dict[str, dict[str, int]]]:
+    """The rows over test sets by name, and the summary's `sets`, which count the answers borrowed from another category too.
 
-    `sets` of the summary also counts the answers borrowed from another category.
+    Nothing is decoded: seed 0, protocol `plain`, lengths 0.
     """
-    start = time.monotonic()
     rows: list[AnswerRow] = []
     sets: dict[str, dict[str, int]] = {}
     for name, members in records.items():
-        answers = borrowed_answers(members)
-        rows += [
-            AnswerRow(
-                run=RUN,
-                set=name,
-                id=record.id,
-                decoding_seed=0,
-                protocol="plain",
-                text=answer.prediction,
-                score=rouge_l(answer.prediction, record.references),
-                length=0,
-                finish_reason="eos",
-            )
-            for record, answer in zip(members, answers, strict=True)
+        borrowed = borrowed_answers(members)
+        answers = [
+            Answer(id=record.id, text=answer.prediction, length=0, finish_reason="eos")
+            for record, answer in zip(members, borrowed, strict=True)
         ]
-        other = sum(not answer.same_category for answer in answers)
+        rows += score_answers(RUN, (name, "plain", 0), members, answers, metrics)
+        other = sum(not answer.same_category for answer in borrowed)
         sets[name] = {"rows": len(members), "dropped": 0, "borrowed_across_categories": other}
-    return rows, build_summary(rows, sets=sets, timings={"total": time.monotonic() - start})
+    return rows, sets
 
 
-def write_floor(data: Path, limits: Mapping[str, int], out: Path) -> None:
-    """Write rows.jsonl and summary.json of the floor over the prepared records in `data`; `limits`: rows used, by set."""
-    rows, summary = evaluate_floor({name: load_records(data, name)[: limits.get(name)] for name in TEST_SETS})
-    with new_folder(out) as folder:
-        write_rows(folder / "rows.jsonl", rows)
-        write_json(folder / "summary.json", summary)
+def write_floor(root: Path, name: str) -> None:
+    """Write `evaluations/<name>` of the floor over prepared test sets. `name`: digest of a FloorSpec in `specs`."""
+    started = time.perf_counter()
+    spec = read_spec(root, name, FloorSpec)
+    records = {
+        test_set: load_records(root / "test_sets" / folder, "records")[: spec.rows[test_set]]
+        for test_set, folder in sorted(spec.test_sets.items())
+    }
+    rows, sets = evaluate_floor(records, load_metrics(spec.metrics))
+    timings = {"total": time.perf_counter() - started}
+    write_evaluation(root / "evaluations" / name, spec, rows, sets=sets, timings=timings)

@@ -17,10 +17,6 @@ from mgsr.rollouts.decoder import Decoder, open_decoder
 from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
 from mgsr.rollouts.sequence import Author, Sequence, by_length
 
-# By protocol, the n of the n-grams that may not repeat. The code base's final evaluation uses 6, a default that none of its
-# scripts mentions (docs/pitfalls.md, no. 27).
-NO_REPEAT_NGRAM = {"published": 6, "plain": 0}
-
 
 @dataclass(frozen=True)
 class Decoding:

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from mgsr.config.measurement import NO_REPEAT_NGRAM
 from mgsr.config.specs import RunSpec
 from mgsr.data.examples import Example, encode_examples
 from mgsr.data.records import load_records
@@ -38,7 +39,7 @@ from mgsr.models.loading import (
 )
 from mgsr.objectives.objective import Objective
 from mgsr.rollouts.noise import row_key
-from mgsr.rollouts.sampler import NO_REPEAT_NGRAM, Decoding
+from mgsr.rollouts.sampler import Decoding
 from mgsr.rollouts.sequence import response_states
 from mgsr.storage import new_folder, read_json, write_json, write_jsonl
 from mgsr.training.checkpoint import (
