@@ -8,6 +8,11 @@ from pydantic import Field
 
 from mgsr.config.base import Strict
 
+Protocol = Literal["published", "plain"]
+NO_REPEAT_NGRAM: dict[Protocol, int] = {"published": 6, "plain": 0}
+"""Length of the n-grams that may not occur twice in prompt and response, 0: none is barred. The code base's final evaluation has
+6, in none of its scripts (pitfall 27)."""
+
 
 class ExposureConfig(Strict):
     """ExAccErr (Arora et al. 2022; MiniLLM's appendix): how much errors of the student's own prefixes add up (Table 4a)."""
@@ -32,7 +37,7 @@ class ProbeConfig(Strict):
 class EvaluationConfig(Strict):
     """Decoding and scoring. Sampling is at T = 1 from the whole distribution (top-p 1, top-k 0)."""
 
-    protocols: tuple[Literal["published", "plain"], ...] = Field(
+    protocols: tuple[Protocol, ...] = Field(
         ("published", "plain"),
         min_length=1,
         description="`published`: no repeated 6-gram, the code base's silent default; `plain`: without. Validation: the first",

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mgsr.config.base import Strict
 from mgsr.config.families import LoraConfig, ModelConfig
-from mgsr.config.measurement import EvaluationConfig, ExposureConfig, ProbeConfig
-from mgsr.config.method import Method
+from mgsr.config.measurement import EvaluationConfig, ExposureConfig, ProbeConfig, Protocol
+from mgsr.config.method import Method, Precision
 from mgsr.config.record_sets import DataConfig, TestSetConfig
 from mgsr.config.table_entries import TableKind
 
 
 class DataSpec(Strict):
-    """All that the prepared records depend on. Lengths are applied when a model's tokenizer is known."""
+    """All that the prepared training and validation records depend on. Lengths are applied when a model's tokenizer is known."""
 
     source: Literal["hub", "local", "builtin"]
     data_dir: str | None
     split: Literal["paper", "minillm"]
+    contents: dict[str, str] = Field(
+        description="SHA-256 by file for source `local`, locked commit by data set for source `hub`"
+    )
     code: str
 
 
@@ -31,21 +34,19 @@ class ModelSpec(Strict):
     code: str
 
 
-class RunSpec(Strict):
+class TrainSpec(Strict):
     """All that a training run depends on; its digest is the run's name. Upstream results enter by their digests."""
 
+    kind: Literal["train"] = "train"
     family: str
-    method: Method
+    method: Method = Field(description="with one learning rate: each rate of a grid is a run of its own")
     seed: int
-    candidates: tuple[str, ...] = Field(
-        description="digests of the runs with each of the method's learning rates, of which this one is the best; else empty"
-    )
     data: str = Field(description="digest of the DataSpec")
-    data_config: DataConfig
+    data_config: DataConfig = Field(description="without test sets, which training does not read")
     max_new_tokens: int = Field(
         description="response tokens that an answer may have, and a rollout where the method says nothing else"
     )
-    validation_protocol: Literal["published", "plain"] = Field(description="validation decodes as the final evaluation does")
+    validation_protocol: Protocol = Field(description="validation decodes as the final evaluation does")
     base_model: str = Field(description="digest of the ModelSpec")
     start_run: str | None = Field(description="digest of the run whose model is the start; null: the base model")
     teacher_run: str | None = Field(description="digest of the teacher's run; null where no teacher is used")
@@ -55,6 +56,46 @@ class RunSpec(Strict):
     code: str
     custom_code: tuple[str, ...] = Field(description="digests of the user's modules that the method names")
 
+    @model_validator(mode="after")
+    def _one_learning_rate(self) -> Self:
+        if len(rates := self.method.training.learning_rates) > 1:
+            raise ValueError(f"a run trains at one learning rate, not at {', '.join(f'{rate:g}' for rate in rates)}")
+        return self
+
+    @property
+    def learning_rate(self) -> float:
+        """The run's one learning rate."""
+        return self.method.training.learning_rates[0]
+
+
+class SelectSpec(Strict):
+    """All that the choice among a grid of learning rates depends on. The chosen run's model stands for the method."""
+
+    kind: Literal["select"] = "select"
+    family: str
+    method: Method = Field(description="with the grid; `training.select_by` says which validation figure chooses")
+    seed: int
+    candidates: tuple[str, ...] = Field(description="digests of the runs, one for each rate of the grid, in its order")
+    code: str
+
+
+class AdoptSpec(Strict):
+    """All that a run depends on that takes a released model as it is and trains nothing."""
+
+    kind: Literal["adopt"] = "adopt"
+    family: str
+    title: str
+    seed: int
+    data: str = Field(description="digest of the DataSpec that the model is compared on")
+    base_model: str = Field(description="digest of the ModelSpec")
+    teacher_run: str = Field(description="digest of the run of the family's teacher, whose vocabulary the model must share")
+    precision: Precision = Field(description="that the model is evaluated in")
+    threads: int
+    code: str
+
+
+RunSpec = Annotated[TrainSpec | SelectSpec | AdoptSpec, Field(discriminator="kind")]
+
 
 class EvaluationSpec(Strict):
     """All that the scores of a run depend on, over all test sets, protocols and decoding seeds."""
@@ -62,10 +103,15 @@ class EvaluationSpec(Strict):
     run: str
     teacher_run: str | None = Field(description="held-out KL is taken against it; null for the teacher itself")
     family: str
-    data: str
-    data_config: DataConfig
+    test_sets: dict[str, str] = Field(description="by name, digest of the TestSetSpec")
+    rows: dict[str, int | None] = Field(description="by name, the first rows only; null: all")
+    max_length: int
+    max_prompt_length: int
     evaluation: EvaluationConfig
+    metrics: tuple[str, ...]
     threads: int
+    answer_code: str = Field(description="digest of the code that decodes answers")
+    custom_code: tuple[str, ...] = Field(description="digests of the user's modules that `metrics` names")
     code: str
 
 
@@ -73,8 +119,9 @@ class SamplesSpec(Strict):
     """All that a teacher's samples for ExAccErr depend on."""
 
     teacher_run: str
-    data: str
-    data_config: DataConfig
+    test_set: str = Field(description="digest of the TestSetSpec of the in-domain set")
+    max_length: int
+    max_prompt_length: int
     exposure: ExposureConfig
     max_new_tokens: int
     batch: int
@@ -88,8 +135,9 @@ class ExposureSpec(Strict):
     run: str
     samples: str = Field(description="digest of the SamplesSpec")
     teacher_run: str
-    data: str
-    data_config: DataConfig
+    test_set: str = Field(description="digest of the TestSetSpec of the in-domain set")
+    max_length: int
+    max_prompt_length: int
     exposure: ExposureConfig
     max_new_tokens: int
     batch: int
@@ -102,8 +150,9 @@ class ProbeSpec(Strict):
 
     student_run: str = Field(description="the SFT student")
     teacher_run: str
-    data: str
-    data_config: DataConfig
+    test_set: str = Field(description="digest of the TestSetSpec of the in-domain set")
+    max_length: int
+    max_prompt_length: int
     probe: ProbeConfig
     max_new_tokens: int
     batch: int
@@ -121,7 +170,7 @@ class TestSetSpec(Strict):
     test_set: TestSetConfig = Field(description="where the records come from; its `title` and `rows` are left out")
     source: Literal["hub", "local", "builtin"]
     data_dir: str | None
-    contents: dict[str, str] = Field(description="SHA-256 of each local file; empty for other sources")
+    contents: dict[str, str] = Field(description="SHA-256 by local file, or locked commit by data set of the hub")
     code: str
 
 
@@ -133,7 +182,7 @@ class AnswersSpec(Strict):
     rows: int | None = Field(description="the first rows only; null: all")
     max_length: int
     max_prompt_length: int
-    protocol: Literal["published", "plain"]
+    protocol: Protocol
     decoding_seed: int
     max_new_tokens: int
     batch: int
