@@ -74,21 +74,29 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
-def read_jsonl(path: Path) -> Iterator[Any]:
-    """The objects of a JSONL file, in order; a malformed line is an error with file and line number."""
+def numbered_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    """Line number and object of each line of a JSONL file, in order. A byte order mark and blank lines are passed over; a
+    malformed line is an error with file and line number."""
     try:
-        file = path.open(encoding="utf-8")
+        file = path.open(encoding="utf-8-sig")
     except FileNotFoundError:
         raise MgsrError(f"{path} does not exist") from None
     with file:
         try:
             for number, line in enumerate(file, 1):
+                if line.isspace():
+                    continue
                 try:
-                    yield json.loads(line)
+                    yield number, json.loads(line)
                 except json.JSONDecodeError as error:
                     raise MgsrError(f"{path}, line {number}: not valid JSON ({error.msg}); mend or remove it") from None
         except UnicodeDecodeError as error:
             raise MgsrError(f"{path}: not UTF-8 ({error.reason}); convert it") from None
+
+
+def read_jsonl(path: Path) -> Iterator[Any]:
+    """The objects of a JSONL file, in order; a malformed line is an error with file and line number."""
+    return (value for _, value in numbered_jsonl(path))
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from mgsr.config.base import Strict
 
 Protocol = Literal["published", "plain"]
 NO_REPEAT_NGRAM: dict[Protocol, int] = {"published": 6, "plain": 0}
-"""Length of the n-grams that may not occur twice in prompt and response, 0: none is barred. The code base's final evaluation has
-6, in none of its scripts (pitfall 27)."""
+"""Length of the n-grams that may not occur twice in prompt and response; 0 bars none. The code base's final evaluation has 6,
+which stands in none of its scripts (pitfall 27)."""
 
 
 class ExposureConfig(Strict):

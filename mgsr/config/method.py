@@ -106,7 +106,7 @@ class Method(Strict):
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether training asks a teacher: for a term of the loss, for text, or for SCRG. A custom policy may ask it for text."""
+        """Whether training asks a teacher: for a term of the loss, for text, or for SCRG. A custom policy may ask for text."""
         objective, sequences = self.objective, self.sequences
         writes = sequences.policy in ("teacher", "collection", "custom")
         asked = objective.distils or objective.span_weight > 0 or writes or sequences.scrg is not None

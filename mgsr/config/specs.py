@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from mgsr.config.base import Strict
 from mgsr.config.families import LoraConfig, ModelConfig
 from mgsr.config.measurement import EvaluationConfig, ExposureConfig, ProbeConfig, Protocol
 from mgsr.config.method import Method, Precision
-from mgsr.config.record_sets import DataConfig, TestSetConfig
-from mgsr.config.table_entries import TableKind
+from mgsr.config.record_sets import DataConfig, Source, Split, TestSetConfig
+from mgsr.config.table_entries import TableKind, TrackingConfig
+from mgsr.errors import MgsrError
+from mgsr.storage import digest, read_json
 
 
 class DataSpec(Strict):
-    """All that the prepared training and validation records depend on. Lengths are applied when a model's tokenizer is known."""
+    """All that the prepared training and validation records depend on. Lengths are applied with a model's tokenizer."""
 
-    source: Literal["hub", "local", "builtin"]
+    source: Source
     data_dir: str | None
-    split: Literal["paper", "minillm"]
-    contents: dict[str, str] = Field(
-        description="SHA-256 by file for source `local`, locked commit by data set for source `hub`"
-    )
+    split: Split
+    contents: dict[str, str] = Field(description="SHA-256 by local file, or locked commit by data set of the hub")
     code: str
 
 
@@ -31,6 +32,7 @@ class ModelSpec(Strict):
 
     model: ModelConfig
     seed: int
+    source: str | None = Field(None, description="digest of the ModelSpec that a pruned model is made of")
     code: str
 
 
@@ -66,6 +68,14 @@ class TrainSpec(Strict):
     def learning_rate(self) -> float:
         """The run's one learning rate."""
         return self.method.training.learning_rates[0]
+
+    @property
+    def title(self) -> str:
+        return self.method.title
+
+    @property
+    def precision(self) -> Precision:
+        return self.method.training.precision
 
 
 class SelectSpec(Strict):
@@ -168,7 +178,7 @@ class TestSetSpec(Strict):
     name: str
     data: str = Field(description="digest of the DataSpec, against whose training rows overlap is counted")
     test_set: TestSetConfig = Field(description="where the records come from; its `title` and `rows` are left out")
-    source: Literal["hub", "local", "builtin"]
+    source: Source
     data_dir: str | None
     contents: dict[str, str] = Field(description="SHA-256 by local file, or locked commit by data set of the hub")
     code: str
@@ -197,6 +207,14 @@ class FloorSpec(Strict):
     rows: dict[str, int | None] = Field(description="by name, the first rows only; null: all")
     metrics: tuple[str, ...]
     custom_code: tuple[str, ...] = Field(description="digests of the user's modules that `metrics` names")
+    code: str
+
+
+class CardSpec(Strict):
+    """All that a run's card depends on."""
+
+    run: str
+    twin: str | None = Field(description="digest of the run that differs in SCRG alone; null: there is none")
     code: str
 
 
@@ -262,4 +280,49 @@ class PageSpec(Strict):
     tables: tuple[TableSpec, ...]
     claims: ClaimsSpec | None
     checks: tuple[CheckSpec, ...]
+    tracking: TrackingConfig
     code: str
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+Spec = TypeVar("Spec", bound=Strict)
+
+_RUN: TypeAdapter[TrainSpec | SelectSpec | AdoptSpec] = TypeAdapter(RunSpec)
+
+
+def spec_digest(spec: Strict) -> str:
+    """The name of a spec and of its result."""
+    return digest(spec.model_dump(mode="json"))
+
+
+def read_spec(root: Path, name: str, kind: type[Spec]) -> Spec:
+    """The spec in `ROOT/specs/<name>.json`. Raises MgsrError where it is missing, was edited, or is no `kind`."""
+    return _parsed(TypeAdapter(kind), _read_by_digest(root, name), f"specs/{name}.json is no {kind.__name__}")
+
+
+def read_run_spec(root: Path, name: str) -> TrainSpec | SelectSpec | AdoptSpec:
+    """The spec of a run, likewise."""
+    return _parsed(_RUN, _read_by_digest(root, name), f"specs/{name}.json is no run")
+
+
+def read_plan(root: Path, name: str, kind: type[Spec]) -> Spec:
+    """What the table, open check, page or card `name` is made of, from `ROOT/plan/<name>.json`. Raises MgsrError likewise."""
+    return _parsed(TypeAdapter(kind), read_json(root / "plan" / f"{name}.json"), f"plan/{name}.json is no {kind.__name__}")
+
+
+def _read_by_digest(root: Path, name: str) -> Any:
+    path = root / "specs" / f"{name}.json"
+    value = read_json(path)
+    if digest(value) != name:
+        raise MgsrError(f"{path} was edited: its digest is {digest(value)}; delete it and start the workflow again")
+    return value
+
+
+def _parsed(adapter: TypeAdapter[Spec], value: Any, problem: str) -> Spec:
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise MgsrError(f"{problem}: {field}: {first['msg']}; delete it and start the workflow again") from None

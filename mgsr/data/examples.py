@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from mgsr.config.record_sets import DataConfig
 from mgsr.data.prompts import format_prompt
 from mgsr.data.records import Record
 
@@ -19,6 +18,15 @@ class Tokenizer(Protocol):
     bos_token_id: Any
 
     def __call__(self, text: Any, *, add_special_tokens: bool) -> Any: ...
+
+
+class Lengths(Protocol):
+    """Limits in tokens: of a prompt with its response, and of a prompt."""
+
+    @property
+    def max_length(self) -> int: ...
+    @property
+    def max_prompt_length(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -38,9 +46,7 @@ def starts_with_bos(tokenizer: Tokenizer) -> bool:
     return tokenizer.bos_token_id is not None and ids[:1] == [tokenizer.bos_token_id]
 
 
-def encode_examples(
-    records: Iterable[Record], tokenizer: Tokenizer, config: DataConfig
-) -> tuple[list[Example], dict[str, int]]:
+def encode_examples(records: Iterable[Record], tokenizer: Tokenizer, lengths: Lengths) -> tuple[list[Example], dict[str, int]]:
     """Token ids of the records whose prompt fits, in order, and how many were dropped and cut.
 
     A prompt over `max_prompt_length` tokens is dropped whole: cut, it would lose the "### Response:" marker (pitfall 4). A
@@ -56,10 +62,10 @@ def encode_examples(
     responses = tokenizer([record.response for record in records], add_special_tokens=False)["input_ids"]
     for record, prompt, response in zip(records, prompts, responses, strict=True):
         prompt_ids = (*bos, *prompt)
-        if len(prompt_ids) > config.max_prompt_length:
+        if len(prompt_ids) > lengths.max_prompt_length:
             counts["dropped_prompts"] += 1
             continue
-        room = config.max_length - len(prompt_ids)
+        room = lengths.max_length - len(prompt_ids)
         response_ids = (*response, tokenizer.eos_token_id)
         counts["cut_responses"] += len(response_ids) > room
         examples.append(Example(record.id, prompt_ids, response_ids[:room], record.references, record.category))

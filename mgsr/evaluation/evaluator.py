@@ -12,14 +12,16 @@ from pathlib import Path
 
 import torch
 
-from mgsr.config.base import TEST_SETS
-from mgsr.config.specs import EvaluationSpec
-from mgsr.data.examples import Example
+from mgsr.config.base import IN_DOMAIN
+from mgsr.config.measurement import NO_REPEAT_NGRAM, Protocol
+from mgsr.config.specs import EvaluationSpec, read_spec
+from mgsr.data.examples import Example, encode_examples
+from mgsr.data.records import load_records
 from mgsr.evaluation.answers import AnswerRow, build_summary, read_rows, write_rows
 from mgsr.evaluation.trained_model import RunModel, read
 from mgsr.models.loading import check_shared_vocabulary
 from mgsr.objectives.divergences import forward_kl, reverse_kl
-from mgsr.rollouts.sampler import PUBLISHED_NGRAM, Decoding, Prompt
+from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.sequence import Sequence, decode_texts
 from mgsr.rouge import rouge_l_many
 from mgsr.storage import new_folder, write_json
@@ -34,13 +36,14 @@ class Evaluator:
 
     def examples(self, test_set: str) -> tuple[list[Example], int]:
         """A test set's rows that fit, and how many were dropped."""
-        return self.run_model.test_set(self.root / "data" / self.spec.data, self.spec.data_config, test_set)
+        records = load_records(self.root / "test_sets" / self.spec.test_sets[test_set], "records")[: self.spec.rows[test_set]]
+        kept, dropped = encode_examples(records, self.run_model.tokenizer, self.spec)
+        return kept, dropped["dropped_prompts"]
 
-    def answer(self, test_set: str, examples: list[Example], protocol: str, seed: int) -> list[AnswerRow]:
+    def answer(self, test_set: str, examples: list[Example], protocol: Protocol, seed: int) -> list[AnswerRow]:
         """One sampled response to each example, scored."""
         evaluation = self.spec.evaluation
-        ngram = PUBLISHED_NGRAM if protocol == "published" else 0
-        decoding = Decoding(evaluation.max_new_tokens, self.spec.data_config.max_length, ngram)
+        decoding = Decoding(evaluation.max_new_tokens, self.spec.max_length, NO_REPEAT_NGRAM[protocol])
         prompts = [Prompt(example.id, example.prompt_ids) for example in examples]
         written = self.run_model.write(prompts, decoding, purpose="evaluation", visit=0, batch=evaluation.batch, seed=seed)
         texts = decode_texts(self.run_model.tokenizer, written)
@@ -51,7 +54,7 @@ class Evaluator:
                 set=test_set,
                 id=example.id,
                 decoding_seed=seed,
-                protocol=protocol,  # type: ignore[arg-type]
+                protocol=protocol,
                 text=text,
                 score=score,
                 length=len(sequence.response_ids),
@@ -75,16 +78,17 @@ class Evaluator:
         return {**{name: total / tokens for name, total in totals.items()}, "tokens": tokens, "rows": len(sequences)}
 
 
-def evaluate(name: str, spec: EvaluationSpec, root: Path) -> None:
+def evaluate(root: Path, name: str) -> None:
     """Write `evaluations/<name>`: rows.jsonl and summary.json."""
     started = time.perf_counter()
+    spec = read_spec(root, name, EvaluationSpec)
     torch.set_num_threads(spec.threads)
     evaluator = Evaluator(spec, root)
     cells = root / "checkpoints" / f"evaluation-{name}"
     rows: list[AnswerRow] = []
     sets: dict[str, dict[str, int]] = {}
     timings: dict[str, float] = {"start": time.perf_counter() - started}
-    for test_set in TEST_SETS:
+    for test_set in spec.test_sets:
         began = time.perf_counter()
         examples, dropped = evaluator.examples(test_set)
         sets[test_set] = {"rows": len(examples), "dropped": dropped}
@@ -95,7 +99,7 @@ def evaluate(name: str, spec: EvaluationSpec, root: Path) -> None:
             rows += read_rows(cell)
         timings[test_set] = time.perf_counter() - began
     began = time.perf_counter()
-    heldout = evaluator.heldout(evaluator.examples("dolly")[0][: spec.evaluation.heldout_rows])
+    heldout = evaluator.heldout(evaluator.examples(IN_DOMAIN)[0][: spec.evaluation.heldout_rows])
     timings |= {"heldout": time.perf_counter() - began, "total": time.perf_counter() - started}
     timings = {stage: round(seconds, 3) for stage, seconds in timings.items()}
     with new_folder(root / "evaluations" / name) as out:

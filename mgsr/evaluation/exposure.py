@@ -37,16 +37,14 @@ def _draw(writer: RunModel, examples: list[Example], spec: SamplesSpec | Exposur
     copies = [(example, number) for example in examples for number in range(spec.exposure.samples)]
     prompts = [Prompt(example.id, example.prompt_ids) for example, _ in copies]
     visits = [number for _, number in copies]
-    return writer.write(
-        prompts, Decoding(limit, spec.data_config.max_length), purpose="exposure", visit=visits, batch=spec.batch
-    )
+    return writer.write(prompts, Decoding(limit, spec.max_length), purpose="exposure", visit=visits, batch=spec.batch)
 
 
 def sample_teacher(name: str, spec: SamplesSpec, root: Path) -> None:
     """Write `samples/<name>`: the teacher's samples that every student of the family is measured on."""
     torch.set_num_threads(spec.threads)
     teacher = RunModel.load(root, spec.teacher_run)
-    examples = teacher.examples(root / "data" / spec.data, spec.data_config, spec.exposure.rows)
+    examples = teacher.examples(root, spec, spec.exposure.rows)
     written = _draw(teacher, examples, spec)
     lines = [
         {
@@ -117,7 +115,7 @@ def measure_exposure(name: str, spec: ExposureSpec, root: Path) -> None:
     student, teacher = RunModel.load(root, spec.run), RunModel.load(root, spec.teacher_run)
     vocabulary = check_shared_vocabulary(teacher.tokenizer, student.tokenizer)
     config, lengths = spec.exposure, list(spec.exposure.lengths)
-    examples = student.examples(root / "data" / spec.data, spec.data_config, config.rows)
+    examples = student.examples(root, spec, config.rows)
     timings = {"start": time.perf_counter() - started}
     sequences: dict[str, list[Sequence]] = {
         "student": _draw(student, examples, spec),

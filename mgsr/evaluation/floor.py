@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mgsr.config.base import TEST_SETS
+from mgsr.config.specs import FloorSpec, read_spec
 from mgsr.data.records import Record, load_records
 from mgsr.errors import MgsrError
 from mgsr.evaluation.answers import AnswerRow, build_summary, write_rows
@@ -80,9 +80,14 @@ def evaluate_floor(records: Mapping[str, Sequence[Record]]) -> tuple[list[Answer
     return rows, build_summary(rows, sets=sets, timings={"total": time.monotonic() - start})
 
 
-def write_floor(data: Path, limits: Mapping[str, int], out: Path) -> None:
-    """Write rows.jsonl and summary.json of the floor over the prepared records in `data`; `limits`: rows used, by set."""
-    rows, summary = evaluate_floor({name: load_records(data, name)[: limits.get(name)] for name in TEST_SETS})
-    with new_folder(out) as folder:
+def write_floor(root: Path, name: str) -> None:
+    """Write `evaluations/<name>` of the floor over prepared test sets."""
+    spec = read_spec(root, name, FloorSpec)
+    records = {
+        test_set: load_records(root / "test_sets" / folder, "records")[: spec.rows[test_set]]
+        for test_set, folder in spec.test_sets.items()
+    }
+    rows, summary = evaluate_floor(records)
+    with new_folder(root / "evaluations" / name) as folder:
         write_rows(folder / "rows.jsonl", rows)
         write_json(folder / "summary.json", summary)

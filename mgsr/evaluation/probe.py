@@ -76,7 +76,7 @@ def rollouts(
     student: RunModel, teacher: RunModel, examples: list[Example], spec: ProbeSpec, vocabulary: int
 ) -> tuple[list[TokenSequence], list[TokenSequence]]:
     """`samples` responses of the student to each example, prompt by prompt, and the same ones after SCRG as printed."""
-    decoding = Decoding(spec.max_new_tokens, spec.data_config.max_length)
+    decoding = Decoding(spec.max_new_tokens, spec.max_length)
     visits = list(range(spec.probe.samples)) * len(examples)
     prompts = [Prompt(example.id, example.prompt_ids) for example in examples for _ in range(spec.probe.samples)]
     written = student.write(prompts, decoding, purpose="rollout", visit=visits, batch=spec.batch)
@@ -211,8 +211,8 @@ def probe(name: str, spec: ProbeSpec, root: Path) -> None:
     torch.set_num_threads(spec.threads)
     student, teacher = RunModel.load(root, spec.student_run), RunModel.load(root, spec.teacher_run)
     vocabulary = check_shared_vocabulary(teacher.tokenizer, student.tokenizer)
-    examples = student.examples(root / "data" / spec.data, spec.data_config, spec.probe.rows)
-    decoding = Decoding(spec.max_new_tokens, spec.data_config.max_length)
+    examples = student.examples(root, spec, spec.probe.rows)
+    decoding = Decoding(spec.max_new_tokens, spec.max_length)
     timings = {"start": time.perf_counter() - started}
 
     began = time.perf_counter()

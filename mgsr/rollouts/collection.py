@@ -140,7 +140,7 @@ def _stop_unless_finite(rows: list[_Row], figures: Tensor) -> None:
             raise MgsrError(
                 f"example {row.prompt.example_id}, response position {len(row.response)}: logits of the student or the teacher "
                 "are not finite; the weights have probably diverged (lower the learning rate or drop it from "
-                "training.learning_rates)"
+                "training.learning_rate)"
             )
 
 

@@ -14,8 +14,6 @@ from mgsr.rollouts.decoder import CacheDecoder, Decoder, device_of, inference
 from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
 from mgsr.rollouts.sequence import Author, Sequence, by_length
 
-PUBLISHED_NGRAM = 6  # no_repeat_ngram_size of the code base's final evaluation, in none of its scripts (pitfall 27)
-
 
 @dataclass(frozen=True)
 class Decoding:
@@ -171,6 +169,6 @@ def _choose(logits: Tensor, rows: list[_Row], keys: Tensor, greedy: bool) -> Ten
         bad = next(row for row, fine in zip(rows, best.isfinite().tolist(), strict=True) if not fine)
         raise MgsrError(
             f"example {bad.prompt.example_id}, response position {len(bad.response)}: the model's logits are not finite; "
-            "the weights have probably diverged (lower the learning rate or drop it from training.learning_rates)"
+            "the weights have probably diverged (lower the learning rate or drop it from training.learning_rate)"
         )
     return chosen

@@ -125,7 +125,7 @@ class RolloutPolicy:
         if not math.isfinite(loss):
             raise MgsrError(
                 f"the validation loss is {loss}; the weights have diverged; lower the learning rate or drop it "
-                "from training.learning_rates"
+                "from training.learning_rate"
             )
         if self._threshold is not None:
             self._threshold.on_validation(loss)

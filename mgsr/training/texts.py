@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from mgsr.config.specs import RunSpec
+from mgsr.config.specs import TrainSpec
 from mgsr.data.examples import Example
 from mgsr.errors import MgsrError
 from mgsr.models.language_model import LanguageModel
@@ -56,7 +56,7 @@ class Rollouts:
     with seed and example id it decides the random numbers, so text does not depend on batches or processes.
     """
 
-    def __init__(self, spec: RunSpec, models: Models, order: DataOrder, world: World, clock: Clock) -> None:
+    def __init__(self, spec: TrainSpec, models: Models, order: DataOrder, world: World, clock: Clock) -> None:
         self._spec, self._models, self._order, self._world, self._clock = spec, models, order, world, clock
         self._training, self._scrg = spec.method.training, spec.method.sequences.scrg
         limit = spec.method.sequences.max_new_tokens or spec.max_new_tokens

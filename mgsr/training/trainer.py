@@ -1,9 +1,8 @@
-"""One training run: a `RunSpec` in, a model folder with its record and metrics out. Interrupted anywhere, the same call goes on
-from the last checkpoint; on CPU at one thread count it ends with the same weights as an uninterrupted run."""
+"""One training run: a `TrainSpec` in, a model folder with its record and metrics out. Interrupted anywhere, the same call goes
+on from the last checkpoint; on CPU at one thread count it ends with the same weights as an uninterrupted run."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import resource
@@ -21,7 +20,8 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from mgsr.config.specs import RunSpec
+from mgsr.config.measurement import NO_REPEAT_NGRAM
+from mgsr.config.specs import TrainSpec, read_spec
 from mgsr.data.examples import Example, encode_examples
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
@@ -38,7 +38,7 @@ from mgsr.models.loading import (
 )
 from mgsr.objectives.objective import Objective
 from mgsr.rollouts.noise import row_key
-from mgsr.rollouts.sampler import PUBLISHED_NGRAM, Decoding
+from mgsr.rollouts.sampler import Decoding
 from mgsr.storage import new_folder, read_json, write_json, write_jsonl
 from mgsr.training.checkpoint import (
     load_checkpoint,
@@ -56,14 +56,14 @@ from mgsr.training.texts import Models
 from mgsr.training.validation import cross_entropy, validation_scores
 
 
-def learning_rate_at(step: int, spec: RunSpec) -> float:
+def learning_rate_at(step: int, spec: TrainSpec) -> float:
     """Linear warm-up, then a cosine from `learning_rate` (step 1) to `final_learning_rate` (last step)."""
     training = spec.method.training
     if step <= training.warmup_steps:
-        return training.learning_rate * step / training.warmup_steps
+        return spec.learning_rate * step / training.warmup_steps
     progress = (step - 1 - training.warmup_steps) / max(1, training.steps - 1 - training.warmup_steps)
-    low = min(training.final_learning_rate, training.learning_rate)
-    return low + (training.learning_rate - low) * 0.5 * (1 + math.cos(math.pi * progress))
+    low = min(training.final_learning_rate, spec.learning_rate)
+    return low + (spec.learning_rate - low) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def evenly(steps: int, count: int) -> set[int]:
@@ -83,7 +83,7 @@ def peak_memory(device: torch.device, before: int) -> int:
 class Trainer:
     """The state of a run, and the loop over its optimiser steps."""
 
-    def __init__(self, run: str, spec: RunSpec, root: Path, world: World) -> None:
+    def __init__(self, run: str, spec: TrainSpec, root: Path, world: World) -> None:
         self.run, self.spec, self.world = run, spec, world
         self.training, self.root = spec.method.training, root
         self.folder = root / "checkpoints" / run
@@ -155,7 +155,7 @@ class Trainer:
         groups = [{"params": trained, "weight_decay": self.training.weight_decay}]
         if own := [parameter for parameter in self.objective.parameters() if parameter.requires_grad]:
             groups.append({"params": own, "weight_decay": 0.0})
-        return torch.optim.AdamW(groups, lr=self.training.learning_rate, betas=self.training.betas)
+        return torch.optim.AdamW(groups, lr=self.spec.learning_rate, betas=self.training.betas)
 
     @contextmanager
     def _named(self, step: int) -> Iterator[None]:
@@ -216,7 +216,7 @@ class Trainer:
                 raise MgsrError(
                     f"the {name.replace('_', ' ')} on {source} sequences is {figures[name]}. Examples: {ids}. "
                     f"The last good checkpoint is kept in {self.folder}; lower the learning rate, or drop it from "
-                    "training.learning_rates"
+                    "training.learning_rate"
                 )
 
     def _to_device(self, part: Any) -> Any:
@@ -226,7 +226,7 @@ class Trainer:
     # -- validation, checkpoints ---------------------------------------------------------------------------------------
 
     def _validate(self, with_scores: bool) -> None:
-        ngram = PUBLISHED_NGRAM if self.spec.validation_protocol == "published" else 0
+        ngram = NO_REPEAT_NGRAM[self.spec.validation_protocol]
         decoding = Decoding(self.spec.max_new_tokens, self.spec.data_config.max_length, ngram)
         shared: dict[str, Any] = {
             "eos_id": self.models.eos_id, "pad_id": self.models.pad_id, "vocabulary": self.models.vocabulary,
@@ -338,7 +338,7 @@ class Trainer:
             peak_memory_bytes=self.peak_memory,
             examples_per_second=round(self._sequences_per_second(), 3),
             timings={name: round(seconds, 3) for name, seconds in self.clock.seconds.items()},
-            learning_rate=self.training.learning_rate,
+            learning_rate=self.spec.learning_rate,
             best_step=self.best["step"],
             validation=self.best,
             validation_scores={name: round(score, 4) for name, score in sorted(self.best_scores.items())},
@@ -353,7 +353,7 @@ class Trainer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def train(run: str, spec: RunSpec, root: Path) -> None:
+def train(run: str, spec: TrainSpec, root: Path) -> None:
     """Train `runs/<run>` below `root`, from the last checkpoint where there is one. Called in every process of the run."""
     started = time.perf_counter()
     torch.set_num_threads(spec.threads)
@@ -368,10 +368,10 @@ def train(run: str, spec: RunSpec, root: Path) -> None:
 
 
 def main() -> None:
-    """Entry of the processes that torchrun starts: the run's digest and spec in the environment."""
-    spec = RunSpec.model_validate(json.loads(os.environ["MGSR_SPEC"]))
+    """Entry of the processes that torchrun starts: the results folder and the run's digest stand in the environment."""
+    root, run = Path(os.environ["MGSR_ROOT"]), os.environ["MGSR_RUN"]
     try:
-        train(os.environ["MGSR_RUN"], spec, Path(os.environ["MGSR_ROOT"]))
+        train(run, read_spec(root, run, TrainSpec), root)
     except MgsrError as error:
         sys.exit(f"mgsr: {error}")
     dist.destroy_process_group()
