@@ -24,7 +24,7 @@ from mgsr.evaluation.trained_model import RunModel
 from mgsr.models.language_model import LanguageModel
 from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.sequence import Sequence
-from mgsr.storage import read_json, read_jsonl, write_json
+from mgsr.storage import read_json, read_jsonl
 from mgsr.training.trainer import train
 from tests.training_support import DATA, make_root, run_spec
 
@@ -150,7 +150,6 @@ def test_the_bootstrap_resamples_prompts_and_pairs_models_by_its_seed() -> None:
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_root(tmp_path_factory.mktemp("results"))
     train("run", run_spec(teacher_run=None, steps=2, validations=1), root)
-    write_json(root / "runs/teacher/spec.json", run_spec(teacher_run=None).model_dump(mode="json"))
     sample_teacher("samples", samples_spec(), root)
     measure_exposure("first", exposure_spec(), root)
     return root
@@ -158,8 +157,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def samples_spec(**changes: Any) -> SamplesSpec:
     values: dict[str, Any] = {
-        "teacher_run": "teacher", "data": "records", "data_config": DATA, "exposure": CONFIG, "max_new_tokens": 8, "batch": 4,
-        "threads": 1, "code": "",
+        "teacher_run": "teacher", "test_set": "dolly", "exposure": CONFIG, "max_length": DATA.max_length,
+        "max_prompt_length": DATA.max_prompt_length, "max_new_tokens": 8, "batch": 4, "threads": 1, "code": "",
     }  # fmt: skip
     return SamplesSpec(**(values | changes))
 
@@ -171,7 +170,7 @@ def exposure_spec(run: str = "run", **changes: Any) -> ExposureSpec:
 def test_the_summary_equals_loops_over_the_models_own_logits(root: Path) -> None:
     summary = read_json(root / "exposure/first/summary.json")
     models = [AutoModelForCausalLM.from_pretrained(root / f"runs/{run}/model") for run in ("run", "teacher")]
-    examples = RunModel.load(root, "run").examples(root / "data/records", DATA, CONFIG.rows)
+    examples = RunModel.load(root, "run").examples(root, samples_spec(), CONFIG.rows)
     by_id = {example.id: example for example in examples}
     sums: dict[int, list[float]] = {i: [] for i in range(4)}
     for line in read_jsonl(root / "samples/samples/samples.jsonl"):

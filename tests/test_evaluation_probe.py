@@ -33,7 +33,7 @@ from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.scrg import detection_scores, revise
 from mgsr.rollouts.sequence import Sequence
 from mgsr.storage import read_json, write_json
-from tests.training_support import DATA, make_root, run_spec
+from tests.training_support import DATA, make_root
 
 ROWS = 12
 DECODING = Decoding(40, 128)
@@ -45,15 +45,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "runs/student").mkdir()
     (root / "models/student").rename(root / "runs/student/model")
     for run in ("student", "teacher"):
-        write_json(root / f"runs/{run}/spec.json", run_spec(teacher_run=None).model_dump(mode="json"))
+        write_json(root / f"runs/{run}/training.json", {"precision": "fp32"})
     probe("first", probe_spec(), root)
     return root
 
 
 def probe_spec(**changes: Any) -> ProbeSpec:
-    data = DATA.model_copy(update={"test_rows": {"dolly": ROWS}})
     values: dict[str, Any] = {
-        "student_run": "student", "teacher_run": "teacher", "data": "records", "data_config": data,
+        "student_run": "student", "teacher_run": "teacher", "test_set": "dolly",
+        "max_length": DATA.max_length, "max_prompt_length": DATA.max_prompt_length,
         "probe": ProbeConfig(rows=ROWS, samples=2), "max_new_tokens": 40, "batch": 5, "threads": 1, "code": "",
     }  # fmt: skip
     return ProbeSpec(**(values | changes))
@@ -66,7 +66,7 @@ def models(root: Path) -> tuple[RunModel, RunModel]:
 
 @pytest.fixture(scope="module")
 def examples(root: Path, models: tuple[RunModel, RunModel]) -> list[Example]:
-    return models[0].examples(root / "data/records", DATA.model_copy(update={"test_rows": {}}), ROWS)
+    return models[0].examples(root, probe_spec(), ROWS)
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,18 @@ from typing import Any
 
 import pytest
 
+from mgsr.config.base import Strict
 from mgsr.config.families import TinyModel
 from mgsr.config.measurement import EvaluationConfig
 from mgsr.config.method import Method
-from mgsr.config.record_sets import DataConfig
-from mgsr.config.specs import DataSpec, EvaluationSpec, ModelSpec, RunSpec
-from mgsr.data.prepare import prepare
+from mgsr.config.record_sets import DataConfig, TestSetConfig
+from mgsr.config.specs import DataSpec, EvaluationSpec, ModelSpec, TestSetSpec, TrainSpec, spec_digest
+from mgsr.data.prepare import prepare_data, prepare_test_set
+from mgsr.evaluation.evaluator import evaluate
 from mgsr.models.build import build_model
 from mgsr.storage import write_json
 from mgsr.training.trainer import Trainer, train
+from tests.records_support import plant_spec
 
 DATA = DataConfig(
     source="builtin",
@@ -27,8 +30,8 @@ DATA = DataConfig(
     max_prompt_length=100,
     train_rows=24,
     validation_rows=6,
-    test_rows={"dolly": 3, "self_instruct": 3, "vicuna": 3, "sni": 3, "unni": 3},
 )
+TEST_SETS = {"dolly": 3, "self_instruct": 3, "vicuna": 3, "sni": 3, "unni": 3}  # name to rows; a set's digest is its name here
 TRAINING: dict[str, Any] = {
     "steps": 8,
     "global_batch": 4,
@@ -50,18 +53,30 @@ FORKED.set_forkserver_preload(["mgsr.training.trainer"])
 
 def make_root(root: Path) -> Path:
     """Records, a teacher and a student that are not trained."""
-    prepare(DataSpec(source="builtin", data_dir=None, split="paper", code=""), root / "data/records", root / "lock.json")
+    spec: Strict = DataSpec(source="builtin", data_dir=None, split="paper", contents={}, code="")
+    prepare_data(root, plant_spec(root, spec))
+    (root / "data" / spec_digest(spec)).rename(root / "data/records")
+    for name in TEST_SETS:
+        spec = builtin_set(name)
+        prepare_test_set(root, plant_spec(root, spec))
+        (root / "test_sets" / spec_digest(spec)).rename(root / "test_sets" / name)
     for name, layers, width in (("teacher", 2, 32), ("student", 1, 16)):
         model = TinyModel(builder="tiny", layers=layers, width=width, heads=2, initializer_range=0.1)
         folder = root / ("runs/teacher/model" if name == "teacher" else "models/student")
         build_model(ModelSpec(model=model, seed=layers, code=""), folder)
-    write_json(root / "runs/teacher/spec.json", run_spec(teacher_run=None).model_dump(mode="json"))  # as every run has one
+    write_json(root / "runs/teacher/training.json", {"precision": "fp32"})
     return root
 
 
-def run_spec(sequences: dict[str, Any] | None = None, objective: dict[str, Any] | None = None, **changes: Any) -> RunSpec:
+def builtin_set(name: str) -> TestSetSpec:
+    """A generated test set, of the training records `data/records`."""
+    origin = TestSetConfig(title=name, path=name)
+    return TestSetSpec(name=name, data="records", test_set=origin, source="builtin", data_dir=None, contents={}, code="")
+
+
+def run_spec(sequences: dict[str, Any] | None = None, objective: dict[str, Any] | None = None, **changes: Any) -> TrainSpec:
     """A student's run; `changes` are of the training settings, or of the spec where it has the key."""
-    spec = {name: changes.pop(name) for name in list(changes) if name in RunSpec.model_fields}
+    spec = {name: changes.pop(name) for name in list(changes) if name in TrainSpec.model_fields}
     method = Method.model_validate(
         {
             "title": "under test",
@@ -75,7 +90,6 @@ def run_spec(sequences: dict[str, Any] | None = None, objective: dict[str, Any] 
         "family": "tiny",
         "method": method,
         "seed": 10,
-        "candidates": (),
         "data": "records",
         "data_config": DATA,
         "max_new_tokens": 10,
@@ -89,16 +103,24 @@ def run_spec(sequences: dict[str, Any] | None = None, objective: dict[str, Any] 
         "code": "",
         "custom_code": (),
     }
-    return RunSpec(**(values | spec))
+    return TrainSpec(**(values | spec))
 
 
 def evaluation_spec(run: str, **changes: Any) -> EvaluationSpec:
-    evaluation = EvaluationConfig(decoding_seeds=(10, 20), max_new_tokens=8, batch=4, heldout_rows=3)
     values: dict[str, Any] = {
-        "run": run, "teacher_run": "teacher", "family": "tiny", "data": "records", "data_config": DATA,
-        "evaluation": evaluation, "threads": 1, "code": "",
+        "run": run, "teacher_run": "teacher", "family": "tiny", "test_sets": {name: name for name in TEST_SETS},
+        "rows": TEST_SETS, "max_length": DATA.max_length, "max_prompt_length": DATA.max_prompt_length,
+        "evaluation": EvaluationConfig(decoding_seeds=(10, 20), max_new_tokens=8, batch=4, heldout_rows=3),
+        "metrics": ("rouge_l",), "threads": 1, "answer_code": "", "custom_code": (), "code": "",
     }  # fmt: skip
     return EvaluationSpec(**(values | changes))
+
+
+def evaluated(root: Path, spec: EvaluationSpec) -> Path:
+    """The folder of a run's evaluation."""
+    name = plant_spec(root, spec)
+    evaluate(root, name)
+    return root / "evaluations" / name
 
 
 def metrics(root: Path, run: str, kind: str = "train") -> list[dict[str, Any]]:
@@ -110,19 +132,19 @@ def weights(root: Path, run: str) -> bytes:
     return (root / "runs" / run / "model/model.safetensors").read_bytes()
 
 
-def call_train(root: Path, run: str, spec: RunSpec) -> "subprocess.CompletedProcess[str]":
-    """`mgsr train` as the workflow calls it."""
-    command = [sys.executable, "-c", "from mgsr.cli import main; main()", "train", "--run", run, "--root", str(root)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*command, "--spec", spec.model_dump_json()], env=environment, capture_output=True, text=True)
+def call_train(root: Path, spec: TrainSpec) -> "tuple[str, subprocess.CompletedProcess[str]]":
+    """`mgsr train` as the workflow calls it; gives the run's name and the finished process."""
+    run = plant_spec(root, spec)
+    command = [sys.executable, "-m", "mgsr", "train", "--root", str(root), "--name", run]
+    return run, subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
 
 
-def _as_rank(rank: int, port: int, run: str, spec: RunSpec, root: Path) -> None:
+def _as_rank(rank: int, port: int, run: str, spec: TrainSpec, root: Path) -> None:
     os.environ.update(WORLD_SIZE="2", RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     train(run, spec, root)
 
 
-def train_as_two(root: Path, run: str, spec: RunSpec) -> None:
+def train_as_two(root: Path, run: str, spec: TrainSpec) -> None:
     """`train` in two processes, without torchrun's launcher."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
