@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from mgsr.config.base import Strict, nearest
+from mgsr.config.base import nearest
 from mgsr.config.method import Method
-from mgsr.config.schema import Config, Overlay
+from mgsr.config.schema import Config, Overlay, Recipe
 from mgsr.errors import MgsrError
 
 M = TypeVar("M", bound=BaseModel)
@@ -124,18 +124,11 @@ def read_named(folder: Path, kind: str, name: str) -> dict[str, Any]:
     return read_yaml(path)
 
 
-class Recipe(Strict):
-    """A file of workflow/recipes: the terms on which methods are compared."""
-
-    presets: dict[str, dict[str, Any]] = Field(
-        default_factory=dict, description="by preset, values that take the place of the preset's own"
-    )
-    overlays: tuple[Overlay, ...] = Field(description="applied last to the methods' settings")
-    rows_without_sft: bool = Field(False, description="tables of kind `main` have second rows, of SFT weight 0")
-
-
 def read_recipe(folder: Path, name: str) -> Recipe:
-    return validated(Recipe, read_named(folder, "recipes", name), f"recipe {name}")
+    recipe = validated(Recipe, read_named(folder, "recipes", name), f"recipe {name}")
+    for preset in recipe.presets:
+        read_named(folder, "presets", preset)  # an error where there is none
+    return recipe
 
 
 def load_config(folder: Path, given: Mapping[str, Any]) -> Config:

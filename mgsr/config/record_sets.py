@@ -23,7 +23,7 @@ class TestSetConfig(Strict):
     repository: str | None = Field(None, description="source `hub`: owner/name of the data set")
     stems: tuple[str, ...] = Field(("valid", "test"), description="source `hub`: names that the file may have, without suffix")
     path: str | None = Field(None, description="source `local`: the file in MiniLLM's layout")
-    licence: str = Field("", description="of the records")
+    licence: str = Field("", description="of the records; their manifest states it")
     rows: int | None = Field(None, ge=1, description="use the first rows only; null uses all")
 
     @model_validator(mode="after")

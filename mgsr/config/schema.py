@@ -33,6 +33,16 @@ class Overlay(Strict):
     set: dict[str, Any] = Field(description="keys of a method: start, sequences, objective, training")
 
 
+class Recipe(Strict):
+    """A file of workflow/recipes: the terms on which methods are compared."""
+
+    presets: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="by preset, keys of `Config` that take the place of the preset's own"
+    )
+    overlays: tuple[Overlay, ...] = Field(description="applied last to the methods' settings")
+    rows_without_sft: bool = Field(False, description="tables of kind `main` have second rows, of SFT weight 0")
+
+
 class Checkpoint(Strict):
     """A model that is scored and never trained: a released one, or your own. A row of Table 1."""
 
@@ -115,7 +125,7 @@ class Config(Strict):
     def _rows_fit(self) -> Self:
         for name, table in self.tables.items():
             where = f"tables.{name}"
-            _each_once(f"{where}: the rows", table.methods)
+            _each_once(f"{where}.rows", table.methods)
             _all_known(f"{where}.columns", "column", table.columns, (*self.data.test_sets, AVERAGE, VALIDATION))
             _all_known(f"{where}.families", "family", table.families, self.families)
             if "reference" in table.model_fields_set:
