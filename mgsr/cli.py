@@ -18,16 +18,15 @@ from mgsr import __version__
 from mgsr.config.schema import Config
 from mgsr.config.specs import (
     AdoptSpec,
-    CardSpec,
     ExposureSpec,
     ModelSpec,
     ProbeSpec,
     SamplesSpec,
     SelectSpec,
-    read_plan,
     read_run_spec,
     read_spec,
 )
+from mgsr.config.table_specs import CardSpec, read_plan
 from mgsr.devices import lease_gpus
 from mgsr.errors import MgsrError
 

@@ -19,24 +19,19 @@ from mgsr.config.plan_records import plan_records
 from mgsr.config.schema import Checkpoint, Config
 from mgsr.config.specs import (
     AdoptSpec,
-    CardSpec,
-    CheckSpec,
-    ClaimsSpec,
     DataSpec,
     EvaluationSpec,
     ExposureSpec,
     FloorSpec,
     ModelSpec,
-    PageSpec,
     ProbeSpec,
-    RowSpec,
     SamplesSpec,
     SelectSpec,
-    TableSpec,
     TestSetSpec,
     TrainSpec,
     spec_digest,
 )
+from mgsr.config.table_specs import CardSpec, CheckSpec, ClaimsSpec, PageSpec, RowSpec, TableSpec
 from mgsr.errors import MgsrError
 from mgsr.plugins import source_digest
 from mgsr.storage import digest

@@ -12,7 +12,6 @@ from mgsr.config.families import LoraConfig, ModelConfig
 from mgsr.config.measurement import EvaluationConfig, ExposureConfig, ProbeConfig, Protocol
 from mgsr.config.method import Method, Precision
 from mgsr.config.record_sets import DataConfig, Source, Split, TestSetConfig
-from mgsr.config.table_entries import TableKind, TrackingConfig
 from mgsr.errors import MgsrError
 from mgsr.storage import digest, read_json
 
@@ -210,80 +209,6 @@ class FloorSpec(Strict):
     code: str
 
 
-class CardSpec(Strict):
-    """All that a run's card depends on."""
-
-    run: str
-    twin: str | None = Field(description="digest of the run that differs in SCRG alone; null: there is none")
-    code: str
-
-
-class RowSpec(Strict):
-    """One run of one method as a table shows it; its results are found by digest."""
-
-    family: str
-    method: str
-    title: str
-    role: Literal["student", "teacher", "checkpoint"]
-    seed: int
-    run: str
-    evaluation: str
-    exposure: str | None = Field(None, description="digest of its ExAccErr, in tables that show it")
-
-
-class _Shown(Strict):
-    """What tables and open checks have in common."""
-
-    name: str
-    preset: str
-    recipe: str
-    note: str
-    test_sets: dict[str, str] = Field(description="title by name, in the order of the columns")
-    metrics: tuple[str, ...] = Field(description="the first one ranks")
-    rows: tuple[RowSpec, ...]
-    floor: str = Field(description="digest of the FloorSpec")
-    code: str
-
-
-class TableSpec(_Shown):
-    """All that a table depends on."""
-
-    kind: TableKind
-    title: str
-    columns: tuple[str, ...] = Field(description="of kind `ablation`: test sets, `average`, `dolly_validation`")
-    components: bool = Field(description="of kind `ablation`: columns that say which of MGSR's parts a row has")
-    reference: str = Field(description="of kind `ablation`: the method that the others are compared with")
-    other_groups: bool
-
-
-class CheckSpec(_Shown):
-    """All that an open check depends on."""
-
-    probes: dict[str, str] = Field(description="digest of the ProbeSpec by family, in checks that read it")
-
-
-class ClaimsSpec(Strict):
-    """All that the claims' verdicts depend on."""
-
-    name: Literal["claims"]
-    preset: str
-    recipe: str
-    note: str
-    tables: tuple[TableSpec, ...]
-    code: str
-
-
-class PageSpec(Strict):
-    """All that a report, and the MLflow store of the same scope, depend on."""
-
-    name: Literal["report", "everything"]
-    tables: tuple[TableSpec, ...]
-    claims: ClaimsSpec | None
-    checks: tuple[CheckSpec, ...]
-    tracking: TrackingConfig
-    code: str
-
-
 # -- files -------------------------------------------------------------------------------------------------------------
 
 Spec = TypeVar("Spec", bound=Strict)
@@ -298,17 +223,12 @@ def spec_digest(spec: Strict) -> str:
 
 def read_spec(root: Path, name: str, kind: type[Spec]) -> Spec:
     """The spec in `ROOT/specs/<name>.json`. Raises MgsrError where it is missing, was edited, or is no `kind`."""
-    return _parsed(TypeAdapter(kind), _read_by_digest(root, name), f"specs/{name}.json is no {kind.__name__}")
+    return parsed(TypeAdapter(kind), _read_by_digest(root, name), f"specs/{name}.json is no {kind.__name__}")
 
 
 def read_run_spec(root: Path, name: str) -> TrainSpec | SelectSpec | AdoptSpec:
     """The spec of a run, likewise."""
-    return _parsed(_RUN, _read_by_digest(root, name), f"specs/{name}.json is no run")
-
-
-def read_plan(root: Path, name: str, kind: type[Spec]) -> Spec:
-    """What the table, open check, page or card `name` is made of, from `ROOT/plan/<name>.json`. Raises MgsrError likewise."""
-    return _parsed(TypeAdapter(kind), read_json(root / "plan" / f"{name}.json"), f"plan/{name}.json is no {kind.__name__}")
+    return parsed(_RUN, _read_by_digest(root, name), f"specs/{name}.json is no run")
 
 
 def _read_by_digest(root: Path, name: str) -> Any:
@@ -319,7 +239,8 @@ def _read_by_digest(root: Path, name: str) -> Any:
     return value
 
 
-def _parsed(adapter: TypeAdapter[Spec], value: Any, problem: str) -> Spec:
+def parsed(adapter: TypeAdapter[Spec], value: Any, problem: str) -> Spec:
+    """The spec that `value` holds; a MgsrError that begins with `problem` where it holds none."""
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
