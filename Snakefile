@@ -1,42 +1,37 @@
 # From records to tables: data -> models -> runs -> evaluations -> tables -> report, MLflow.
 # `snakemake --cores all` is the paper; `snakemake --cores 2 --config preset=smoke` is the smoke test.
-import json
+import shlex
 import sys
 from pathlib import Path
 
+from snakemake.settings.types import DeploymentMethod
 from snakemake.utils import min_version
 
-from mgsr.config.identity import code_digest
 from mgsr.config.load import load_config
-from mgsr.config.plan import STAGES, make_plan
+from mgsr.config.plan import make_plan
 from mgsr.errors import MgsrError
-from mgsr.preflight import preflight
-from mgsr.storage import canonical_json
+from mgsr.preflight import lock_data_sets, preflight
 
 min_version("9.27")
 
+WORKFLOW = Path(workflow.basedir) / "workflow"
+
 try:
-    PLAN = make_plan(Path(workflow.basedir) / "workflow", load_config(Path(workflow.basedir) / "workflow", config))
+    CONFIG = load_config(WORKFLOW, config)
+    lock_data_sets(CONFIG)
+    PLAN = make_plan(WORKFLOW, CONFIG)
+    PLAN.write()
 except MgsrError as error:
     sys.exit(f"mgsr: {error}")
 
 ROOT = str(PLAN.root)
-LOCK = "results/hub.lock.json"
-DATA = f"{ROOT}/data/{PLAN.data_name}"
-TABLES, CHECKS = f"{ROOT}/tables", f"{ROOT}/open_checks"
-TARGETS = {"report": PLAN.config.default_targets, "everything": (*PLAN.config.tables, "claims", "open_checks")}
 
 
 wildcard_constraints:
-    model="[0-9a-f]{16}",
-    run="[0-9a-f]{16}",
-    evaluation="[0-9a-f]{16}",
-    samples="[0-9a-f]{16}",
-    exposure="[0-9a-f]{16}",
-    probe="[0-9a-f]{16}",
+    digest="[0-9a-f]{16}",
     table="|".join(PLAN.tables),
     check="|".join(PLAN.checks),
-    scope="report|everything",
+    page="report|everything",
 
 
 # Read with `--software-deployment-method apptainer` only; made by `apptainer build mgsr.sif workflow/container.def`.
@@ -55,12 +50,12 @@ localrules:
 
 rule all:
     input:
-        lambda wildcards: scope_files("report"),
+        lambda wildcards: page_files("report"),
 
 
 rule everything:
     input:
-        lambda wildcards: scope_files("everything"),
+        lambda wildcards: page_files("everything"),
 
 
 include: "workflow/rules/common.smk"

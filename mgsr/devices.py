@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import tempfile
@@ -11,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import takewhile
 from pathlib import Path
+
+from mgsr.storage import file_lock
 
 
 def visible_gpus(seconds: float = 30.0) -> list[str]:
@@ -39,19 +40,12 @@ def lease_gpus(count: int) -> Iterator[list[str]]:
     gpus = visible_gpus()
     count = min(count, len(gpus))
     folder = Path(tempfile.gettempdir()) / f"mgsr-gpus-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
     while True:
         with ExitStack() as stack:
             held: list[str] = []
             for gpu in gpus:
-                if len(held) == count:
-                    break
-                file = stack.enter_context((folder / f"{gpu}.lock").open("w"))
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                held.append(gpu)
+                if len(held) < count and stack.enter_context(file_lock(folder / f"{gpu}.lock", wait=False)):
+                    held.append(gpu)
             if len(held) == count:
                 if held:
                     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)

@@ -5,8 +5,6 @@ Only `fetch` steps import the hub's client; every other step runs without networ
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mgsr.errors import MgsrError
-from mgsr.storage import read_json, write_json
+from mgsr.storage import file_lock, read_json, write_json
 
 Kind = Literal["dataset", "model"]
 
@@ -30,6 +28,11 @@ class Repository:
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name} at {self.revision[:12]}"
+
+
+def lock_path(root: Path) -> Path:
+    """The lock file of a preset's results folder: one for all presets of the same `results`."""
+    return root.parent / "hub.lock.json"
 
 
 def read_lock(path: Path) -> dict[str, dict[str, str]]:
@@ -79,15 +82,10 @@ def download(repository: Repository, files: Iterable[str]) -> Path:
 
 def _add(path: Path, kind: Kind, name: str, revision: str) -> str:
     """Lock a name unless another process just did; returns the commit that stands in the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path.parent, os.O_RDONLY)  # the folder is the mutex: it leaves no extra file
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with file_lock(path.with_name(f".{path.name}.guard")):
         lock = read_lock(path)
         revision = lock[f"{kind}s"].setdefault(name, revision)
         write_json(path, {section: dict(sorted(names.items())) for section, names in lock.items()})
-    finally:
-        os.close(descriptor)
     return revision
 
 

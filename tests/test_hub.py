@@ -107,10 +107,9 @@ def look(tmp_path: Path, url: str, code: str, **extra: str) -> str:
 
 
 FETCH = "from mgsr.models.hub_model import fetch_model; fetch_model('{}', out, lock)"
-DATA = (
-    "from mgsr.data.hub_records import fetch_hub; d = fetch_hub(lock)\n"
-    "    print([(k, len(s.records), s.revision[:2]) for k, s in d.items()])"
-)
+DATA = """from mgsr.data.hub_records import fetch_test_set, fetch_training; from tests.records_support import PAPER_SETS
+    data = fetch_training(lock) | {name: fetch_test_set(name, test_set, lock) for name, test_set in PAPER_SETS.items()}
+    print([(name, len(raw.records), raw.revision[:2]) for name, raw in data.items()])"""
 
 
 def folder_files(folder: Path) -> dict[str, bytes]:

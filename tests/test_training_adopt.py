@@ -9,7 +9,7 @@ import torch
 
 from mgsr.cli import main
 from mgsr.config.families import TinyModel
-from mgsr.config.specs import ModelSpec, RunSpec
+from mgsr.config.specs import AdoptSpec, ModelSpec
 from mgsr.errors import MgsrError
 from mgsr.evaluation.scoring import read_rows
 from mgsr.models.build import build_model
@@ -17,6 +17,7 @@ from mgsr.models.loading import load_model
 from mgsr.storage import read_json
 from mgsr.training.adopt import adopt
 from mgsr.training.trainer import train
+from tests.records_support import plant_spec
 from tests.training_support import evaluated, evaluation_spec, make_root, run_spec
 
 
@@ -27,9 +28,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def checkpoint_spec(base_model: str = "student") -> RunSpec:
-    spec = run_spec(base_model=base_model)
-    return spec.model_copy(update={"method": spec.method.model_copy(update={"role": "checkpoint", "title": "released"})})
+def checkpoint_spec(base_model: str = "student") -> AdoptSpec:
+    return AdoptSpec(
+        family="tiny", title="released", seed=10, data="records", base_model=base_model, teacher_run="teacher",
+        precision="fp32", threads=1, code="",
+    )  # fmt: skip
 
 
 def test_the_weights_are_the_checkpoints(root: Path) -> None:
@@ -42,9 +45,10 @@ def test_its_record_has_every_field_of_a_trained_runs_record(root: Path) -> None
     trained, record = (read_json(root / f"runs/{run}/training.json") for run in ("trained", "released"))
     assert trained.keys() - record.keys() == set()
     assert record["student_step_share"] is None and record["warnings"] == [] and record["validation"]["rouge_l"] is None
+    assert record["best_step"] is None and record["precision"] == trained["precision"] == "fp32"
     assert record["data_digest"] == trained["data_digest"] and record["parameters"] == trained["parameters"]
     assert record["timings"]["total"] > 0 and (root / "runs/released/metrics.jsonl").read_text() == ""
-    assert RunSpec.model_validate(read_json(root / "runs/released/spec.json")) == checkpoint_spec()
+    assert AdoptSpec.model_validate(read_json(root / "runs/released/spec.json")) == checkpoint_spec()
 
 
 def test_it_is_evaluated_as_any_run_is(root: Path) -> None:
@@ -53,17 +57,17 @@ def test_it_is_evaluated_as_any_run_is(root: Path) -> None:
     assert read_json(folder / "summary.json")["heldout"]["forward_kl"] > 0
 
 
-def test_the_role_alone_sends_the_command_here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = checkpoint_spec().model_dump_json()
-    monkeypatch.setattr("sys.argv", ["mgsr", "train", "--run", "by-role", "--spec", spec, "--root", str(root)])
+def test_the_kind_of_its_spec_sends_the_command_here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = plant_spec(root, checkpoint_spec())
+    monkeypatch.setattr("sys.argv", ["mgsr", "train", "--root", str(root), "--name", name])
     main()
-    assert read_json(root / "runs/by-role/training.json")["best_step"] == 0
-    assert not (root / "checkpoints/by-role").exists()
+    assert read_json(root / "runs" / name / "training.json")["learning_rate"] is None
+    assert not (root / "checkpoints" / name).exists()
 
 
 def test_another_vocabulary_is_refused(root: Path) -> None:
     model = TinyModel(builder="tiny", layers=1, width=16, heads=2, vocabulary_size=500)
     build_model(ModelSpec(model=model, seed=1, code=""), root / "models/other")
-    with pytest.raises(MgsrError, match=r"checkpoint 'released' of family tiny: .*different vocabularies"):
+    with pytest.raises(MgsrError, match=r"released of family tiny: .*different vocabularies"):
         adopt("refused", checkpoint_spec("other"), root)
     assert not (root / "runs/refused").exists()

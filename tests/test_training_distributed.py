@@ -31,11 +31,11 @@ def test_pitfall_19_26_two_processes_train_as_one(root: Path) -> None:
     """With fresh, corrected, replayed and dataset sequences; the replay buffer is one for both processes."""
     spec = run_spec({**DISTILLM, "scrg": SCRG_MIXED["scrg"]}, MGSR, steps=16, micro_batch=1, processes=2)
     train("alone", spec.model_copy(update={"processes": 1}), root)
-    finished = call_train(root, "pair", spec)
+    pair, finished = call_train(root, spec)
     assert finished.returncode == 0, finished.stderr[-3000:]
-    assert_one(root, "alone", "pair")
-    assert {line["source"] for line in metrics(root, "pair")} == {"dataset", "student", "buffer"}
-    assert read_json(root / "runs/pair/training.json")["processes"] == 2
+    assert_one(root, "alone", pair)
+    assert {line["source"] for line in metrics(root, pair)} == {"dataset", "student", "buffer"}
+    assert read_json(root / "runs" / pair / "training.json")["processes"] == 2
 
 
 TEACHERS_TEXT = {"policy": "teacher"}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mgsr.config.families import LoraConfig
+from mgsr.config.specs import spec_digest
 from mgsr.rollouts.sequence import Sequence
 from mgsr.storage import read_json
 from mgsr.training.texts import Rollouts
@@ -32,12 +33,12 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("name", METHODS)
 def test_killed_three_times_ends_with_the_same_weights(root: Path, name: str) -> None:
     spec = run_spec(*METHODS[name], steps=24, dropout=0.1)
-    whole, killed = f"{name}-whole", f"{name}-killed"
+    whole, killed = f"{name}-whole", spec_digest(spec)  # as the command finds its spec
     train(whole, spec, root)
     for _ in range(3):
         train_and_kill(root, killed, spec)
     if name == "mgsr":
-        finished = call_train(root, killed, spec)
+        _, finished = call_train(root, spec)
         assert finished.returncode == 0, finished.stderr
     else:
         train(killed, spec, root)

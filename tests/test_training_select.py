@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from mgsr.cli import main
-from mgsr.config.specs import RunSpec
+from mgsr.config.method import Method
+from mgsr.config.specs import SelectSpec
 from mgsr.storage import read_json, write_json
 from mgsr.training.select import best, select
 from mgsr.training.trainer import train
+from tests.records_support import plant_spec
 from tests.training_support import evaluated, evaluation_spec, make_root, run_spec
 
 RATES = (1e-5, 3e-2)  # the first hardly moves the student
@@ -28,8 +30,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def grid() -> RunSpec:
-    return run_spec(candidates=tuple(f"at {rate:g}" for rate in RATES), learning_rates=RATES, select_by="loss")
+def grid() -> SelectSpec:
+    method = run_spec(select_by="loss").method.model_dump()
+    method["training"]["learning_rate"] = RATES
+    candidates = tuple(f"at {rate:g}" for rate in RATES)
+    return SelectSpec(family="tiny", method=Method.model_validate(method), seed=10, candidates=candidates, code="")
 
 
 def records(root: Path) -> dict[str, dict[str, Any]]:
@@ -42,7 +47,7 @@ def test_the_best_by_validation_stands_for_the_grid(root: Path) -> None:
     of_its_own = {"run", "spec", "candidates"}
     assert {key: chosen[key] for key in chosen.keys() - of_its_own} == {key: high[key] for key in high.keys() - of_its_own}
     assert chosen["learning_rate"] == 3e-2 and chosen["run"] == "grid" and chosen["commit"] == "of 0.03"
-    assert RunSpec.model_validate(chosen["spec"]) == RunSpec.model_validate(read_json(root / "runs/grid/spec.json")) == grid()
+    assert chosen["spec"] == read_json(root / "runs/grid/spec.json") and SelectSpec.model_validate(chosen["spec"]) == grid()
     for name in ("metrics.jsonl", "model/model.safetensors", "model/tokenizer.json"):
         assert (root / "runs/grid" / name).read_bytes() == (root / "runs/at 0.03" / name).read_bytes()
 
@@ -83,8 +88,8 @@ def test_highest_rouge_l_or_lowest_loss_and_the_first_of_equals() -> None:
     assert best(found, "rouge_l") is found[1] and best(found, "loss") is found[0]
 
 
-def test_candidates_send_the_command_here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = grid().model_dump_json()
-    monkeypatch.setattr("sys.argv", ["mgsr", "train", "--run", "again", "--spec", spec, "--root", str(root)])
+def test_the_kind_of_its_spec_sends_the_command_here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = plant_spec(root, grid())
+    monkeypatch.setattr("sys.argv", ["mgsr", "train", "--root", str(root), "--name", name])
     main()
-    assert len(read_json(root / "runs/again/training.json")["candidates"]) == 2
+    assert len(read_json(root / "runs" / name / "training.json")["candidates"]) == 2

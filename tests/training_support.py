@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import os
 import random
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,15 +17,16 @@ from mgsr.config.base import Strict
 from mgsr.config.families import TinyModel
 from mgsr.config.measurement import EvaluationConfig
 from mgsr.config.method import Method
-from mgsr.config.record_sets import DataConfig
-from mgsr.config.specs import DataSpec, EvaluationSpec, ModelSpec, RunSpec, spec_digest
-from mgsr.data.prepare import prepare
+from mgsr.config.record_sets import DataConfig, TestSetConfig
+from mgsr.config.specs import DataSpec, EvaluationSpec, ModelSpec, TestSetSpec, TrainSpec, spec_digest
+from mgsr.data.prepare import prepare_data, prepare_test_set
 from mgsr.evaluation.evaluator import evaluate
 from mgsr.models.build import build_model
 from mgsr.storage import write_json
 from mgsr.training.source import StepSource
 from mgsr.training.step import Part, StepSequences, TrainStep
 from mgsr.training.trainer import Trainer, train
+from tests.records_support import plant_spec
 
 DATA = DataConfig(
     source="builtin",
@@ -34,9 +34,8 @@ DATA = DataConfig(
     max_prompt_length=100,
     train_rows=24,
     validation_rows=6,
-    test_rows={"dolly": 3, "self_instruct": 3, "vicuna": 3, "sni": 3, "unni": 3},
 )
-TEST_SETS = dict(DATA.test_rows)  # name to rows; the digest of a set is its name here
+TEST_SETS = {"dolly": 3, "self_instruct": 3, "vicuna": 3, "sni": 3, "unni": 3}  # name to rows; a set's digest is its name here
 TRAINING: dict[str, Any] = {
     "steps": 8,
     "global_batch": 4,
@@ -58,21 +57,30 @@ FORKED.set_forkserver_preload(["mgsr.training.trainer"])
 
 def make_root(root: Path) -> Path:
     """Records, a teacher and a student that are not trained."""
-    prepare(DataSpec(source="builtin", data_dir=None, split="paper", code=""), root / "data/records", root / "lock.json")
+    spec: Strict = DataSpec(source="builtin", data_dir=None, split="paper", contents={}, code="")
+    prepare_data(root, plant_spec(root, spec))
+    (root / "data" / spec_digest(spec)).rename(root / "data/records")
     for name in TEST_SETS:
-        (root / "test_sets" / name).mkdir(parents=True)
-        shutil.copy(root / f"data/records/{name}.jsonl", root / f"test_sets/{name}/records.jsonl")
+        spec = builtin_set(name)
+        prepare_test_set(root, plant_spec(root, spec))
+        (root / "test_sets" / spec_digest(spec)).rename(root / "test_sets" / name)
     for name, layers, width in (("teacher", 2, 32), ("student", 1, 16)):
         model = TinyModel(builder="tiny", layers=layers, width=width, heads=2, initializer_range=0.1)
         folder = root / ("runs/teacher/model" if name == "teacher" else "models/student")
         build_model(ModelSpec(model=model, seed=layers, code=""), folder)
-    write_json(root / "runs/teacher/training.json", {"precision": "fp32"})  # what an evaluation reads of a record
+    write_json(root / "runs/teacher/training.json", {"precision": "fp32"})
     return root
 
 
-def run_spec(sequences: dict[str, Any] | None = None, objective: dict[str, Any] | None = None, **changes: Any) -> RunSpec:
+def builtin_set(name: str) -> TestSetSpec:
+    """A generated test set, of the training records `data/records`."""
+    origin = TestSetConfig(title=name, path=name)
+    return TestSetSpec(name=name, data="records", test_set=origin, source="builtin", data_dir=None, contents={}, code="")
+
+
+def run_spec(sequences: dict[str, Any] | None = None, objective: dict[str, Any] | None = None, **changes: Any) -> TrainSpec:
     """A student's run; `changes` are of the training settings, or of the spec where it has the key."""
-    spec = {name: changes.pop(name) for name in list(changes) if name in RunSpec.model_fields}
+    spec = {name: changes.pop(name) for name in list(changes) if name in TrainSpec.model_fields}
     method = Method.model_validate(
         {
             "title": "under test",
@@ -86,7 +94,6 @@ def run_spec(sequences: dict[str, Any] | None = None, objective: dict[str, Any] 
         "family": "tiny",
         "method": method,
         "seed": 10,
-        "candidates": (),
         "data": "records",
         "data_config": DATA,
         "max_new_tokens": 10,
@@ -100,7 +107,7 @@ def run_spec(sequences: dict[str, Any] | None = None, objective: dict[str, Any] 
         "code": "",
         "custom_code": (),
     }
-    return RunSpec(**(values | spec))
+    return TrainSpec(**(values | spec))
 
 
 def evaluation_spec(run: str, **changes: Any) -> EvaluationSpec:
@@ -111,12 +118,6 @@ def evaluation_spec(run: str, **changes: Any) -> EvaluationSpec:
         "metrics": ("rouge_l",), "threads": 1, "answer_code": "", "custom_code": (), "code": "",
     }  # fmt: skip
     return EvaluationSpec(**(values | changes))
-
-
-def plant_spec(root: Path, spec: Strict) -> str:
-    """Where a job finds its spec; gives the spec's name."""
-    write_json(root / "specs" / f"{spec_digest(spec)}.json", spec.model_dump(mode="json"))
-    return spec_digest(spec)
 
 
 def evaluated(root: Path, spec: EvaluationSpec) -> Path:
@@ -141,19 +142,19 @@ def assert_same(root: Path, first: str, second: str) -> None:
     assert (root / "runs" / first / "metrics.jsonl").read_bytes() == (root / "runs" / second / "metrics.jsonl").read_bytes()
 
 
-def call_train(root: Path, run: str, spec: RunSpec) -> "subprocess.CompletedProcess[str]":
-    """`mgsr train` as the workflow calls it."""
-    command = [sys.executable, "-c", "from mgsr.cli import main; main()", "train", "--run", run, "--root", str(root)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([*command, "--spec", spec.model_dump_json()], env=environment, capture_output=True, text=True)
+def call_train(root: Path, spec: TrainSpec) -> "tuple[str, subprocess.CompletedProcess[str]]":
+    """`mgsr train` as the workflow calls it; gives the run's name and the finished process."""
+    run = plant_spec(root, spec)
+    command = [sys.executable, "-m", "mgsr", "train", "--root", str(root), "--name", run]
+    return run, subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
 
 
-def _as_rank(rank: int, port: int, run: str, spec: RunSpec, root: Path) -> None:
+def _as_rank(rank: int, port: int, run: str, spec: TrainSpec, root: Path) -> None:
     os.environ.update(WORLD_SIZE="2", RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     train(run, spec, root)
 
 
-def train_as_two(root: Path, run: str, spec: RunSpec) -> None:
+def train_as_two(root: Path, run: str, spec: TrainSpec) -> None:
     """`train` in two processes, without torchrun's launcher."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -166,7 +167,7 @@ def train_as_two(root: Path, run: str, spec: RunSpec) -> None:
     assert [process.exitcode for process in processes] == [0, 0]
 
 
-def train_and_kill(root: Path, run: str, spec: RunSpec) -> None:
+def train_and_kill(root: Path, run: str, spec: TrainSpec) -> None:
     """Train in a process of its own, which is killed at a random moment after its next checkpoint."""
     folder = root / "checkpoints" / run
     before = set(folder.glob("checkpoint-*"))

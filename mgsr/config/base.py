@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 from pydantic import BaseModel, ConfigDict
 
-TEST_SETS = ("dolly", "self_instruct", "vicuna", "sni", "unni")
 IN_DOMAIN = "dolly"  # the test set of the training data's kind: held-out KL, exposure bias and the probe are measured on it
 SECOND_ROW = "@sft_weight_0"  # ends the name of a method's second row in Table 1
 
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """The end of an error message: the name among `valid` that is most like `word`."""
+    names = list(valid)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.0)
+    return f"the nearest valid one is '{close[0]}'" if close else f"valid ones: {', '.join(names)}"

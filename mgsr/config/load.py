@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mgsr.config.base import Strict
+from mgsr.config.base import nearest
 from mgsr.config.method import Method
-from mgsr.config.schema import Config, Overlay
+from mgsr.config.schema import Config, Overlay, Recipe
 from mgsr.errors import MgsrError
 
 M = TypeVar("M", bound=BaseModel)
@@ -22,54 +21,19 @@ VARIANT_KEYS = ("name", "builder")  # keys that choose between shapes of a mappi
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """`overlay` over `base`, mapping by mapping. A mapping that names another variant replaces the one below it."""
+    """`overlay` over `base`, mapping by mapping. A mapping that names another variant replaces the one in `base`."""
     merged = dict(base)
     for key, value in overlay.items():
-        below = merged.get(key)
-        if isinstance(below, Mapping) and isinstance(value, Mapping):
-            same = all(below.get(name) == value[name] for name in VARIANT_KEYS if name in value)
-            merged[key] = merge(below, value) if same else dict(value)
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            same_variant = all(old.get(name) == value[name] for name in VARIANT_KEYS if name in value)
+            merged[key] = merge(old, value) if same_variant else dict(value)
         else:
             merged[key] = value
     return merged
 
 
-def layer(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` over `below`. A learning rate that a layer states takes the place of a grid below it, which would else win."""
-    merged, training = merge(below, above), above.get("training")
-    if isinstance(training, Mapping) and "learning_rate" in training and "learning_rates" not in training:
-        merged["training"] = {**merged["training"], "learning_rates": ()}
-    return merged
-
-
-def nearest(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
-    return f"the nearest valid one is '{close[0]}'" if close else f"valid ones: {', '.join(known)}"
-
-
-def _fields_at(model: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
-    """Names of the fields that are valid beside the last key of `path`."""
-    models = [model]
-    for part in path[:-1]:
-        found: list[type[BaseModel]] = []
-        for candidate in models:
-            field = candidate.model_fields.get(str(part))
-            found += _models_in(field.annotation) if field else []
-        variants = [
-            m
-            for m in found
-            for f in VARIANT_KEYS
-            if f in m.model_fields and str(part) in get_args(m.model_fields[f].annotation)
-        ]
-        tagged = [
-            m
-            for m in models
-            for f in VARIANT_KEYS
-            if f in m.model_fields and str(part) in get_args(m.model_fields[f].annotation)
-        ]
-        models = variants or found or tagged or models
-    short = SHORTCUTS if models == [Config] else ()
-    return sorted({*short, *(name for candidate in models for name in candidate.model_fields)})
+# -- messages ----------------------------------------------------------------------------------------------------------
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
@@ -78,15 +42,31 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
     return [model for argument in get_args(annotation) for model in _models_in(argument)]
 
 
-def _spelt(path: tuple[int | str, ...], value: Any, missing: bool) -> str:
-    """The path as the user wrote it: without the names of variants and the marks that pydantic adds. `missing`: the last key
-    is."""
+def _is_variant(model: type[BaseModel], tag: str) -> bool:
+    return any(tag in get_args(model.model_fields[key].annotation) for key in VARIANT_KEYS if key in model.model_fields)
+
+
+def _valid_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Names of the fields that are valid in place of the last key of `location`, which is pydantic's path to an error."""
+    models = [model]
+    for part in map(str, location[:-1]):
+        fields = [candidate.model_fields[part] for candidate in models if part in candidate.model_fields]
+        inner = [inner_model for field in fields for inner_model in _models_in(field.annotation)]
+        # a part of the path is the name of a field, the tag of a variant, or a key of the user's own
+        models = inner or [candidate for candidate in models if _is_variant(candidate, part)] or models
+    shortcuts = SHORTCUTS if models == [Config] else ()
+    return sorted({*shortcuts, *(name for candidate in models for name in candidate.model_fields)})
+
+
+def _path_as_written(location: tuple[int | str, ...], value: Any, missing: bool) -> str:
+    """Pydantic's path to an error as the user wrote it: without the tags of variants and unions. `missing`: its last key is
+    not there."""
     parts = []
-    for place, part in enumerate(path):
+    for place, part in enumerate(location):
         keys = dict(enumerate(value)) if isinstance(value, list | tuple) else value if isinstance(value, Mapping) else {}
         if part in keys:
             value = keys[part]
-        elif not missing or place < len(path) - 1:
+        elif not missing or place < len(location) - 1:
             continue
         parts.append(str(part))
     return ".".join(parts)
@@ -95,7 +75,7 @@ def _spelt(path: tuple[int | str, ...], value: Any, missing: bool) -> str:
 def _message(problem: Any, model: type[BaseModel]) -> str:
     context, given = problem.get("ctx", {}), problem["input"]
     if problem["type"] == "extra_forbidden":
-        return f"no such key; {nearest(str(problem['loc'][-1]), _fields_at(model, problem['loc']))}"
+        return f"no such key; {nearest(str(problem['loc'][-1]), _valid_keys(model, problem['loc']))}"
     if problem["type"] in ("literal_error", "union_tag_invalid"):
         key = "expected" if problem["type"] == "literal_error" else "expected_tags"
         given = given if key == "expected" else context["tag"]
@@ -115,11 +95,14 @@ def validated(model: type[M], value: Mapping[str, Any], where: str) -> M:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        found = [
-            (_spelt(problem["loc"], value, problem["type"] == "missing"), _message(problem, model))
-            for problem in error.errors()
-        ]
-        raise MgsrError("\n".join(": ".join(filter(None, (where, path, message))) for path, message in found)) from None
+        lines = []
+        for problem in error.errors():
+            path = _path_as_written(problem["loc"], value, problem["type"] == "missing")
+            lines.append(": ".join(filter(None, (where, path, _message(problem, model)))))
+        raise MgsrError("\n".join(lines)) from None
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -141,18 +124,28 @@ def read_named(folder: Path, kind: str, name: str) -> dict[str, Any]:
     return read_yaml(path)
 
 
+def read_recipe(folder: Path, name: str) -> Recipe:
+    recipe = validated(Recipe, read_named(folder, "recipes", name), f"recipe {name}")
+    for preset in recipe.presets:
+        read_named(folder, "presets", preset)  # an error where there is none
+    return recipe
+
+
 def load_config(folder: Path, given: Mapping[str, Any]) -> Config:
-    """The rows of workflow/tables.yaml, over them the preset that `given` names (else `paper`), over it the values of `given`.
+    """workflow/test_sets.yaml and tables.yaml, over them the preset that `given` names (else `paper`), over it what the recipe
+    states for that preset, over all the values of `given`.
 
     `source` and `data_dir` may stand at the top for brevity; they mean `data.source` and `data.data_dir`.
     """
     values = dict(given)
     preset = str(values.get("preset", "paper"))
-    data = {key: values.pop(key) for key in SHORTCUTS if key in values}
-    below = merge(read_yaml(folder / "tables.yaml"), read_named(folder, "presets", preset))
-    merged = layer(merge(below, {"preset": preset}), values)
-    if data and isinstance(merged.get("data"), Mapping):  # anything else is an error below
-        merged = merge(merged, {"data": data})
+    shortcuts = {key: values.pop(key) for key in SHORTCUTS if key in values}
+    merged = merge(read_yaml(folder / "test_sets.yaml"), read_yaml(folder / "tables.yaml"))
+    merged = merge(merged, {"preset": preset, **read_named(folder, "presets", preset)})
+    recipe = str(values.get("recipe", merged.get("recipe", Config.model_fields["recipe"].default)))
+    merged = merge(merge(merged, read_recipe(folder, recipe).presets.get(preset, {})), values)
+    if shortcuts and isinstance(merged.get("data"), Mapping):  # `validated` reports anything else
+        merged = merge(merged, {"data": shortcuts})
     config = validated(Config, merged, f"preset {preset}")
     if config.data.source == "local" and not config.data.data_dir:
         raise MgsrError("data.data_dir: source 'local' needs the folder of the records; add data_dir=PATH to --config")
@@ -161,9 +154,7 @@ def load_config(folder: Path, given: Mapping[str, Any]) -> Config:
     return config
 
 
-class _Recipe(Strict):
-    overlays: tuple[Overlay, ...]
-    rows_without_sft: bool = False
+# -- methods -----------------------------------------------------------------------------------------------------------
 
 
 class Methods:
@@ -175,35 +166,39 @@ class Methods:
         if twice := sorted(files & set(config.methods)):
             raise MgsrError(f"methods.{twice[0]}: workflow/methods has a file of that name; choose another name")
         self.names = sorted(files | set(config.methods))
-        self._recipe = validated(_Recipe, read_named(folder, "recipes", config.recipe), f"recipe {config.recipe}")
+        self._recipe = read_recipe(folder, config.recipe)
         self.overlays = self._checked_overlays()
         self._resolved: dict[tuple[str, str], Method] = {}
 
-    def values(self, name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
-        """A method's values over those of its `base`, and so on down."""
-        if name in above:
-            raise MgsrError(f"methods: {' -> '.join((*above, name))} go round in a circle; end the chain of `base`")
-        if name not in self.names:
-            raise MgsrError(f"methods: there is no '{name}' in {self._folder / 'methods'}; {nearest(name, self.names)}")
-        own = self._config.methods.get(name)
-        values = read_named(self._folder, "methods", name) if own is None else dict(own)
+    def values(self, name: str, derived: tuple[str, ...] = ()) -> dict[str, Any]:
+        """A method's values over those of its `base`, and so on down. `derived`: the methods that this one is a base of."""
+        if name in derived:
+            raise MgsrError(f"methods: {' -> '.join((*derived, name))} go round in a circle; end the chain of `base`")
+        self.check(f"methods.{derived[-1]}.base" if derived else "methods", [name])
+        values = dict(self._config.methods.get(name) or read_named(self._folder, "methods", name))
         base = values.pop("base", None)
-        return layer(self.values(str(base), (*above, name)), values) if base else values
+        return merge(self.values(str(base), (*derived, name)), values) if base else values
 
     def resolve(self, family: str, name: str) -> Method:
         """The preset's training settings, then the method's own values, then each overlay that fits."""
         if (family, name) not in self._resolved:
-            values = layer({"training": self._config.training.model_dump()}, self.values(name))
+            values = merge({"training": self._config.training.model_dump()}, self.values(name))
             for overlay in self.overlays:
                 if _applies(overlay, family, name):
-                    values = layer(values, overlay.set)
+                    values = merge(values, overlay.set)
             self._resolved[family, name] = validated(Method, values, f"method {name} of family {family}")
         return self._resolved[family, name]
 
+    def check(self, where: str, names: Iterable[str]) -> None:
+        """Raise MgsrError where one of `names` is no method."""
+        for name in names:
+            if name not in self.names:
+                raise MgsrError(f"{where}: there is no method '{name}'; {nearest(name, self.names)}")
+
     @property
     def rows_without_sft(self) -> bool:
-        given = self._config.rows_without_sft
-        return self._recipe.rows_without_sft if given is None else given
+        stated = self._config.rows_without_sft
+        return self._recipe.rows_without_sft if stated is None else stated
 
     def _checked_overlays(self) -> tuple[Overlay, ...]:
         """Overlays in the order they apply: the preset's, then the recipe's, which sets the terms of a comparison.
@@ -211,19 +206,19 @@ class Methods:
         Names that no method or family has are errors. A recipe may name the families of any preset.
         """
         folder, config, recipe = self._folder, self._config, self._recipe
-        anywhere = {name for path in (folder / "presets").glob("*.yaml") for name in read_yaml(path).get("families", {})}
-        parts = [(f"recipe {config.recipe}", recipe.overlays, sorted(anywhere | set(config.families)))]
-        parts.append((f"preset {config.preset}", config.overlays, sorted(config.families)))
-        for where, overlays, families in parts:
+        of_presets = {name for path in (folder / "presets").glob("*.yaml") for name in read_yaml(path).get("families", {})}
+        for where, overlays, families in (
+            (f"recipe {config.recipe}", recipe.overlays, sorted(of_presets | set(config.families))),
+            (f"preset {config.preset}", config.overlays, sorted(config.families)),
+        ):
             for number, overlay in enumerate(overlays):
-                for key, names, valid in (
-                    ("methods", overlay.methods, self.names),
-                    ("except_methods", overlay.except_methods, self.names),
-                    ("families", overlay.families, families),
-                ):
-                    for name in names:
-                        if name not in valid:
-                            raise MgsrError(f"{where}: overlays.{number}.{key}: there is no '{name}'; {nearest(name, valid)}")
+                self.check(f"{where}: overlays.{number}.methods", overlay.methods)
+                self.check(f"{where}: overlays.{number}.except_methods", overlay.except_methods)
+                for name in overlay.families:
+                    if name not in families:
+                        raise MgsrError(
+                            f"{where}: overlays.{number}.families: there is no family '{name}'; {nearest(name, families)}"
+                        )
         return config.overlays + recipe.overlays
 
 
@@ -234,9 +229,13 @@ def load_methods(folder: Path, config: Config) -> Methods:
     for name in methods.names:
         for family in sorted(families):
             methods.resolve(family, name)
+    for table, entry in config.tables.items():
+        methods.check(f"tables.{table}.rows", entry.rows)
+        methods.check(f"tables.{table}.extra_rows", entry.extra_rows)
+    for check, checked in config.checks.items():
+        methods.check(f"checks.{check}.rows", checked.rows)
+    methods.check("twins", config.twins)
     for name in config.twins:
-        if name not in methods.names:
-            raise MgsrError(f"twins: there is no method '{name}'; {nearest(name, methods.names)}")
         if all(methods.resolve(family, name).sequences.scrg is None for family in config.families):
             raise MgsrError(f"twins: '{name}' has no SCRG to be compared with a run without it; take it out")
     return methods

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Discriminator, Field, PositiveFloat, Tag, model_validator
 
 from mgsr.config.base import Strict
 from mgsr.config.loss_terms import CrossEntropy, ObjectiveConfig, PolicyGradientConfig
@@ -24,15 +24,26 @@ class WarningsConfig(Strict):
     span_steps: int = Field(100, ge=1, description="for so many steps in a row")
 
 
+Precision = Literal["fp32", "bf16"]
+Grid = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+
+
+def _rate_or_grid(value: Any) -> str:
+    return "grid" if isinstance(value, list | tuple) else "rate"
+
+
 class TrainingConfig(Strict):
     """The training loop. Batches are global: device count and accumulation follow from them."""
 
     steps: int = Field(ge=1, description="optimiser steps")
     global_batch: int = Field(32, ge=1, description="sequences an optimiser step, over all processes")
     micro_batch: int = Field(8, ge=1, description="sequences a forward pass at most; changes no result without dropout")
-    learning_rate: float = Field(5e-4, gt=0, description="at the cosine's start")
-    learning_rates: tuple[PositiveFloat, ...] = Field(
-        (), description="a grid in its place: a run each, of which the best by validation (`select_by`) stands for the method"
+    learning_rate: Annotated[
+        Annotated[PositiveFloat, Tag("rate")] | Annotated[Grid, Tag("grid")], Discriminator(_rate_or_grid)
+    ] = Field(
+        5e-4,
+        description="at the cosine's start; a list is a grid: each rate is a run, and the best by validation (`select_by`) "
+        "stands for the method",
     )
     final_learning_rate: float = Field(1e-7, ge=0, description="the cosine's end")
     warmup_steps: int = Field(0, ge=0, description="linear rise before the cosine")
@@ -40,7 +51,7 @@ class TrainingConfig(Strict):
     betas: tuple[float, float] = Field((0.9, 0.999), description="AdamW's")
     gradient_clip: float = Field(1.0, gt=0, description="norm of the student's gradient")
     dropout: float = Field(0.0, ge=0, lt=1, description="of the student while it trains; rollouts and scores never use dropout")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="`bf16`: autocast; weights that are trained stay fp32")
+    precision: Precision = Field("fp32", description="`bf16`: autocast; weights that are trained stay fp32")
     validations: int = Field(20, ge=1, description="how often, evenly spread; the last one at the end")
     validation_rows: int = Field(64, ge=1, description="rows decoded at a validation; the loss uses all")
     select_by: Literal["rouge_l", "loss"] = Field("rouge_l", description="which validation figure chooses the kept checkpoint")
@@ -50,10 +61,15 @@ class TrainingConfig(Strict):
     chunk: int = Field(256, ge=2, description="positions whose logits exist at one time; changes no result")
     warnings: WarningsConfig = Field(WarningsConfig(), description="thresholds of the card's warnings")
 
+    @property
+    def learning_rates(self) -> tuple[float, ...]:
+        """The grid, or the one rate."""
+        return self.learning_rate if isinstance(self.learning_rate, tuple) else (self.learning_rate,)
+
     @model_validator(mode="after")
     def _rates_differ(self) -> Self:
         if len(set(self.learning_rates)) < len(self.learning_rates):
-            raise ValueError("learning_rates has a rate twice; name each once")
+            raise ValueError("learning_rate names a rate twice; name each once")
         return self
 
 
@@ -61,8 +77,8 @@ class Method(Strict):
     """A row of a table: sequences x objective x start."""
 
     title: str = Field(description="as tables print it")
-    role: Literal["student", "teacher", "checkpoint"] = Field(
-        "student", description="`teacher`: trains the family's teacher model; `checkpoint`: trains nothing (see `checkpoints`)"
+    role: Literal["student", "teacher"] = Field(
+        "student", description="whose model is trained: the family's student or teacher"
     )
     start: Literal["base", "sft"] = Field("sft", description="`sft`: the student after supervised fine-tuning")
     sequences: SequencesConfig = Field(SequencesConfig(), description="which sequences a step trains on")
@@ -87,3 +103,18 @@ class Method(Strict):
                 f"training.global_batch {self.training.global_batch}; choose one that is"
             )
         return self
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether training asks a teacher: for a term of the loss, for text, or for SCRG. A custom policy may ask for text."""
+        objective, sequences = self.objective, self.sequences
+        writes = sequences.policy in ("teacher", "collection", "custom")
+        asked = objective.distils or objective.span_weight > 0 or writes or sequences.scrg is not None
+        return self.role == "student" and asked
+
+    @property
+    def wants_student_text(self) -> bool:
+        """Whether some steps should train on text that the student wrote, at least in part. A custom policy need not."""
+        sequences = self.sequences
+        revised = sequences.policy == "teacher" and sequences.scrg is not None
+        return sequences.policy in ("student", "mixed", "off_policy", "collection") or revised

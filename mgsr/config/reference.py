@@ -10,19 +10,21 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from mgsr.config.method import Method
-from mgsr.config.schema import Config, Overlay
+from mgsr.config.schema import Config, Overlay, Recipe
 
 HEAD = """# Configuration
 
 Written by `mgsr schema --markdown`; a test keeps it equal to the models in `mgsr/config`. As JSON schema it is
 `workflow/config.schema.json`.
 
-A preset (`workflow/presets`) fills `Config`. A method (`workflow/methods`) fills `Method`, or names another one as its `base`
-and states what differs. `snakemake --config key=value` goes over the preset, mapping by mapping; nested values are YAML:
-`'training={steps: 40}'`. A mapping that names another `builder` or `name` replaces the one below it.
+A preset (`workflow/presets`) fills `Config`, over `workflow/test_sets.yaml` and `workflow/tables.yaml`. A recipe
+(`workflow/recipes`) fills `Recipe`; what it states for a preset goes over that preset. A method (`workflow/methods`) fills
+`Method`, or names another one as its `base` and states what differs. `snakemake --config key=value` and `--configfile` go over
+all of this, mapping by mapping; nested values are YAML: `'training={steps: 40}'`. A list replaces the list below it, and a
+mapping that names another `builder` or `name` replaces the mapping below it.
 
-What a method's settings are made of, each over the ones before: the preset's `training`, the method's base, its own file, the
-preset's overlays in the order they stand, the recipe's overlays.
+What a method's settings are made of, each over the ones before: the configuration's `training`, the method's base, its own
+file, the configuration's overlays in the order they stand, the recipe's overlays.
 """
 
 
@@ -35,9 +37,9 @@ def _kind(annotation: Any) -> str:
     if origin is Annotated:
         return _kind(inside[0])
     if origin in (Union, UnionType):
-        return " or ".join(_kind(one) for one in inside)
+        return " or ".join(map(_kind, inside))
     if origin is Literal:
-        return " or ".join(f"`{json.dumps(one)[1:-1]}`" if isinstance(one, str) else f"`{one}`" for one in inside)
+        return " or ".join(f"`{word}`" for word in inside)
     if origin is tuple:
         return f"list of {_kind(inside[0])}" if inside[1] is Ellipsis else f"{len(inside)} times {_kind(inside[0])}"
     if origin is dict:
@@ -50,8 +52,8 @@ def _kind(annotation: Any) -> str:
 
 def _limits(field: FieldInfo) -> str:
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "min_length": "at least"}
-    found = [f"{sign} {getattr(rule, name)}" for rule in field.metadata for name, sign in signs.items() if hasattr(rule, name)]
-    return f" ({', '.join(found)})" if found else ""
+    limits = [f"{sign} {getattr(rule, name)}" for rule in field.metadata for name, sign in signs.items() if hasattr(rule, name)]
+    return f" ({', '.join(limits)})" if limits else ""
 
 
 def _default(field: FieldInfo) -> str:
@@ -63,24 +65,23 @@ def _default(field: FieldInfo) -> str:
     return f"`{json.dumps(value)}`"
 
 
-def _models(model: type[BaseModel], found: list[type[BaseModel]]) -> list[type[BaseModel]]:
-    """`model` and all that its fields hold, each once, in order of appearance."""
-    if model not in found:
-        found.append(model)
+def _add_models(model: type[BaseModel], models: list[type[BaseModel]]) -> None:
+    """Append `model` and all that its fields hold to `models`, each once, in order of appearance."""
+    if model not in models:
+        models.append(model)
         waiting = [field.annotation for field in model.model_fields.values()]
         while waiting:
             annotation = waiting.pop(0)
             if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                _models(annotation, found)
+                _add_models(annotation, models)
             waiting = [*get_args(annotation), *waiting]
-    return found
 
 
 def markdown() -> str:
     """Every key: what it takes, its default, what it means."""
     models: list[type[BaseModel]] = []
-    for root in (Config, Method, Overlay):
-        _models(root, models)
+    for root in (Config, Method, Overlay, Recipe):
+        _add_models(root, models)
     parts = [HEAD]
     for model in models:
         lines = [f"## {model.__name__}", "", " ".join((model.__doc__ or "").split()), ""]

@@ -1,27 +1,27 @@
 """The configuration: one pydantic model. Defaults here are the ones of the paper where it states them.
 
 A preset (workflow/presets) fills `Config`; a method (workflow/methods) is an overlay on `Method`. Whatever a run depends on
-ends in a `RunSpec`, which lies beside its result.
+ends in a spec (mgsr/config/specs.py), which lies beside its result.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from collections import Counter
+from collections.abc import Iterable
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import Field, model_validator
 
-from mgsr.config.base import Strict
+from mgsr.config.base import IN_DOMAIN, Strict, nearest
 from mgsr.config.families import Family, HubModel, ModelConfig, TinyModel
 from mgsr.config.measurement import EvaluationConfig, ExposureConfig, ProbeConfig
 from mgsr.config.method import TrainingConfig
 from mgsr.config.record_sets import DataConfig
+from mgsr.config.table_entries import AVERAGE, VALIDATION, CheckEntry, CheckName, TableEntry, TrackingConfig
 
-
-class TrackingConfig(Strict):
-    """MLflow."""
-
-    uri: str | None = Field(None, description="null: sqlite file in the results folder")
-    experiment: str = Field("mgsr", min_length=1, description="name of the experiment")
+ROUGE_L = "rouge_l"
+OTHER_TARGETS = ("all", "everything", "data", "claims", "open_checks", "report", "mlflow")  # beside the tables
+TargetName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
 class Overlay(Strict):
@@ -31,6 +31,16 @@ class Overlay(Strict):
     except_methods: tuple[str, ...] = Field((), description="methods it does not apply to")
     families: tuple[str, ...] = Field((), description="families of a preset")
     set: dict[str, Any] = Field(description="keys of a method: start, sequences, objective, training")
+
+
+class Recipe(Strict):
+    """A file of workflow/recipes: the terms on which methods are compared."""
+
+    presets: dict[str, dict[str, Any]] = Field(
+        default_factory=dict, description="by preset, keys of `Config` that take the place of the preset's own"
+    )
+    overlays: tuple[Overlay, ...] = Field(description="applied last to the methods' settings")
+    rows_without_sft: bool = Field(False, description="tables of kind `main` have second rows, of SFT weight 0")
 
 
 class Checkpoint(Strict):
@@ -48,10 +58,6 @@ class SmallStudent(Strict):
     student: ModelConfig = Field(description="its base model")
 
 
-TableName = Literal["table1", "table2", "table3a", "table3b", "table3c", "table4a", "table4b", "table4c"]
-CheckName = Literal["injected_errors", "clipping_range", "span_priors", "sensitivity", "diversity", "small_students"]
-
-
 class Config(Strict):
     """What `snakemake --config` and the preset files set."""
 
@@ -65,32 +71,32 @@ class Config(Strict):
     families: dict[str, Family] = Field(min_length=1, description="teacher and student by name")
     training: TrainingConfig = Field(description="of every run; methods and recipes state what differs")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="decoding and scoring")
+    metrics: tuple[str, ...] = Field(
+        (ROUGE_L,),
+        description="what answers are scored by: `rouge_l`, which comes first, selects and ranks, and functions of your own, "
+        "`module:function`; see docs/own_method.md",
+    )
     training_seeds: tuple[int, ...] = Field((10,), min_length=1, description="each student is trained once a seed")
     exposure: ExposureConfig = Field(ExposureConfig(), description="ExAccErr, Table 4a")
     probe: ProbeConfig = Field(ProbeConfig(), description="open checks that train nothing")
-    tables: dict[TableName, tuple[str, ...]] = Field(
-        min_length=1, description="the methods of each table, in order; workflow/tables.yaml has them for every preset"
+    tables: dict[TargetName, TableEntry] = Field(
+        min_length=1, description="tables by name, which is also the target's; workflow/tables.yaml has the paper's"
     )
-    default_targets: tuple[TableName | Literal["claims", "open_checks"], ...] = Field(
-        min_length=1, description="what target `all` makes, and its report and MLflow store show; at least one table"
+    checks: dict[CheckName, CheckEntry] = Field(
+        default_factory=dict, description="the methods that each open check compares; workflow/tables.yaml has them"
+    )
+    default_targets: tuple[str, ...] = Field(
+        min_length=1,
+        description="what target `all` makes, and its report and MLflow store show: a table at least, `claims`, `open_checks`",
     )
     methods: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
         description="small variants, and methods of your own; each is what a file of workflow/methods holds",
     )
-    extra_rows: dict[TableName, tuple[str, ...]] = Field(
-        default_factory=dict, description="methods added below a table's own rows; yours, for example"
-    )
-    table_families: dict[TableName | CheckName, tuple[str, ...]] = Field(
-        default_factory=dict, description="the families of a table or open check; absent: all"
-    )
-    checks: dict[CheckName, tuple[str, ...]] = Field(
-        default_factory=dict,
-        description="the methods that each open check compares (`injected_errors`: none); workflow/tables.yaml has them too",
-    )
     rows_without_sft: bool | None = Field(
         None,
-        description="Table 1 has a second row, of SFT weight 0, for each method with an SFT term; null: as the recipe says",
+        description="tables of kind `main` have a second row, of SFT weight 0, for each method with an SFT term; null: as the "
+        "recipe says",
     )
     twins: tuple[str, ...] = Field(
         (),
@@ -105,30 +111,59 @@ class Config(Strict):
     note: str = Field("", description="printed under every table")
 
     @model_validator(mode="after")
-    def _parts_fit(self) -> Self:
-        rows = [(f"tables.{name}", (*methods, *self.extra_rows.get(name, ()))) for name, methods in self.tables.items()]
-        rows += [(f"checks.{name}", methods) for name, methods in self.checks.items() if name != "injected_errors"]
-        for key, methods in rows:
-            if not methods or len(set(methods)) < len(methods):
-                raise ValueError(f"{key} must name at least one method, and each once")
-        for key, owners in (("checkpoints", self.checkpoints), ("small_students", self.small_students)):
-            for name, owner in owners.items():
-                if owner.family not in self.families:
-                    raise ValueError(f"{key}.{name}.family: there is no family '{owner.family}'")
-        if taken := sorted(set(self.small_students) & set(self.families)):
-            raise ValueError(f"small_students: {', '.join(taken)} is a family's name; choose another")
-        targets: set[str] = {*self.tables, "claims", "open_checks"}
-        for key, given in (("default_targets", self.default_targets), ("extra_rows", self.extra_rows)):
-            if absent := [str(name) for name in given if name not in targets]:
-                raise ValueError(f"{key} names {', '.join(absent)}, which tables does not define")
+    def _targets_fit(self) -> Self:
+        taken = {*OTHER_TARGETS, *get_args(CheckName)} & set(self.tables)
+        if taken:
+            raise ValueError(f"tables.{min(taken)}: a target or open check has that name; choose another")
+        shown = (*self.tables, "claims", "open_checks")
+        _all_known("default_targets", "target", self.default_targets, shown)
         if not set(self.default_targets) & set(self.tables):
             raise ValueError("default_targets names no table; the report needs one")
-        for where, families in self.table_families.items():
-            if absent := sorted(set(families) - set(self.families)):
-                raise ValueError(f"table_families.{where}: there is no family '{absent[0]}'")
-        for seeds in (self.training_seeds, self.evaluation.decoding_seeds, self.evaluation.protocols):
-            if len(set(seeds)) < len(seeds):
-                raise ValueError(f"{', '.join(map(str, seeds))}: a seed or protocol stands there twice")
+        return self
+
+    @model_validator(mode="after")
+    def _rows_fit(self) -> Self:
+        for name, table in self.tables.items():
+            where = f"tables.{name}"
+            _each_once(f"{where}.rows", table.methods)
+            _all_known(f"{where}.columns", "column", table.columns, (*self.data.test_sets, AVERAGE, VALIDATION))
+            _all_known(f"{where}.families", "family", table.families, self.families)
+            if "reference" in table.model_fields_set:
+                _all_known(f"{where}.reference", "row", (table.reference,), table.methods)
+        for check, entry in self.checks.items():
+            where = f"checks.{check}"
+            if not entry.rows and check != "injected_errors":
+                raise ValueError(f"{where}.rows names no method; give it at least one")
+            _each_once(f"{where}.rows", entry.rows)
+            _all_known(f"{where}.families", "family", entry.families, self.families)
+        return self
+
+    @model_validator(mode="after")
+    def _measurements_fit(self) -> Self:
+        if IN_DOMAIN not in self.data.test_sets:
+            raise ValueError(f"data.test_sets: '{IN_DOMAIN}' is missing; held-out KL, exposure bias and the probe need it")
+        if reserved := {"train", "validation", AVERAGE, VALIDATION} & set(self.data.test_sets):
+            raise ValueError(f"data.test_sets.{min(reserved)}: something else has that name; choose another")
+        if self.metrics[:1] != (ROUGE_L,):
+            raise ValueError(f"metrics must begin with '{ROUGE_L}', which selects checkpoints and ranks rows")
+        _all_known("metrics", "metric", [name for name in self.metrics if ":" not in name], (ROUGE_L, "module:function"))
+        _each_once("metrics", self.metrics)
+        for where, values in (
+            ("training_seeds", self.training_seeds),
+            ("evaluation.decoding_seeds", self.evaluation.decoding_seeds),
+            ("evaluation.protocols", self.evaluation.protocols),
+        ):
+            _each_once(where, values)
+        return self
+
+    @model_validator(mode="after")
+    def _models_fit(self) -> Self:
+        for name, checkpoint in self.checkpoints.items():
+            _all_known(f"checkpoints.{name}.family", "family", (checkpoint.family,), self.families)
+        for name, student in self.small_students.items():
+            _all_known(f"small_students.{name}.family", "family", (student.family,), self.families)
+            if name in self.families:
+                raise ValueError(f"small_students.{name}: a family has that name; choose another")
         for name, family in self.families.items():
             for model in (family.teacher, family.student):
                 if isinstance(model, TinyModel) and model.max_length < self.data.max_length:
@@ -136,3 +171,15 @@ class Config(Strict):
                         f"families.{name}: {model.max_length} positions cannot hold data.max_length {self.data.max_length}"
                     )
         return self
+
+
+def _all_known(where: str, kind: str, names: Iterable[str], valid: Iterable[str]) -> None:
+    valid = list(valid)
+    for name in names:
+        if name not in valid:
+            raise ValueError(f"{where}: there is no {kind} '{name}'; {nearest(name, valid)}")
+
+
+def _each_once(where: str, values: Iterable[Any]) -> None:
+    if twice := [value for value, count in Counter(values).items() if count > 1]:
+        raise ValueError(f"{where} names '{twice[0]}' twice; name it once")

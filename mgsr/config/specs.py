@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from mgsr.config.base import Strict
 from mgsr.config.families import LoraConfig, ModelConfig
 from mgsr.config.measurement import EvaluationConfig, ExposureConfig, ProbeConfig, Protocol
-from mgsr.config.method import Method
-from mgsr.config.record_sets import DataConfig, TestSetConfig
-from mgsr.config.table_entries import TableKind
+from mgsr.config.method import Method, Precision
+from mgsr.config.record_sets import DataConfig, Source, Split, TestSetConfig
 from mgsr.errors import MgsrError
 from mgsr.storage import digest, read_json
 
 
 class DataSpec(Strict):
-    """All that the prepared records depend on. Lengths are applied when a model's tokenizer is known."""
+    """All that the prepared training and validation records depend on. Lengths are applied with a model's tokenizer."""
 
-    source: Literal["hub", "local", "builtin"]
+    source: Source
     data_dir: str | None
-    split: Literal["paper", "minillm"]
+    split: Split
+    contents: dict[str, str] = Field(description="SHA-256 by local file, or locked commit by data set of the hub")
     code: str
 
 
@@ -31,24 +31,23 @@ class ModelSpec(Strict):
 
     model: ModelConfig
     seed: int
+    source: str | None = Field(None, description="digest of the ModelSpec that a pruned model is made of")
     code: str
 
 
-class RunSpec(Strict):
+class TrainSpec(Strict):
     """All that a training run depends on; its digest is the run's name. Upstream results enter by their digests."""
 
+    kind: Literal["train"] = "train"
     family: str
-    method: Method
+    method: Method = Field(description="with one learning rate: each rate of a grid is a run of its own")
     seed: int
-    candidates: tuple[str, ...] = Field(
-        description="digests of the runs with each of the method's learning rates, of which this one is the best; else empty"
-    )
     data: str = Field(description="digest of the DataSpec")
-    data_config: DataConfig
+    data_config: DataConfig = Field(description="without test sets, which training does not read")
     max_new_tokens: int = Field(
         description="response tokens that an answer may have, and a rollout where the method says nothing else"
     )
-    validation_protocol: Literal["published", "plain"] = Field(description="validation decodes as the final evaluation does")
+    validation_protocol: Protocol = Field(description="validation decodes as the final evaluation does")
     base_model: str = Field(description="digest of the ModelSpec")
     start_run: str | None = Field(description="digest of the run whose model is the start; null: the base model")
     teacher_run: str | None = Field(description="digest of the teacher's run; null where no teacher is used")
@@ -57,6 +56,54 @@ class RunSpec(Strict):
     processes: int
     code: str
     custom_code: tuple[str, ...] = Field(description="digests of the user's modules that the method names")
+
+    @model_validator(mode="after")
+    def _one_learning_rate(self) -> Self:
+        if len(rates := self.method.training.learning_rates) > 1:
+            raise ValueError(f"a run trains at one learning rate, not at {', '.join(f'{rate:g}' for rate in rates)}")
+        return self
+
+    @property
+    def learning_rate(self) -> float:
+        """The run's one learning rate."""
+        return self.method.training.learning_rates[0]
+
+    @property
+    def title(self) -> str:
+        return self.method.title
+
+    @property
+    def precision(self) -> Precision:
+        return self.method.training.precision
+
+
+class SelectSpec(Strict):
+    """All that the choice among a grid of learning rates depends on. The chosen run's model stands for the method."""
+
+    kind: Literal["select"] = "select"
+    family: str
+    method: Method = Field(description="with the grid; `training.select_by` says which validation figure chooses")
+    seed: int
+    candidates: tuple[str, ...] = Field(description="digests of the runs, one for each rate of the grid, in its order")
+    code: str
+
+
+class AdoptSpec(Strict):
+    """All that a run depends on that takes a released model as it is and trains nothing."""
+
+    kind: Literal["adopt"] = "adopt"
+    family: str
+    title: str
+    seed: int
+    data: str = Field(description="digest of the DataSpec that the model is compared on")
+    base_model: str = Field(description="digest of the ModelSpec")
+    teacher_run: str = Field(description="digest of the run of the family's teacher, whose vocabulary the model must share")
+    precision: Precision = Field(description="that the model is evaluated in")
+    threads: int
+    code: str
+
+
+RunSpec = Annotated[TrainSpec | SelectSpec | AdoptSpec, Field(discriminator="kind")]
 
 
 class EvaluationSpec(Strict):
@@ -81,8 +128,10 @@ class SamplesSpec(Strict):
     """All that a teacher's samples for ExAccErr depend on."""
 
     teacher_run: str
-    data: str
-    data_config: DataConfig
+    test_set: str = Field(description="digest of the TestSetSpec of the in-domain set")
+    rows: int | None = Field(description="the first rows only; null: all")
+    max_length: int
+    max_prompt_length: int
     exposure: ExposureConfig
     max_new_tokens: int
     batch: int
@@ -96,8 +145,10 @@ class ExposureSpec(Strict):
     run: str
     samples: str = Field(description="digest of the SamplesSpec")
     teacher_run: str
-    data: str
-    data_config: DataConfig
+    test_set: str = Field(description="digest of the TestSetSpec of the in-domain set")
+    rows: int | None = Field(description="the first rows only; null: all")
+    max_length: int
+    max_prompt_length: int
     exposure: ExposureConfig
     max_new_tokens: int
     batch: int
@@ -110,8 +161,10 @@ class ProbeSpec(Strict):
 
     student_run: str = Field(description="the SFT student")
     teacher_run: str
-    data: str
-    data_config: DataConfig
+    test_set: str = Field(description="digest of the TestSetSpec of the in-domain set")
+    rows: int | None = Field(description="the first rows only; null: all")
+    max_length: int
+    max_prompt_length: int
     probe: ProbeConfig
     max_new_tokens: int
     batch: int
@@ -127,9 +180,9 @@ class TestSetSpec(Strict):
     name: str
     data: str = Field(description="digest of the DataSpec, against whose training rows overlap is counted")
     test_set: TestSetConfig = Field(description="where the records come from; its `title` and `rows` are left out")
-    source: Literal["hub", "local", "builtin"]
+    source: Source
     data_dir: str | None
-    contents: dict[str, str] = Field(description="SHA-256 of each local file; empty for other sources")
+    contents: dict[str, str] = Field(description="SHA-256 by local file, or locked commit by data set of the hub")
     code: str
 
 
@@ -174,72 +227,11 @@ class FloorSpec(Strict):
     code: str
 
 
-class RowSpec(Strict):
-    """One run of one method as a table shows it; its results are found by digest."""
-
-    family: str
-    method: str
-    title: str
-    role: Literal["student", "teacher", "checkpoint"]
-    seed: int
-    run: str
-    evaluation: str
-    exposure: str | None = Field(None, description="digest of its ExAccErr, in tables that show it")
-
-
-class _Shown(Strict):
-    """What tables and open checks have in common."""
-
-    name: str
-    preset: str
-    recipe: str
-    note: str
-    test_sets: dict[str, str] = Field(description="title by name, in the order of the columns")
-    metrics: tuple[str, ...] = Field(description="the first one ranks")
-    rows: tuple[RowSpec, ...]
-    floor: str = Field(description="digest of the FloorSpec")
-    code: str
-
-
-class TableSpec(_Shown):
-    """All that a table depends on."""
-
-    kind: TableKind
-    title: str
-    columns: tuple[str, ...] = Field(description="of kind `ablation`: test sets, `average`, `dolly_validation`")
-    components: bool = Field(description="of kind `ablation`: columns that say which of MGSR's parts a row has")
-    reference: str = Field(description="of kind `ablation`: the method that the others are compared with")
-    other_groups: bool
-
-
-class CheckSpec(_Shown):
-    """All that an open check depends on."""
-
-    probes: dict[str, str] = Field(description="digest of the ProbeSpec by family, in checks that read it")
-
-
-class ClaimsSpec(Strict):
-    """All that the claims' verdicts depend on."""
-
-    name: Literal["claims"]
-    preset: str
-    recipe: str
-    note: str
-    tables: tuple[TableSpec, ...]
-    code: str
-
-
-class PageSpec(Strict):
-    """All that a report, and the MLflow store of the same scope, depend on."""
-
-    name: Literal["report", "everything"]
-    tables: tuple[TableSpec, ...]
-    claims: ClaimsSpec | None
-    checks: tuple[CheckSpec, ...]
-    code: str
-
+# -- files -------------------------------------------------------------------------------------------------------------
 
 Spec = TypeVar("Spec", bound=Strict)
+
+_RUN: TypeAdapter[TrainSpec | SelectSpec | AdoptSpec] = TypeAdapter(RunSpec)
 
 
 def spec_digest(spec: Strict) -> str:
@@ -248,16 +240,28 @@ def spec_digest(spec: Strict) -> str:
 
 
 def read_spec(root: Path, name: str, kind: type[Spec]) -> Spec:
-    """The spec in `ROOT/specs/<name>.json`. Raises MgsrError where it is missing, is no `kind`, or `name` is not its digest."""
+    """The spec in `ROOT/specs/<name>.json`. Raises MgsrError where it is missing, was edited, or is no `kind`."""
+    return parsed(TypeAdapter(kind), _read_by_digest(root, name), f"specs/{name}.json is no {kind.__name__}")
+
+
+def read_run_spec(root: Path, name: str) -> TrainSpec | SelectSpec | AdoptSpec:
+    """The spec of a run, likewise."""
+    return parsed(_RUN, _read_by_digest(root, name), f"specs/{name}.json is no run")
+
+
+def _read_by_digest(root: Path, name: str) -> Any:
     path = root / "specs" / f"{name}.json"
+    value = read_json(path)
+    if digest(value) != name:
+        raise MgsrError(f"{path} was edited: its digest is {digest(value)}; delete it and start the workflow again")
+    return value
+
+
+def parsed(adapter: TypeAdapter[Spec], value: Any, problem: str) -> Spec:
+    """The spec that `value` holds; a MgsrError that begins with `problem` where it holds none."""
     try:
-        spec = kind.model_validate(read_json(path))
+        return adapter.validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        raise MgsrError(
-            f"{path} is no {kind.__name__}: {field}: {first['msg']}; delete it and start the workflow again"
-        ) from None
-    if spec_digest(spec) != name:
-        raise MgsrError(f"{path} was edited: its digest is {spec_digest(spec)}; delete it and start the workflow again")
-    return spec
+        raise MgsrError(f"{problem}: {field}: {first['msg']}; delete it and start the workflow again") from None

@@ -1,4 +1,4 @@
-"""Records from the Hugging Face hub: MiniLLM's data sets, at the commits in the lock file. Only this step uses the network."""
+"""Records from the Hugging Face hub, at the commits in the lock file. Only this step uses the network."""
 
 from __future__ import annotations
 
@@ -6,40 +6,43 @@ import re
 import tempfile
 from pathlib import Path, PurePosixPath
 
+from mgsr.config.record_files import TRAINING_REPOSITORY
+from mgsr.config.record_sets import TestSetConfig
 from mgsr.data.records import RawData, RawSet, Record, read_records
 from mgsr.errors import MgsrError
 from mgsr.hub import Repository, download, resolve
 from mgsr.storage import file_digest, write_jsonl
 
-# set: repository, the names its file may have, id prefix. In MiniLLM's Dolly `dev` is for validation, `valid` for the test.
-SOURCES: dict[str, tuple[str, tuple[str, ...], str]] = {
-    "train": ("MiniLLM/dolly", ("train",), "dolly-train"),
-    "validation": ("MiniLLM/dolly", ("dev", "validation"), "dolly-validation"),
-    "dolly": ("MiniLLM/dolly", ("valid", "test"), "dolly"),
-    "self_instruct": ("MiniLLM/self-inst", ("valid", "test"), "self_instruct"),
-    "vicuna": ("MiniLLM/Vicuna", ("valid", "test"), "vicuna"),
-    "sni": ("MiniLLM/sinst", ("valid", "test"), "sni"),
-    "unni": ("MiniLLM/uinst", ("valid", "test"), "unni"),
-}
+STEMS = {"train": ("train",), "validation": ("dev", "validation")}  # in MiniLLM's Dolly `valid` is the TEST set
 LONG = "11_"  # folder of S-NI and UnNI rows whose first reference has at least 11 GPT-2 tokens
 
 
-def fetch_hub(lock_path: Path) -> RawData:
-    """All sets. Raises MgsrError: missing, gated, no network, or a repository whose files do not fit."""
-    repositories = {name: resolve("dataset", name, lock_path) for name in sorted({row[0] for row in SOURCES.values()})}
-    data: RawData = {}
-    for key, (name, stems, prefix) in SOURCES.items():
-        repository = repositories[name]
-        files = choose_files(repository, stems)
-        folder = download(repository, files)
-        data[key] = RawSet(
-            _read([folder / file for file in files], prefix),
-            source=f"hub {name}",
-            revision=repository.revision,
-            files={file: file_digest(folder / file) for file in files},
-            published_split=name == "MiniLLM/dolly",
-        )
-    return data
+def fetch_training(lock_path: Path) -> RawData:
+    """Training and validation set. Raises MgsrError: missing, gated, no network, or a repository whose files do not fit."""
+    return {
+        name: _fetch(TRAINING_REPOSITORY, stems, f"dolly-{name}", lock_path, published_split=True)
+        for name, stems in STEMS.items()
+    }
+
+
+def fetch_test_set(name: str, test_set: TestSetConfig, lock_path: Path) -> RawSet:
+    """One test set. Raises MgsrError likewise."""
+    if not test_set.repository:
+        raise MgsrError(f"data.test_sets.{name}: source 'hub' needs its `repository`, or a `file` of your own")
+    return _fetch(test_set.repository, test_set.stems, name, lock_path)
+
+
+def _fetch(name: str, stems: tuple[str, ...], prefix: str, lock_path: Path, published_split: bool = False) -> RawSet:
+    repository = resolve("dataset", name, lock_path)
+    files = choose_files(repository, stems)
+    folder = download(repository, files)
+    return RawSet(
+        _read([folder / file for file in files], prefix),
+        source=f"hub {name}",
+        revision=repository.revision,
+        files={file: file_digest(folder / file) for file in files},
+        published_split=published_split,
+    )
 
 
 def choose_files(repository: Repository, stems: tuple[str, ...]) -> list[str]:

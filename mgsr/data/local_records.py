@@ -1,94 +1,76 @@
-"""Records of a local folder: MiniLLM's layout, the originals' formats, or a user's own JSONL. No network.
-
-The folder may be the one that holds `minillm/` or `originals/`, or one of these. The forms are never mixed: the first that is
-there is read, in the order just given, and what it lacks is an error.
-"""
+"""Records of a local folder: MiniLLM's layout, the originals' formats, or a user's own JSONL. No network."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
-from mgsr.config.base import TEST_SETS
+from mgsr.config.record_files import DOLLY, MINILLM, OWN, LocalFolder, local_folder
+from mgsr.config.record_sets import TestSetConfig
 from mgsr.data.records import RawData, RawSet, Record, read_records, read_rows, references_field, text_field
 from mgsr.errors import MgsrError
 from mgsr.storage import file_digest
 
-# set: file, id prefix. In MiniLLM's Dolly `dev` is for validation and `valid` is the TEST set of the papers.
-MINILLM = {
-    "train": ("dolly/train.jsonl", "dolly-train"),
-    "validation": ("dolly/dev.jsonl", "dolly-validation"),
-    "dolly": ("dolly/valid.jsonl", "dolly"),
-    "self_instruct": ("self-inst/valid.jsonl", "self_instruct"),
-    "vicuna": ("vicuna/valid.jsonl", "vicuna"),
-    "sni": ("sinst/11_/valid.jsonl", "sni"),
-    "unni": ("uinst/11_/valid.jsonl", "unni"),
-}
-DOLLY = "dolly/databricks-dolly-15k.jsonl"
-SELF_INSTRUCT = "self_instruct/user_oriented_instructions.jsonl"
-QUESTIONS, ANSWERS = "vicuna/question.jsonl", "vicuna/answer_gpt35.jsonl"
-OWN = {name: (f"{name}.jsonl", name) for name in ("train", "validation", *TEST_SETS)}
-UNNI_ROWS = 10_000  # the first rows that the papers use
+UNNI_ROWS = 10_000  # of MiniLLM's file: the first rows, which the papers use
 TEST_ROWS, VALIDATION_ROWS = 500, 1000  # of Dolly, as in MiniLLM's files
 
 
-def load_local(data_dir: Path) -> RawData:
-    """All sets that the folder has. Raises MgsrError: nothing there, files missing, a malformed line."""
+def load_training(data_dir: Path) -> RawData:
+    """Training and validation set. Raises MgsrError: nothing there, a file is missing, a malformed line."""
+    folder = _folder(data_dir)
+    files = folder.training_files()
+    _require(folder, files)
+    if folder.form == "the originals' formats":
+        train, validation, _ = _split_dolly(_dolly(files[0]))
+        return {name: _raw(folder, files, rows, True) for name, rows in (("train", train), ("validation", validation))}
+    published = folder.form == "MiniLLM's layout"
+    return {
+        name: _raw(folder, [file], read_records(file, f"dolly-{name}" if published else name), published)
+        for name, file in zip(("train", "validation"), files, strict=True)
+    }
+
+
+def load_test_set(data_dir: Path, name: str, test_set: TestSetConfig) -> RawSet:
+    """One test set. Raises MgsrError likewise, and where MiniLLM's layout has no place for it."""
+    folder = _folder(data_dir)
+    files = folder.test_set_files(name, test_set)
+    if not files:
+        raise MgsrError(
+            f"data.test_sets.{name}: {folder.root} has {folder.form}; state the `path` there, or a `file` of your own"
+        )
+    _require(folder, files)
+    if folder.form == "the originals' formats" and name == "dolly":
+        records = _split_dolly(_dolly(files[0]))[2]
+    elif folder.form == "the originals' formats" and name == "self_instruct":
+        records = _self_instruct(files[0])
+    elif folder.form == "the originals' formats" and name == "vicuna":
+        records = _vicuna(*files)
+    else:
+        records = read_records(files[0], name)
+    limit = UNNI_ROWS if folder.form == "MiniLLM's layout" and name == "unni" else None
+    return _raw(folder, files, records[:limit])
+
+
+def _folder(data_dir: Path) -> LocalFolder:
     if not data_dir.is_dir():
         raise MgsrError(f"data_dir {data_dir} is not a folder; set data_dir to the folder of the records")
-    for root in (data_dir / "minillm", data_dir):
-        if any((root / file).is_file() for file, _ in MINILLM.values()):
-            data = _read(root, MINILLM, "MiniLLM's layout")
-            unni = data["unni"]
-            return {**data, "unni": RawSet(unni.records[:UNNI_ROWS], unni.source, None, unni.files)}
-    for root in (data_dir / "originals", data_dir):
-        if (root / DOLLY).is_file():
-            return _originals(root)
-    if (data_dir / OWN["train"][0]).is_file():
-        return _read(data_dir, OWN, "own JSONL")
-    raise MgsrError(
-        f"data_dir {data_dir} holds no records: looked for {MINILLM['train'][0]} (MiniLLM's layout), {DOLLY} (the originals) "
-        f"and {OWN['train'][0]} (own JSONL), also in its folders minillm and originals"
-    )
-
-
-def _require(root: Path, files: dict[str, str], form: str) -> None:
-    if absent := [f"{name} ({file})" for name, file in files.items() if not (root / file).is_file()]:
-        raise MgsrError(f"{root}: {form}, but these sets are missing: {', '.join(absent)}; add the files")
-
-
-def _read(root: Path, layout: dict[str, tuple[str, str]], form: str) -> RawData:
-    _require(root, {name: file for name, (file, _) in layout.items()}, form)
-    return {
-        name: RawSet(
-            read_records(root / file, prefix),
-            source=f"local, {form}",
-            files={file: file_digest(root / file)},
-            published_split=layout is MINILLM and file.startswith("dolly/"),
+    folder = local_folder(data_dir)
+    if folder is None:
+        raise MgsrError(
+            f"data_dir {data_dir} holds no records: looked for {MINILLM['train']} (MiniLLM's layout), {DOLLY} (the originals) "
+            f"and {OWN['train']} (own JSONL), also in its folders minillm and originals"
         )
-        for name, (file, prefix) in layout.items()
-    }
+    return folder
 
 
-def _originals(root: Path) -> RawData:
-    """Dolly, Self-Instruct and Vicuna as published; S-NI and UnNI as `sni.jsonl` and `unni.jsonl` beside them."""
-    extra = {name: (f"{name}.jsonl", name) for name in ("sni", "unni")}
-    files = {"self_instruct": SELF_INSTRUCT, "vicuna": QUESTIONS, "vicuna's answers": ANSWERS}
-    _require(root, files | {name: file for name, (file, _) in extra.items()}, "the originals' formats")
+def _require(folder: LocalFolder, files: list[Path]) -> None:
+    if absent := [str(file.relative_to(folder.root)) for file in files if not file.is_file()]:
+        raise MgsrError(f"{folder.root} has {folder.form}, but these files are missing: {', '.join(absent)}; add them")
 
-    def raw(records: list[Record], *names: str, published: bool = False) -> RawSet:
-        hashes = {name: file_digest(root / name) for name in names}
-        return RawSet(records, "local, the originals' formats", None, hashes, published)
 
-    train, validation, test = _split_dolly(_dolly(root / DOLLY))
-    return {
-        "train": raw(train, DOLLY, published=True),
-        "validation": raw(validation, DOLLY, published=True),
-        "dolly": raw(test, DOLLY, published=True),
-        "self_instruct": raw(_self_instruct(root / SELF_INSTRUCT), SELF_INSTRUCT),
-        "vicuna": raw(_vicuna(root / QUESTIONS, root / ANSWERS), QUESTIONS, ANSWERS),
-        **_read(root, extra, "the originals' formats"),
-    }
+def _raw(folder: LocalFolder, files: list[Path], records: list[Record], published_split: bool = False) -> RawSet:
+    hashes = {str(file.relative_to(folder.root)): file_digest(file) for file in files}
+    return RawSet(records, f"local, {folder.form}", None, hashes, published_split)
 
 
 def _dolly(path: Path) -> list[Record]:

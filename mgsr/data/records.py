@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mgsr.errors import MgsrError
-from mgsr.storage import canonical_json, read_jsonl
+from mgsr.storage import canonical_json, numbered_jsonl, read_jsonl
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class RawSet:
 
 
 RawData = dict[str, RawSet]
-"""Keys: "train", "validation" and the names of the test sets."""
+"""The sets of a source by name; "train" and "validation" are those that training reads."""
 
 
 def text_field(row: dict[str, Any], name: str, where: str, default: str | None = None) -> str:
@@ -81,7 +81,7 @@ def references_field(row: dict[str, Any], name: str, where: str) -> tuple[str, .
 def read_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """The objects of a JSONL file, each with its place ("file, line n") for error messages."""
     rows = []
-    for number, row in enumerate(read_jsonl(path), 1):
+    for number, row in numbered_jsonl(path):
         where = f"{path}, line {number}"
         if not isinstance(row, dict):
             raise MgsrError(f"{where}: a {type(row).__name__}, not a JSON object; mend or remove the line")
@@ -106,6 +106,6 @@ def read_records(path: Path, prefix: str) -> list[Record]:
     ]
 
 
-def load_records(folder: Path, split: str) -> list[Record]:
-    """The prepared records of a split, in order."""
-    return [Record(**{**row, "references": tuple(row["references"])}) for row in read_jsonl(folder / f"{split}.jsonl")]
+def load_records(folder: Path, name: str) -> list[Record]:
+    """The prepared records of `<folder>/<name>.jsonl`, in order."""
+    return [Record(**{**row, "references": tuple(row["references"])}) for row in read_jsonl(folder / f"{name}.jsonl")]

@@ -34,7 +34,7 @@ def _draw(writer: TrainedModel, examples: list[Example], spec: SamplesSpec | Exp
     """`samples` responses to each example, prompt by prompt. Teacher and students share their random numbers, so that two
     models that agree write the same: the difference of the two sums is then less noisy."""
     limit = min(spec.max_new_tokens, max(spec.exposure.lengths))  # later positions are not looked at
-    decoding = Decoding(limit, spec.data_config.max_length, seed=SEED, batch=spec.batch)
+    decoding = Decoding(limit, spec.max_length, seed=SEED, batch=spec.batch)
     numbers = range(spec.exposure.samples)
     prompts = [Prompt(example.id, example.prompt_ids, visit=number) for example in examples for number in numbers]
     return writer.write(prompts, decoding, purpose="exposure")
@@ -44,7 +44,7 @@ def sample_teacher(name: str, spec: SamplesSpec, root: Path) -> None:
     """Write `samples/<name>`: the teacher's samples that every student of the family is measured on."""
     torch.set_num_threads(spec.threads)
     teacher = TrainedModel.load(root, spec.teacher_run)
-    examples = teacher.examples(root / "data" / spec.data, spec.data_config, spec.exposure.rows)
+    examples = teacher.examples(root, spec, spec.exposure.rows)
     lines = [
         {
             "id": sequence.example_id,
@@ -115,7 +115,7 @@ def measure_exposure(name: str, spec: ExposureSpec, root: Path) -> None:
     student, teacher = TrainedModel.load(root, spec.run), TrainedModel.load(root, spec.teacher_run)
     check_shared_vocabulary(teacher.tokenizer, student.tokenizer)
     config, lengths = spec.exposure, list(spec.exposure.lengths)
-    examples = student.examples(root / "data" / spec.data, spec.data_config, config.rows)
+    examples = student.examples(root, spec, config.rows)
     timings = {"start": time.perf_counter() - started}
     sequences: dict[str, list[Sequence]] = {
         "student": _draw(student, examples, spec),

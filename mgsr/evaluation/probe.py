@@ -197,8 +197,8 @@ def probe(name: str, spec: ProbeSpec, root: Path) -> None:
     torch.set_num_threads(spec.threads)
     student, teacher = TrainedModel.load(root, spec.student_run), TrainedModel.load(root, spec.teacher_run)
     check_shared_vocabulary(teacher.tokenizer, student.tokenizer)
-    examples = student.examples(root / "data" / spec.data, spec.data_config, spec.probe.rows)
-    decoding = Decoding(spec.max_new_tokens, spec.data_config.max_length, seed=SEED, batch=spec.batch)
+    examples = student.examples(root, spec, spec.probe.rows)
+    decoding = Decoding(spec.max_new_tokens, spec.max_length, seed=SEED, batch=spec.batch)
     timings = {"start": time.perf_counter() - started}
 
     began = time.perf_counter()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mgsr.config.record_sets import DataConfig
+from mgsr.config.specs import ExposureSpec, ProbeSpec, SamplesSpec
 from mgsr.data.examples import Example, encode_examples
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
@@ -41,16 +41,12 @@ class TrainedModel:
     def autocast(self) -> torch.autocast:
         return autocast(self.precision, self.model.device)
 
-    def test_set(self, data: Path, config: DataConfig, name: str) -> tuple[list[Example], int]:
-        """A test set's rows that fit, in order, and how many were dropped."""
-        kept, dropped = encode_examples(load_records(data, name)[: config.test_rows.get(name)], self.tokenizer, config)
-        return kept, dropped["dropped_prompts"]
-
-    def examples(self, data: Path, config: DataConfig, rows: int) -> list[Example]:
-        """The first Dolly test rows that fit, at most `rows`."""
-        kept, _ = self.test_set(data, config, "dolly")
+    def examples(self, root: Path, spec: SamplesSpec | ExposureSpec | ProbeSpec, rows: int) -> list[Example]:
+        """The first rows of the spec's test set that fit, at most `rows`."""
+        folder = root / "test_sets" / spec.test_set
+        kept, _ = encode_examples(load_records(folder, "records")[: spec.rows], self.tokenizer, spec)
         if not kept:
-            raise MgsrError(f"{data}: no dolly row has a prompt of at most {config.max_prompt_length} tokens")
+            raise MgsrError(f"{folder}: no row has a prompt of at most {spec.max_prompt_length} tokens")
         return kept[:rows]
 
     def write(self, prompts: Items[Prompt], decoding: Decoding, purpose: str) -> list[Sequence]:

@@ -7,28 +7,27 @@ from pathlib import Path
 
 import torch
 
-from mgsr.config.specs import RunSpec
+from mgsr.config.specs import AdoptSpec
 from mgsr.errors import MgsrError
 from mgsr.models.loading import check_shared_vocabulary, load_model, load_tokenizer, save_model
 from mgsr.storage import new_folder, read_json, write_json, write_jsonl
 from mgsr.training.record import RECORD, make_record
 
 
-def adopt(run: str, spec: RunSpec, root: Path) -> None:
+def adopt(run: str, spec: AdoptSpec, root: Path) -> None:
     """Write `runs/<run>` below `root` from the model `spec.base_model`, with a record of the same fields as a trained run's.
 
-    What only training knows is null or empty there. Weights are saved in fp32. Raises MgsrError where the checkpoint does not
+    What training alone knows is null or empty there. Weights are saved in fp32. Raises MgsrError where the checkpoint does not
     share the vocabulary of the family's teacher: its held-out KL, and what it is compared with, would mean nothing.
     """
     started = time.perf_counter()
     torch.set_num_threads(spec.threads)
     folder = root / "models" / spec.base_model
     tokenizer = load_tokenizer(folder)
-    if spec.teacher_run is not None:
-        try:
-            check_shared_vocabulary(load_tokenizer(root / "runs" / spec.teacher_run / "model"), tokenizer)
-        except MgsrError as error:
-            raise MgsrError(f"checkpoint '{spec.method.title}' of family {spec.family}: {error}") from error
+    try:
+        check_shared_vocabulary(load_tokenizer(root / "runs" / spec.teacher_run / "model"), tokenizer)
+    except MgsrError as error:
+        raise MgsrError(f"{spec.title} of family {spec.family}: {error}") from error
     model = load_model(folder)
     with new_folder(root / "runs" / run) as out:
         save_model(model, tokenizer, out / "model")
@@ -43,8 +42,8 @@ def adopt(run: str, spec: RunSpec, root: Path) -> None:
             parameters=sum(value.numel() for value in model.parameters()),
             timings={"total": round(time.perf_counter() - started, 3)},
             learning_rate=None,
-            best_step=0,
-            validation={"step": 0, "loss": None, "rouge_l": None},
+            best_step=None,
+            validation={"step": None, "loss": None, "rouge_l": None},
             validation_scores={},
             student_step_share=None,
             peak_memory_bytes=None,

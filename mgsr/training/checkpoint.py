@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mgsr.errors import MgsrError
-from mgsr.storage import digest, file_digest, new_folder, read_json, write_json
+from mgsr.storage import digest, file_digest, file_lock, new_folder, read_json, write_json
 
 Tensors = Mapping[str, torch.Tensor]
 KEPT = 2
@@ -23,12 +22,9 @@ KEPT = 2
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
     """Hold the run's folder; a second writer is refused."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise MgsrError(f"{folder}: another process trains this run; wait for it or stop it") from None
+    with file_lock(folder / "lock", wait=False) as held:
+        if not held:
+            raise MgsrError(f"{folder}: another process trains this run; wait for it or stop it")
         yield
 
 

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from mgsr.config.loss_terms import DacKlConfig
-from mgsr.config.specs import RunSpec
+from mgsr.config.specs import AdoptSpec, TrainSpec
 
 PACKAGES = ("mgsr", "torch", "transformers", "tokenizers", "peft", "safetensors", "textblob", "numpy")
 RECORD = "training.json"
@@ -35,7 +35,7 @@ class Signatures:
     A step that distilled on nothing has no figure of DAC-KL or the span term, and counts for none of them.
     """
 
-    def __init__(self, spec: RunSpec) -> None:
+    def __init__(self, spec: TrainSpec) -> None:
         objective = spec.method.objective
         self._limits = spec.method.training.warnings
         self._weights = {
@@ -127,15 +127,16 @@ class Signatures:
         self._longest_span_row = (longest[0], longest[1])
 
 
-def make_record(run: str, spec: RunSpec, **facts: Any) -> dict[str, Any]:
+def make_record(run: str, spec: TrainSpec | AdoptSpec, **facts: Any) -> dict[str, Any]:
     """What `RECORD` beside a model holds: the fields of every run, and the `facts` of this one. A run's card is made of it
     (mgsr/tables/card.py)."""
     return {
         "schema": 1,
         "run": run,
         "family": spec.family,
-        "method": spec.method.title,
+        "method": spec.title,
         "seed": spec.seed,
+        "precision": spec.precision,
         "spec": spec.model_dump(mode="json"),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "commit": git_commit(),

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mgsr.config.specs import RunSpec
+from mgsr.config.specs import SelectSpec
 from mgsr.storage import new_folder, read_json, write_json
 from mgsr.training.record import RECORD
 
@@ -15,11 +15,11 @@ from mgsr.training.record import RECORD
 def best(records: list[dict[str, Any]], select_by: str) -> dict[str, Any]:
     """The candidate of highest validation ROUGE-L or lowest validation loss; of equal ones the first in the grid."""
     validations = [record["validation"] for record in records]
-    worth = [one["rouge_l"] if select_by == "rouge_l" else -one["loss"] for one in validations]
-    return records[worth.index(max(worth))]
+    worths = [validation["rouge_l"] if select_by == "rouge_l" else -validation["loss"] for validation in validations]
+    return records[worths.index(max(worths))]
 
 
-def select(run: str, spec: RunSpec, root: Path) -> None:
+def select(run: str, spec: SelectSpec, root: Path) -> None:
     """Write `runs/<run>` below `root`: the model, metrics and record of the best of `spec.candidates`, and what each of them
     reached. Timings, versions and commit are the chosen run's, as if its learning rate had been known."""
     records = [read_json(root / "runs" / name / RECORD) for name in spec.candidates]

@@ -7,7 +7,7 @@ from collections.abc import Sequence as Items
 from typing import Any
 
 from mgsr.config.loss_terms import CrossEntropy, PolicyGradientConfig
-from mgsr.config.specs import RunSpec
+from mgsr.config.specs import TrainSpec
 from mgsr.data.examples import Example
 from mgsr.data.spans import token_spans
 from mgsr.errors import MgsrError
@@ -26,7 +26,7 @@ class StepSource:
     """Makes the sequences of each step, all of them before its first backward pass. Ask once for each step, in order."""
 
     def __init__(
-        self, spec: RunSpec, models: Models, examples: Items[Example], world: World, clock: Clock, with_spans: bool
+        self, spec: TrainSpec, models: Models, examples: Items[Example], world: World, clock: Clock, with_spans: bool
     ) -> None:
         """Raises MgsrError where the method's policy cannot work with its batch, or its function cannot be loaded."""
         self._spec, self._models, self._world, self._clock, self._with_spans = spec, models, world, clock, with_spans
@@ -44,9 +44,9 @@ class StepSource:
     @property
     def student_share(self) -> float | None:
         """Share of the steps so far that trained on text of the student, fresh, replayed or corrected; None where the method
-        asks for none of it."""
-        without = self._config.policy == "dataset" or (self._config.policy == "teacher" and self._config.scrg is None)
-        return None if without or not self._steps else self._student_steps / self._steps
+        wants none of it and there was none."""
+        wanted = self._spec.method.wants_student_text or self._student_steps > 0
+        return self._student_steps / self._steps if wanted and self._steps else None
 
     def step(self, step: int) -> tuple[StepSequences, dict[str, Any]]:
         """This process's sequences of optimiser step `step` (from 1), and what the metrics say about those of all processes.

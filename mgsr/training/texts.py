@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from mgsr.config.specs import RunSpec
+from mgsr.config.specs import TrainSpec
 from mgsr.data.examples import Example
 from mgsr.errors import MgsrError
 from mgsr.models.language_model import LanguageModel, autocast
@@ -52,7 +52,7 @@ class Rollouts:
     seed and the example's id it decides the random numbers, so text does not depend on batches or processes.
     """
 
-    def __init__(self, spec: RunSpec, models: Models, order: DataOrder, world: World, clock: Clock) -> None:
+    def __init__(self, spec: TrainSpec, models: Models, order: DataOrder, world: World, clock: Clock) -> None:
         self._models, self._order, self._world, self._clock = models, order, world, clock
         self._training, self._scrg = spec.method.training, spec.method.sequences.scrg
         limit = spec.method.sequences.max_new_tokens or spec.max_new_tokens

@@ -3,7 +3,6 @@ call goes on from the last checkpoint; on CPU at one thread count it ends with t
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import resource
@@ -22,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from mgsr.config.measurement import NO_REPEAT_NGRAM
-from mgsr.config.specs import RunSpec
+from mgsr.config.specs import TrainSpec, read_spec
 from mgsr.data.examples import Example, encode_examples
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
@@ -58,14 +57,14 @@ from mgsr.training.texts import Models
 from mgsr.training.validation import VALIDATION_SEED, cross_entropy, validation_scores
 
 
-def learning_rate_at(step: int, spec: RunSpec) -> float:
+def learning_rate_at(step: int, spec: TrainSpec) -> float:
     """A linear warm-up, then a cosine from `learning_rate` to `final_learning_rate` at the last step."""
     training = spec.method.training
     if step <= training.warmup_steps:
-        return training.learning_rate * step / training.warmup_steps
+        return spec.learning_rate * step / training.warmup_steps
     progress = (step - 1 - training.warmup_steps) / max(1, training.steps - 1 - training.warmup_steps)
-    low = min(training.final_learning_rate, training.learning_rate)
-    return low + (training.learning_rate - low) * 0.5 * (1 + math.cos(math.pi * progress))
+    low = min(training.final_learning_rate, spec.learning_rate)
+    return low + (spec.learning_rate - low) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def evenly(steps: int, count: int) -> set[int]:
@@ -86,7 +85,7 @@ def peak_memory(device: torch.device, before: int) -> int:
 class Trainer:
     """Holds the state of a run, and loops over its optimiser steps."""
 
-    def __init__(self, run: str, spec: RunSpec, root: Path, world: World) -> None:
+    def __init__(self, run: str, spec: TrainSpec, root: Path, world: World) -> None:
         self.run, self.spec, self.world = run, spec, world
         self.training, self.root = spec.method.training, root
         self.folder = root / "checkpoints" / run
@@ -152,7 +151,7 @@ class Trainer:
         groups = [{"params": trained, "weight_decay": self.training.weight_decay}]
         if of_objective := [parameter for parameter in self.objective.parameters() if parameter.requires_grad]:
             groups.append({"params": of_objective, "weight_decay": 0.0})
-        return torch.optim.AdamW(groups, lr=self.training.learning_rate, betas=self.training.betas)
+        return torch.optim.AdamW(groups, lr=self.spec.learning_rate, betas=self.training.betas)
 
     @contextmanager
     def _errors_name(self, step: int) -> Iterator[None]:
@@ -340,7 +339,7 @@ class Trainer:
             peak_memory_bytes=self.peak_memory,
             examples_per_second=round(self._sequences_per_second(), 3),
             timings={name: round(seconds, 3) for name, seconds in self.clock.seconds.items()},
-            learning_rate=self.training.learning_rate,
+            learning_rate=self.spec.learning_rate,
             best_step=self.best["step"],
             validation=self.best,
             validation_scores={name: round(score, 4) for name, score in sorted(self.best_scores.items())},
@@ -355,7 +354,7 @@ class Trainer:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def train(run: str, spec: RunSpec, root: Path) -> None:
+def train(run: str, spec: TrainSpec, root: Path) -> None:
     """Train `runs/<run>` below `root`, from the last checkpoint where there is one. Called in every process of the run."""
     started = time.perf_counter()
     torch.set_num_threads(spec.threads)
@@ -370,10 +369,10 @@ def train(run: str, spec: RunSpec, root: Path) -> None:
 
 
 def main() -> None:
-    """The entry of processes that torchrun starts; the environment holds the run's digest and spec."""
-    spec = RunSpec.model_validate(json.loads(os.environ["MGSR_SPEC"]))
+    """The entry of processes that torchrun starts; the environment holds the results folder and the run's digest."""
+    root, run = Path(os.environ["MGSR_ROOT"]), os.environ["MGSR_RUN"]
     try:
-        train(os.environ["MGSR_RUN"], spec, Path(os.environ["MGSR_ROOT"]))
+        train(run, read_spec(root, run, TrainSpec), root)
     except MgsrError as error:
         sys.exit(f"mgsr: {error}")
     dist.destroy_process_group()

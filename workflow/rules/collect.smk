@@ -3,105 +3,99 @@
 
 rule write_table:
     input:
-        lambda wildcards: rows_inputs(wildcards.table),
+        table_inputs,
     output:
-        cells=f"{TABLES}/{{table}}.cells.json",
-        csv=report(f"{TABLES}/{{table}}.csv", caption="../report/table.rst", category="Tables"),
-        md=f"{TABLES}/{{table}}.md",
-        tex=f"{TABLES}/{{table}}.tex",
+        csv=report(f"{ROOT}/tables/{{table}}.csv", caption="../report/table.rst", category="Tables"),
+        md=f"{ROOT}/tables/{{table}}.md",
+        tex=f"{ROOT}/tables/{{table}}.tex",
     log:
         f"{ROOT}/logs/write_table.{{table}}.log",
     benchmark:
         f"{ROOT}/benchmarks/write_table.{{table}}.tsv"
     params:
-        cells=lambda wildcards: canonical_json(PLAN.cells(wildcards.table)),
-        code=code_digest(*STAGES["tables"]),
+        root=lambda wildcards: ROOT,
     message:
         "write {wildcards.table}"
     shell:
-        "mgsr table --cells {params.cells:q} --folder $(dirname {output.cells}) > {log} 2>&1"
+        "mgsr table --root {params.root:q} --name {wildcards.table} > {log:q} 2>&1"
 
 
 rule write_claims:
     input:
-        expand(f"{TABLES}/{{table}}.cells.json", table=PLAN.tables),
+        plan_file("claims"),
+        expand(f"{ROOT}/tables/{{table}}.md", table=PLAN.tables),
     output:
-        cells=f"{TABLES}/claims.cells.json",
-        csv=report(f"{TABLES}/claims.csv", caption="../report/claims.rst", category="Claims"),
-        md=f"{TABLES}/claims.md",
-        tex=f"{TABLES}/claims.tex",
+        csv=report(f"{ROOT}/tables/claims.csv", caption="../report/claims.rst", category="Claims"),
+        md=f"{ROOT}/tables/claims.md",
+        tex=f"{ROOT}/tables/claims.tex",
     log:
         f"{ROOT}/logs/write_claims.log",
     benchmark:
         f"{ROOT}/benchmarks/write_claims.tsv"
     params:
-        code=code_digest(*STAGES["claims"]),
+        root=lambda wildcards: ROOT,
     message:
         "judge the paper's claims"
     shell:
-        "mgsr claims --cells {input} --folder $(dirname {output.cells}) > {log} 2>&1"
+        "mgsr claims --root {params.root:q} --name claims > {log:q} 2>&1"
 
 
 rule write_check:
     input:
-        lambda wildcards: rows_inputs(wildcards.check),
+        check_inputs,
     output:
-        cells=f"{CHECKS}/{{check}}.cells.json",
-        csv=f"{CHECKS}/{{check}}.csv",
-        svg=report(f"{CHECKS}/{{check}}.svg", caption="../report/check.rst", category="Open checks"),
-        md=f"{CHECKS}/{{check}}.md",
+        csv=f"{ROOT}/open_checks/{{check}}.csv",
+        svg=report(f"{ROOT}/open_checks/{{check}}.svg", caption="../report/check.rst", category="Open checks"),
+        md=f"{ROOT}/open_checks/{{check}}.md",
     log:
         f"{ROOT}/logs/write_check.{{check}}.log",
     benchmark:
         f"{ROOT}/benchmarks/write_check.{{check}}.tsv"
     params:
-        cells=lambda wildcards: canonical_json(PLAN.cells(wildcards.check)),
-        code=code_digest(*STAGES["checks"]),
+        root=lambda wildcards: ROOT,
     message:
         "open check: {wildcards.check}"
     shell:
-        "mgsr open-check --cells {params.cells:q} --folder $(dirname {output.cells}) > {log} 2>&1"
+        "mgsr open-check --root {params.root:q} --name {wildcards.check} > {log:q} 2>&1"
 
 
 rule write_report:
     input:
-        lambda wildcards: scope_cells(wildcards.scope),
+        page_inputs,
     output:
-        report(f"{ROOT}/{{scope}}.html", caption="../report/report.rst", category="Report"),
+        report(f"{ROOT}/{{page}}.html", caption="../report/report.rst", category="Report"),
     log:
-        f"{ROOT}/logs/write_report.{{scope}}.log",
+        f"{ROOT}/logs/write_report.{{page}}.log",
     benchmark:
-        f"{ROOT}/benchmarks/write_report.{{scope}}.tsv"
+        f"{ROOT}/benchmarks/write_report.{{page}}.tsv"
     params:
-        code=code_digest(*STAGES["report"]),
+        root=lambda wildcards: ROOT,
     message:
-        "write the report ({wildcards.scope})"
+        "write the report ({wildcards.page})"
     shell:
-        "mgsr report --cells {input} --out {output} > {log} 2>&1"
+        "mgsr report --root {params.root:q} --name {wildcards.page} > {log:q} 2>&1"
 
 
 rule sync_mlflow:
     input:
-        lambda wildcards: scope_cells(wildcards.scope),
+        page_inputs,
     output:
-        f"{ROOT}/{{scope}}.mlflow.json",
+        f"{ROOT}/{{page}}.mlflow.json",
     log:
-        f"{ROOT}/logs/sync_mlflow.{{scope}}.log",
+        f"{ROOT}/logs/sync_mlflow.{{page}}.log",
     benchmark:
-        f"{ROOT}/benchmarks/sync_mlflow.{{scope}}.tsv"
+        f"{ROOT}/benchmarks/sync_mlflow.{{page}}.tsv"
     params:
-        uri=f"--uri {PLAN.config.tracking.uri}" if PLAN.config.tracking.uri else "",
-        experiment=PLAN.config.tracking.experiment,
-        code=code_digest(*STAGES["track"]),
+        root=lambda wildcards: ROOT,
     message:
-        "sync runs, scores and tables to MLflow ({wildcards.scope})"
+        "sync runs, scores and tables to MLflow ({wildcards.page})"
     shell:
-        "mgsr track --cells {input} {params.uri} --experiment {params.experiment:q} --receipt {output} > {log} 2>&1"
+        "mgsr track --root {params.root:q} --name {wildcards.page} > {log:q} 2>&1"
 
 
 rule data:
     input:
-        f"{DATA}/manifest.json",
+        prepared(*PLAN.floor.test_sets.values()),
 
 
 for table in PLAN.tables:
@@ -110,18 +104,18 @@ for table in PLAN.tables:
         name:
             table
         input:
-            f"{TABLES}/{table}.md",
+            f"{ROOT}/tables/{table}.md",
         localrule: True
 
 
 rule claims:
     input:
-        f"{TABLES}/claims.md",
+        f"{ROOT}/tables/claims.md",
 
 
 rule open_checks:
     input:
-        expand(f"{CHECKS}/{{check}}.md", check=PLAN.checks),
+        expand(f"{ROOT}/open_checks/{{check}}.md", check=PLAN.checks),
 
 
 rule report:

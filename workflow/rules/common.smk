@@ -1,70 +1,104 @@
-# What the rules share: JSON of specs, and each job's inputs. Whatever decides lies in the plan (mgsr/config/plan.py).
+# What the rules share: the command of a job, and what it waits for. Whatever decides lies in the plan (mgsr/config/plan.py).
 
-MEMORY_MB = 64_000 if PLAN.config.needs_gpu else 4_000  # what a cluster's scheduler is asked for
+MEMORY_MB = 64_000 if CONFIG.needs_gpu else 4_000  # what a cluster's scheduler is asked for
+
+# In every job `mgsr` is the package beside this workflow, under the interpreter that reads it (a container has its own): what
+# plans a job also runs it.
+IN_CONTAINER = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
+PYTHON = "python" if IN_CONTAINER else shlex.quote(sys.executable)
+SEARCH = shlex.quote(str(workflow.basedir)) + "${PYTHONPATH:+:$PYTHONPATH}"
+shell.prefix('set -euo pipefail; mgsr() {{ PYTHONPATH={SEARCH} {PYTHON} -P -m mgsr "$@"; }}; ')
+
+TEST_SETS = {digest: PLAN.specs[digest] for digest in PLAN.floor.test_sets.values()}
+FLOOR = PLAN.floor_name
 
 
-def spec_json(spec):
-    return canonical_json(spec.model_dump(mode="json"))
-
-
-def processes(run):
-    return PLAN.config.processes if PLAN.trains(run) else 1
+def processes(wildcards):
+    return CONFIG.processes if PLAN.trains(wildcards.digest) else 1
 
 
 def finished(*runs):
     return [f"{ROOT}/runs/{run}/training.json" for run in runs if run]
 
 
-def card_inputs(wildcards):
-    twin = PLAN.twins.get(wildcards.run)
-    return {"record": finished(wildcards.run)[0]} | ({"twin": finished(twin)[0]} if twin else {})
+def prepared(*test_sets):
+    return [f"{ROOT}/test_sets/{digest}/manifest.json" for digest in test_sets]
 
 
-def model_base(wildcards):
-    source = PLAN.model_source(wildcards.model)
+def plan_file(name):
+    """What is made of what. It is written only when that changes, so its date says what to make again."""
+    return f"{ROOT}/plan/{name}.json"
+
+
+def model_inputs(wildcards):
+    source = PLAN.models[wildcards.digest].source
     return f"{ROOT}/models/{source}/config.json" if source else []
 
 
 def run_inputs(wildcards):
-    spec = PLAN.runs[wildcards.run]
-    if spec.candidates:
+    spec = PLAN.runs[wildcards.digest]
+    if spec.kind == "select":
         return finished(*spec.candidates)
-    needed = [f"{ROOT}/data/{spec.data}/manifest.json", f"{ROOT}/models/{spec.base_model}/config.json"]
-    return needed + finished(spec.start_run, spec.teacher_run)
+    start = spec.start_run if spec.kind == "train" else None
+    records, model = f"{ROOT}/data/{spec.data}/manifest.json", f"{ROOT}/models/{spec.base_model}/config.json"
+    return [records, model, *finished(start, spec.teacher_run)]
+
+
+def card_inputs(wildcards):
+    return finished(wildcards.digest, PLAN.twins.get(wildcards.digest))
 
 
 def evaluation_inputs(wildcards):
-    spec = PLAN.evaluations[wildcards.evaluation]
-    return finished(spec.run, spec.teacher_run)
+    spec = PLAN.evaluations[wildcards.digest]
+    return finished(spec.run, spec.teacher_run) + prepared(*spec.test_sets.values())
+
+
+def samples_inputs(wildcards):
+    spec = PLAN.samples[wildcards.digest]
+    return finished(spec.teacher_run) + prepared(spec.test_set)
 
 
 def exposure_inputs(wildcards):
-    spec = PLAN.exposures[wildcards.exposure]
-    return finished(spec.run, spec.teacher_run) + [f"{ROOT}/samples/{spec.samples}/samples.jsonl"]
+    spec = PLAN.exposures[wildcards.digest]
+    samples = f"{ROOT}/samples/{spec.samples}/samples.jsonl"
+    return finished(spec.run, spec.teacher_run) + prepared(spec.test_set) + [samples]
 
 
 def probe_inputs(wildcards):
-    spec = PLAN.probes[wildcards.probe]
-    return finished(spec.student_run, spec.teacher_run)
+    spec = PLAN.probes[wildcards.digest]
+    return finished(spec.student_run, spec.teacher_run) + prepared(spec.test_set)
 
 
-def rows_inputs(name):
-    """What a table or an open check is made of."""
-    rows = PLAN.rows(name)
-    summaries = [row.evaluation for row in rows] + ([PLAN.floor_name()] if rows else [])
-    needed = [f"{ROOT}/runs/{row.run}/card.json" for row in rows]
-    needed += [f"{ROOT}/evaluations/{name}/summary.json" for name in summaries]
-    needed += [f"{ROOT}/exposure/{row.exposure}/summary.json" for row in rows if row.exposure]
-    return needed + [f"{ROOT}/probes/{probe}/probe.json" for probe in PLAN.probes_for(name).values()]
+def results_of(spec):
+    """All results that a table or an open check shows."""
+    evaluations = [row.evaluation for row in spec.rows] + ([spec.floor] if spec.rows else [])
+    results = [f"{ROOT}/runs/{row.run}/card.json" for row in spec.rows]
+    results += [f"{ROOT}/evaluations/{digest}/summary.json" for digest in evaluations]
+    return results + [f"{ROOT}/exposure/{row.exposure}/summary.json" for row in spec.rows if row.exposure]
 
 
-def scope_cells(scope):
-    """The cells files of what a target shows; the tables come first."""
-    names = TARGETS[scope]
-    cells = [f"{TABLES}/{name}.cells.json" for name in names if name in PLAN.tables]
-    cells += [f"{TABLES}/claims.cells.json"] if "claims" in names else []
-    return cells + ([f"{CHECKS}/{name}.cells.json" for name in PLAN.checks] if "open_checks" in names else [])
+def table_inputs(wildcards):
+    return [plan_file(wildcards.table), *results_of(PLAN.tables[wildcards.table])]
 
 
-def scope_files(scope):
-    return [*scope_cells(scope), f"{ROOT}/{scope}.html", f"{ROOT}/{scope}.mlflow.json"]
+def check_inputs(wildcards):
+    spec = PLAN.checks[wildcards.check]
+    return [plan_file(wildcards.check), *results_of(spec)] + [
+        f"{ROOT}/probes/{probe}/probe.json" for probe in spec.probes.values()
+    ]
+
+
+def shown(page):
+    """The files of all that a page shows; the tables come first."""
+    spec = PLAN.page(page)
+    files = [f"{ROOT}/tables/{table.name}.md" for table in spec.tables]
+    files += [f"{ROOT}/tables/claims.md"] if spec.claims else []
+    return files + [f"{ROOT}/open_checks/{check.name}.md" for check in spec.checks]
+
+
+def page_inputs(wildcards):
+    return [plan_file(wildcards.page), *shown(wildcards.page)]
+
+
+def page_files(page):
+    return [*shown(page), f"{ROOT}/{page}.html", f"{ROOT}/{page}.mlflow.json"]

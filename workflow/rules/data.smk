@@ -1,17 +1,35 @@
-# Records of all sets, from the hub, a local folder or the generator.
+# Records from the hub, a local folder, the generator or a file of one's own: those of training, and each test set apart.
 
 
 rule prepare_data:
     output:
-        f"{DATA}/manifest.json",
+        f"{ROOT}/data/{{digest}}/manifest.json",
     log:
-        f"{ROOT}/logs/prepare_data.log",
+        f"{ROOT}/logs/prepare_data.{{digest}}.log",
     benchmark:
-        f"{ROOT}/benchmarks/prepare_data.tsv"
+        f"{ROOT}/benchmarks/prepare_data.{{digest}}.tsv"
     params:
-        spec=spec_json(PLAN.data),
-        lock=LOCK,
+        root=lambda wildcards: ROOT,
     message:
-        "prepare the records"
+        "prepare the training records"
     shell:
-        "mgsr prepare --spec {params.spec:q} --out $(dirname {output}) --lock {params.lock} > {log} 2>&1"
+        "mgsr prepare-data --root {params.root:q} --name {wildcards.digest} > {log:q} 2>&1"
+
+
+rule prepare_test_set:
+    input:
+        lambda wildcards: f"{ROOT}/data/{TEST_SETS[wildcards.digest].data}/manifest.json",
+    output:
+        f"{ROOT}/test_sets/{{digest}}/manifest.json",
+    log:
+        f"{ROOT}/logs/prepare_test_set.{{digest}}.log",
+    benchmark:
+        f"{ROOT}/benchmarks/prepare_test_set.{{digest}}.tsv"
+    resources:
+        what=lambda wildcards: TEST_SETS[wildcards.digest].name,
+    params:
+        root=lambda wildcards: ROOT,
+    message:
+        "prepare test set {resources.what}"
+    shell:
+        "mgsr prepare-test-set --root {params.root:q} --name {wildcards.digest} > {log:q} 2>&1"

@@ -1,3 +1,6 @@
+ruleorder: evaluate_floor > evaluate_run
+
+
 # All test sets, protocols and decoding seeds of one run share a process: start-up would dominate.
 
 
@@ -5,116 +8,109 @@ rule evaluate_run:
     input:
         evaluation_inputs,
     output:
-        f"{ROOT}/evaluations/{{evaluation}}/summary.json",
-        f"{ROOT}/evaluations/{{evaluation}}/rows.jsonl",
+        f"{ROOT}/evaluations/{{digest}}/summary.json",
+        f"{ROOT}/evaluations/{{digest}}/rows.jsonl",
     log:
-        f"{ROOT}/logs/evaluate_run.{{evaluation}}.log",
+        f"{ROOT}/logs/evaluate_run.{{digest}}.log",
     benchmark:
-        f"{ROOT}/benchmarks/evaluate_run.{{evaluation}}.tsv"
-    threads: PLAN.config.threads
+        f"{ROOT}/benchmarks/evaluate_run.{{digest}}.tsv"
+    threads: CONFIG.threads
     resources:
-        gpu=1 if PLAN.config.needs_gpu else 0,
+        gpu=1 if CONFIG.needs_gpu else 0,
         mem_mb=MEMORY_MB,
-        what=lambda wildcards: PLAN.run_label(PLAN.evaluations[wildcards.evaluation].run),
+        what=lambda wildcards: PLAN.run_label(PLAN.evaluations[wildcards.digest].run),
     params:
-        spec=lambda wildcards: spec_json(PLAN.evaluations[wildcards.evaluation]),
         root=lambda wildcards: ROOT,
-        threads=PLAN.config.threads,
+        threads=CONFIG.threads,
     message:
         "evaluate {resources.what}"
     shell:
-        "OMP_NUM_THREADS={params.threads} HF_HUB_OFFLINE=1 "
-        "mgsr evaluate --name {wildcards.evaluation} --spec {params.spec:q} --root {params.root} > {log} 2>&1"
+        "OMP_NUM_THREADS={params.threads} HF_HUB_OFFLINE=1 mgsr evaluate --root {params.root:q} --name {wildcards.digest} > {log:q} 2>&1"
 
 
 rule evaluate_floor:
     input:
-        f"{DATA}/manifest.json",
+        prepared(*PLAN.floor.test_sets.values()),
     output:
-        summary=f"{ROOT}/evaluations/{PLAN.floor_name()}/summary.json",
-        rows=f"{ROOT}/evaluations/{PLAN.floor_name()}/rows.jsonl",
+        f"{ROOT}/evaluations/{FLOOR}/summary.json",
+        f"{ROOT}/evaluations/{FLOOR}/rows.jsonl",
     log:
         f"{ROOT}/logs/evaluate_floor.log",
     benchmark:
         f"{ROOT}/benchmarks/evaluate_floor.tsv"
     params:
-        config=canonical_json(PLAN.config.data.model_dump(mode="json")),
+        root=lambda wildcards: ROOT,
+        name=FLOOR,
     message:
         "score answers borrowed from other rows"
     shell:
-        "mgsr floor --data $(dirname {input}) --config {params.config:q} --out $(dirname {output.summary}) > {log} 2>&1"
+        "mgsr floor --root {params.root:q} --name {params.name} > {log:q} 2>&1"
 
 
 # A family's methods are compared on the same samples of the teacher, made once.
 rule sample_teacher:
     input:
-        lambda wildcards: finished(PLAN.samples[wildcards.samples].teacher_run),
+        samples_inputs,
     output:
-        f"{ROOT}/samples/{{samples}}/samples.jsonl",
+        f"{ROOT}/samples/{{digest}}/samples.jsonl",
     log:
-        f"{ROOT}/logs/sample_teacher.{{samples}}.log",
+        f"{ROOT}/logs/sample_teacher.{{digest}}.log",
     benchmark:
-        f"{ROOT}/benchmarks/sample_teacher.{{samples}}.tsv"
-    threads: PLAN.config.threads
+        f"{ROOT}/benchmarks/sample_teacher.{{digest}}.tsv"
+    threads: CONFIG.threads
     resources:
-        gpu=1 if PLAN.config.needs_gpu else 0,
+        gpu=1 if CONFIG.needs_gpu else 0,
         mem_mb=MEMORY_MB,
     params:
-        spec=lambda wildcards: spec_json(PLAN.samples[wildcards.samples]),
         root=lambda wildcards: ROOT,
-        threads=PLAN.config.threads,
+        threads=CONFIG.threads,
     message:
         "sample a teacher's responses"
     shell:
-        "OMP_NUM_THREADS={params.threads} HF_HUB_OFFLINE=1 "
-        "mgsr sample-teacher --name {wildcards.samples} --spec {params.spec:q} --root {params.root} > {log} 2>&1"
+        "OMP_NUM_THREADS={params.threads} HF_HUB_OFFLINE=1 mgsr sample-teacher --root {params.root:q} --name {wildcards.digest} > {log:q} 2>&1"
 
 
 rule measure_exposure:
     input:
         exposure_inputs,
     output:
-        f"{ROOT}/exposure/{{exposure}}/summary.json",
-        f"{ROOT}/exposure/{{exposure}}/prompts.jsonl",
+        f"{ROOT}/exposure/{{digest}}/summary.json",
+        f"{ROOT}/exposure/{{digest}}/prompts.jsonl",
     log:
-        f"{ROOT}/logs/measure_exposure.{{exposure}}.log",
+        f"{ROOT}/logs/measure_exposure.{{digest}}.log",
     benchmark:
-        f"{ROOT}/benchmarks/measure_exposure.{{exposure}}.tsv"
-    threads: PLAN.config.threads
+        f"{ROOT}/benchmarks/measure_exposure.{{digest}}.tsv"
+    threads: CONFIG.threads
     resources:
-        gpu=1 if PLAN.config.needs_gpu else 0,
+        gpu=1 if CONFIG.needs_gpu else 0,
         mem_mb=MEMORY_MB,
-        what=lambda wildcards: PLAN.run_label(PLAN.exposures[wildcards.exposure].run),
+        what=lambda wildcards: PLAN.run_label(PLAN.exposures[wildcards.digest].run),
     params:
-        spec=lambda wildcards: spec_json(PLAN.exposures[wildcards.exposure]),
         root=lambda wildcards: ROOT,
-        threads=PLAN.config.threads,
+        threads=CONFIG.threads,
     message:
         "measure the exposure bias of {resources.what}"
     shell:
-        "OMP_NUM_THREADS={params.threads} HF_HUB_OFFLINE=1 "
-        "mgsr exposure --name {wildcards.exposure} --spec {params.spec:q} --root {params.root} > {log} 2>&1"
+        "OMP_NUM_THREADS={params.threads} HF_HUB_OFFLINE=1 mgsr exposure --root {params.root:q} --name {wildcards.digest} > {log:q} 2>&1"
 
 
 rule probe:
     input:
         probe_inputs,
     output:
-        f"{ROOT}/probes/{{probe}}/probe.json",
+        f"{ROOT}/probes/{{digest}}/probe.json",
     log:
-        f"{ROOT}/logs/probe.{{probe}}.log",
+        f"{ROOT}/logs/probe.{{digest}}.log",
     benchmark:
-        f"{ROOT}/benchmarks/probe.{{probe}}.tsv"
-    threads: PLAN.config.threads
+        f"{ROOT}/benchmarks/probe.{{digest}}.tsv"
+    threads: CONFIG.threads
     resources:
-        gpu=1 if PLAN.config.needs_gpu else 0,
+        gpu=1 if CONFIG.needs_gpu else 0,
         mem_mb=MEMORY_MB,
     params:
-        spec=lambda wildcards: spec_json(PLAN.probes[wildcards.probe]),
         root=lambda wildcards: ROOT,
-        threads=PLAN.config.threads,
+        threads=CONFIG.threads,
     message:
         "probe a teacher and its SFT student"
     shell:
-        "OMP_NUM_THREADS={params.threads} HF_HUB_OFFLINE=1 "
-        "mgsr probe --name {wildcards.probe} --spec {params.spec:q} --root {params.root} > {log} 2>&1"
+        "OMP_NUM_THREADS={params.threads} HF_HUB_OFFLINE=1 mgsr probe --root {params.root:q} --name {wildcards.digest} > {log:q} 2>&1"

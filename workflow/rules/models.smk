@@ -3,21 +3,19 @@
 
 rule build_model:
     input:
-        base=model_base,
+        model_inputs,
     output:
-        f"{ROOT}/models/{{model}}/config.json",
+        f"{ROOT}/models/{{digest}}/config.json",
     log:
-        f"{ROOT}/logs/build_model.{{model}}.log",
+        f"{ROOT}/logs/build_model.{{digest}}.log",
     benchmark:
-        f"{ROOT}/benchmarks/build_model.{{model}}.tsv"
+        f"{ROOT}/benchmarks/build_model.{{digest}}.tsv"
     resources:
         mem_mb=MEMORY_MB,
-        what=lambda wildcards: PLAN.models[wildcards.model].model.builder,
+        what=lambda wildcards: PLAN.models[wildcards.digest].model.builder,
     params:
-        spec=lambda wildcards: spec_json(PLAN.models[wildcards.model]),
-        base=lambda wildcards, input: f"--base $(dirname {input.base})" if input.base else "",
-        lock=LOCK,
+        root=lambda wildcards: ROOT,
     message:
         "build a base model ({resources.what})"
     shell:
-        "mgsr build-model --spec {params.spec:q} --out $(dirname {output}) {params.base} --lock {params.lock} > {log} 2>&1"
+        "mgsr build-model --root {params.root:q} --name {wildcards.digest} > {log:q} 2>&1"
