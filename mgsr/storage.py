@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -88,6 +89,22 @@ def read_jsonl(path: Path) -> Iterator[Any]:
                     raise MgsrError(f"{path}, line {number}: not valid JSON ({error.msg}); mend or remove it") from None
         except UnicodeDecodeError as error:
             raise MgsrError(f"{path}: not UTF-8 ({error.reason}); convert it") from None
+
+
+@contextmanager
+def file_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold an exclusive lock on the file `path`, made if absent, until the block ends or the process dies.
+
+    Yields whether it is held: always with `wait`, which waits for another holder; without, False where there is one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 @contextmanager
