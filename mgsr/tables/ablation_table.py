@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from mgsr.config.specs import TableSpec
 from mgsr.tables.other_groups import NOTE, other_groups_blocks
-from mgsr.tables.render import CROSS, TICK, Line, Table, document
+from mgsr.tables.render import CROSS, TICK, CsvLine, Table, document
 from mgsr.tables.results import AVERAGE, VALIDATION, MethodResult, TableResults
 from mgsr.tables.rows import Row, comparison_columns
 from mgsr.tables.scores import score_blocks, score_notes, score_rows, tests
@@ -50,7 +50,7 @@ def ablation_table(spec: TableSpec, results: TableResults) -> Table:
     return Table(lines, document(spec, spec.title, [*blocks, *others], notes))
 
 
-def _line(spec: TableSpec, row: Row, columns: Sequence[str]) -> Line:
+def _line(spec: TableSpec, row: Row, columns: Sequence[str]) -> CsvLine:
     line = row.labels() | (components(row.method) if spec.components else {})
     for name in columns:
         line |= row.numbers[name].columns(name)

@@ -19,7 +19,7 @@ from mgsr.config.specs import ClaimsSpec
 from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import Divergences
 from mgsr.evaluation.intervals import Numbers, percentile_bounds, two_sided_tail
-from mgsr.tables.render import FAMILY, MISSING, Block, Line, Table, document, metric_title, number, write_files
+from mgsr.tables.render import FAMILY, MISSING, Block, CsvLine, Table, document, metric_title, number, write_files
 from mgsr.tables.results import MethodResult, TableResults, load_results, read_plan
 from mgsr.tables.rows import ALPHA
 from mgsr.tables.statistics import Interval, holm, rows_to_decide
@@ -30,9 +30,7 @@ PAIR = ("dolly", "self_instruct")  # the sets of the paper's Tables 2 and 3
 UNREVISED = ("mgsr_on_policy_unrevised", "mgsr_without_scrg", "mgsr_off_policy_unrevised")
 EXPOSURE_PROTOCOL = "plain sampling"
 HEADINGS = {EXPOSURE_PROTOCOL: "exposure bias, plain sampling"}
-HEADER = (
-    "claim", FAMILY, "compared with", "effect", "95 % interval", "gain %", "prompts", "verdict", "prompts to decide",
-)  # fmt: skip
+HEADER = (FAMILY, "claim", "compared with", "effect", "95 % interval", "gain %", "prompts", "verdict", "prompts to decide")
 
 
 @dataclass(frozen=True)
@@ -193,7 +191,7 @@ class Judgement:
         effects = [math.inf if finding.effect is None else finding.effect for finding in self.findings]
         return self.findings[effects.index(min(effects))] if effects else Finding("", "", "")
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Iterator[CsvLine]:
         """A CSV line for each comparison. `compared` of `expected` other methods were run; the verdict is the claim's, so the
         same on all its lines."""
         claim, needed = self.claim, self.needed
@@ -222,7 +220,7 @@ class Judgement:
         if self.verdict == UNDECIDED and self.needed is not None:
             decide = f"{self.needed:,}" if self.needed > prompts else f"over {prompts:,}" if lone else MORE_SEEDS
         return (
-            self.claim.text, self.family, f"{finding.title}{where}{others}" or MISSING, number(finding.effect),
+            self.family, self.claim.text, f"{finding.title}{where}{others}" or MISSING, number(finding.effect),
             f"{number(interval.low)} to {number(interval.high)}" if interval else MISSING, number(finding.gain, 1),
             str(prompts), self.verdict, decide,
         )  # fmt: skip

@@ -3,20 +3,17 @@ give the same bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 from mgsr.config.specs import TableSpec
 from mgsr.tables import paper
-from mgsr.tables.render import FAMILY, Block, Line, Table, document, metric_title, number
-from mgsr.tables.results import AVERAGE, MethodResult, TableResults, mean
-from mgsr.tables.rows import Measured, Row, Score
+from mgsr.tables.render import FAMILY, Block, CsvLine, Table, document, metric_title, number
+from mgsr.tables.results import AVERAGE, MethodResult, TableResults
+from mgsr.tables.rows import Fact, Measured, Row, Score
 from mgsr.tables.scores import other_pair_blocks, row_notes
 
 STAGES = ("rollout", "scrg", "chunker", "teacher", "student", "update")  # as the trainer names them
 PAPER_BATCH = 4  # samples in a batch of the paper's unit
 GIBIBYTE = 2**30
-BATCHES = "batches_of_4_per_second"
+SPEED, BATCHES, MEMORY = "examples_per_second", "batches_of_4_per_second", "peak_memory_gib"
 NOTES = (
     "Speed: sequences trained on a second, start and validation not counted; batches of 4 a second is the paper's unit.",
     "Stages: share of the time of all stages. scrg: the teacher's scores, the corrections and the suffixes written anew.",
@@ -24,29 +21,6 @@ NOTES = (
     "These are measurements of one machine under its load of the day. They differ from run to run, so this table, unlike the "
     "others, is not reproduced byte for byte; methods compare only where they ran on the same machine alike.",
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class EfficiencyRow(Row):
-    """`stages`: share of the time of all stages, 0..1. None where a run trained nothing."""
-
-    examples_per_second: float | None
-    stages: Mapping[str, float | None]
-    peak_memory_gib: float | None
-
-    def line(self) -> Line:
-        line = self.labels()
-        for name, value in self.numbers.items():
-            line |= value.columns(name) if name != BATCHES else {}
-        line |= {"examples_per_second": self.examples_per_second} | self.numbers[BATCHES].columns(BATCHES)
-        line |= {f"{stage}_share": share for stage, share in self.stages.items()}
-        line["peak_memory_gib"] = self.peak_memory_gib
-        line["training_seconds"] = mean(run.card["timings"]["total"] for run in self.method.runs)
-        return line
-
-    def texts_of_speed(self) -> tuple[str, ...]:
-        shares = (number(None if share is None else share * 100, 0) for share in self.stages.values())
-        return number(self.examples_per_second), *self.texts([BATCHES]), *shares, number(self.peak_memory_gib)
 
 
 def stage_shares(method: MethodResult) -> dict[str, float | None]:
@@ -62,33 +36,43 @@ def efficiency_table(spec: TableSpec, results: TableResults) -> Table:
     averages = {f"average_{protocol}": f"average, {protocol}" for protocol in results.protocols}
     ranking, *others = rows
     speeds = ("examples a second", "batches of 4 a second", *(f"{stage} %" for stage in STAGES), "peak memory GiB")
-    texts = tuple((row.family, row.label, *row.texts_of_speed(), *row.texts(averages)) for row in rows[ranking])
+    texts = tuple((row.family, row.label, *_speed_texts(row), *row.texts(averages)) for row in rows[ranking])
     blocks = [Block("efficiency", (FAMILY, "method", *speeds, *averages.values()), texts)]
     for metric in others:
         texts = tuple((row.family, row.label, *row.texts(averages)) for row in rows[metric])
         blocks.append(Block(metric_title(metric), (FAMILY, "method", *averages.values()), texts))
     blocks += other_pair_blocks("", rows[ranking], {BATCHES: "batches of 4 a second", **averages})
-    lines = [row.line() for part in rows.values() for row in part]
+    lines = [_line(row) for part in rows.values() for row in part]
     return Table(lines, document(spec, spec.title, blocks, [*NOTES, *row_notes(spec.name, rows[ranking])]))
 
 
-def _row(results: TableResults, method: MethodResult, metric: str) -> EfficiencyRow:
+def _row(results: TableResults, method: MethodResult, metric: str) -> Row:
     pair, printed = paper.numbers(results.spec.name, method.family)
     beside = printed.get(method.method, {})
+    average = beside.get(AVERAGE) if metric == results.metric else None
     speed, memory = method.card_mean("examples_per_second"), method.card_mean("peak_memory_bytes")
     numbers: dict[str, Measured] = {
-        f"average_{protocol}": Score.of(
-            method.spreads(metric, results.sets, protocol)[AVERAGE], beside.get(AVERAGE) if metric == results.metric else None
-        )
+        f"average_{protocol}": Score.of(method.spreads(metric, results.sets, protocol)[AVERAGE], average)
         for protocol in results.protocols
     }
-    numbers[BATCHES] = Measured(None if speed is None else speed / PAPER_BATCH, beside.get(BATCHES))
-    return EfficiencyRow(
-        method=method,
-        pair=pair,
-        numbers=numbers,
-        metric=metric,
-        examples_per_second=speed,
-        stages=stage_shares(method),
-        peak_memory_gib=None if memory is None else memory / GIBIBYTE,
-    )
+    numbers |= {
+        SPEED: Fact(speed),
+        BATCHES: Measured(None if speed is None else speed / PAPER_BATCH, beside.get(BATCHES)),
+        **{f"{stage}_share": Fact(share) for stage, share in stage_shares(method).items()},
+        MEMORY: Fact(None if memory is None else memory / GIBIBYTE),
+        "training_seconds": Fact(method.seconds),
+    }
+    return Row(method=method, pair=pair, numbers=numbers, metric=metric)
+
+
+def _speed_texts(row: Row) -> tuple[str, ...]:
+    shares = [row.numbers[f"{stage}_share"].value for stage in STAGES]
+    percentages = (number(None if share is None else share * 100, 0) for share in shares)
+    return *row.texts([SPEED, BATCHES]), *percentages, *row.texts([MEMORY])
+
+
+def _line(row: Row) -> CsvLine:
+    line = row.labels()
+    for name, value in row.numbers.items():
+        line |= value.columns(name)
+    return line

@@ -11,7 +11,7 @@ import numpy as np
 from mgsr.config.specs import TableSpec
 from mgsr.errors import MgsrError
 from mgsr.tables import paper
-from mgsr.tables.render import FAMILY, Block, Line, Table, document, number
+from mgsr.tables.render import FAMILY, Block, CsvLine, Table, document, number
 from mgsr.tables.results import MethodResult, TableResults
 from mgsr.tables.rows import Measured, Row
 from mgsr.tables.scores import other_pair_blocks, row_notes
@@ -89,7 +89,7 @@ class ExposureRow(Row):
     numbers: Mapping[str, ExcessError]
     lengths: tuple[int, ...]
 
-    def lines(self) -> Iterator[Line]:
+    def lines(self) -> Iterator[CsvLine]:
         for length in self.lengths:
             error = self.numbers[str(length)]
             yield {

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from mgsr.config.specs import TableSpec
 from mgsr.tables import paper
 from mgsr.tables.other_groups import NOTE, other_groups_blocks
-from mgsr.tables.render import Line, Table, document, number
+from mgsr.tables.render import CsvLine, Table, document, number
 from mgsr.tables.results import AVERAGE, MethodResult, TableResults, mean
 from mgsr.tables.rows import Row, comparison_columns
 from mgsr.tables.scores import highest, score_blocks, score_notes, score_rows
@@ -43,7 +43,7 @@ def main_table(spec: TableSpec, results: TableResults) -> Table:
     return Table(list(map(_line, rows)), document(spec, spec.title, [*blocks, *others], notes, checks(results)))
 
 
-def _line(row: Row) -> Line:
+def _line(row: Row) -> CsvLine:
     line = row.labels() | {"student_step_share": row.method.student_step_share}
     for name, score in row.numbers.items():
         line |= score.columns(name) | {f"{name}_mark": row.marks.get(name, "")}
@@ -51,7 +51,7 @@ def _line(row: Row) -> Line:
         line[f"{name}_{BEST}"] = row.reference[name].method if row.reference else ""
         line |= comparison_columns(f"{name}_minus_{BEST}", row.comparisons.get(name))
     line |= {f"heldout_{name}": row.method.heldout(name) for name in ("forward_kl", "reverse_kl")}
-    line["training_seconds"] = mean(run.card["timings"]["total"] for run in row.method.runs)
+    line["training_seconds"] = row.method.seconds
     line["evaluation_seconds"] = mean(run.evaluation.summary["timings"]["total"] for run in row.method.runs)
     return line
 

@@ -17,7 +17,7 @@ SETS = {"dolly": "Dolly", "self_instruct": "Self-Instruct", "vicuna": "Vicuna", 
 def other_groups_blocks(spec: TableSpec, results: TableResults) -> list[Block]:
     """One block with the rows of the table's families; none where no group printed any. `NOTE` goes with it."""
     rows = [row for family in results.families for row in paper.other_groups(spec.name, family)] if spec.other_groups else []
-    header = ("source", "models", "pair", "method", *SETS.values(), "note")
+    header = ("source", "family", "pair", "method", *SETS.values(), "note")
     lines = tuple(
         (row.source, row.family, row.pair, row.method, *(number(row.scores[name]) for name in SETS), row.note) for row in rows
     )

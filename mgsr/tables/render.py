@@ -14,11 +14,11 @@ from mgsr.storage import write_text
 
 MISSING = "n/a"
 TICK, CROSS, MARK = "✓", "–", "†"
-FAMILY = "family"  # the header of the column that a document of one family does without
+FAMILY = "family"  # header of a first column that a document of one family does without
 METRIC_TITLES = {"rouge_l": "ROUGE-L"}
 
 Value = str | bool | int | float | None
-Line = dict[str, Value]
+CsvLine = dict[str, Value]
 
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}",
@@ -42,17 +42,6 @@ class Block:
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
-    @property
-    def families(self) -> set[str]:
-        return {row[self.header.index(FAMILY)] for row in self.rows} if FAMILY in self.header else set()
-
-    def without_family(self) -> Block:
-        if FAMILY not in self.header:
-            return self
-        place = self.header.index(FAMILY)
-        header, *rows = (line[:place] + line[place + 1 :] for line in (self.header, *self.rows))
-        return Block(self.heading, header, tuple(rows))
-
 
 @dataclass(frozen=True)
 class Document:
@@ -65,22 +54,24 @@ class Document:
 
     @property
     def shown(self) -> tuple[Block, ...]:
-        """The blocks as they are printed: the column `family` is left out where all of them speak of one family."""
-        several = len(set[str]().union(*(block.families for block in self.blocks))) > 1
-        return self.blocks if several else tuple(block.without_family() for block in self.blocks)
+        """The blocks as they are printed: their first column, `family`, is left out where all of them speak of one family."""
+        several = len({row[0] for block in self.blocks if block.header[0] == FAMILY for row in block.rows}) > 1
+        return tuple(
+            block
+            if several or block.header[0] != FAMILY
+            else Block(block.heading, block.header[1:], tuple(row[1:] for row in block.rows))
+            for block in self.blocks
+        )
 
 
-def heading(spec: TableSpec | CheckSpec | ClaimsSpec, title: str) -> str:
+Shown = TableSpec | CheckSpec | ClaimsSpec
+
+
+def heading(spec: Shown, title: str) -> str:
     return f"{title} (preset {spec.preset}, recipe {spec.recipe})"
 
 
-def document(
-    spec: TableSpec | CheckSpec | ClaimsSpec,
-    title: str,
-    blocks: Iterable[Block],
-    notes: Iterable[str],
-    checks: Iterable[str] = (),
-) -> Document:
+def document(spec: Shown, title: str, blocks: Iterable[Block], notes: Iterable[str], checks: Iterable[str] = ()) -> Document:
     """The document of a table, with the preset's note before the table's own."""
     preset = [spec.note.strip()] if spec.note.strip() else []
     return Document(heading(spec, title), tuple(blocks), (*preset, *notes), tuple(checks))
@@ -90,7 +81,7 @@ def document(
 class Table:
     """One table, twice: the lines of its CSV, all with the same columns, and the document that people read."""
 
-    lines: Sequence[Line]
+    lines: Sequence[CsvLine]
     document: Document
 
 

@@ -190,6 +190,11 @@ class MethodResult:
         return mean(run.card[key] for run in self.runs)
 
     @property
+    def seconds(self) -> float | None:
+        """Of training, the mean over training seeds."""
+        return mean(run.card["timings"]["total"] for run in self.runs)
+
+    @property
     def student_step_share(self) -> float | None:
         """Share of optimiser steps on text that the student wrote; None where the method asks for none."""
         return self.card_mean("student_step_share")

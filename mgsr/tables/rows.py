@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self
 
-from mgsr.tables.render import MARK, Bold, Line, number
+from mgsr.tables.render import MARK, Bold, CsvLine, number
 from mgsr.tables.results import MethodResult
 from mgsr.tables.statistics import Comparison, Spread
 
@@ -45,8 +45,16 @@ class Measured:
         """Our number, with the paper's in square brackets where that is of the same pair of models."""
         return f"{self.own_text} [{self.paper_text}]" if own_pair and self.paper_text else self.own_text
 
-    def columns(self, name: str) -> Line:
+    def columns(self, name: str) -> CsvLine:
         return {name: self.value, f"{name}_paper": self.printed, f"{name}_difference": self.difference}
+
+
+@dataclass(frozen=True)
+class Fact(Measured):
+    """A number that the paper never has, so that it is one column."""
+
+    def columns(self, name: str) -> CsvLine:
+        return {name: self.value}
 
 
 @dataclass(frozen=True)
@@ -64,22 +72,20 @@ class Score(Measured):
     def own_text(self) -> str:
         return f"{number(self.value)} ± {number(self.decoding)} ({number(self.training)})"
 
-    def columns(self, name: str) -> Line:
-        deviations: Line = {f"{name}_training_deviation": self.training, f"{name}_decoding_deviation": self.decoding}
+    def columns(self, name: str) -> CsvLine:
+        deviations: CsvLine = {f"{name}_training_deviation": self.training, f"{name}_decoding_deviation": self.decoding}
         columns = super().columns(name)
         return {f"{name}_mean": columns.pop(name), **deviations, **columns}
 
 
-def comparison_columns(name: str, comparison: Comparison | None) -> Line:
+def comparison_columns(name: str, comparison: Comparison | None) -> CsvLine:
     """`name`: what minus what; None where a row is not compared with itself."""
-    interval = comparison.interval if comparison else None
-    return {
-        name: interval.difference if interval else None,
-        f"{name}_low": interval.low if interval else None,
-        f"{name}_high": interval.high if interval else None,
-        f"{name}_p": comparison.p if comparison else None,
-        f"{name}_rows_to_decide": comparison.rows_to_decide if comparison else None,
-    }
+    columns = (name, f"{name}_low", f"{name}_high", f"{name}_p", f"{name}_rows_to_decide")
+    if comparison is None:
+        return dict.fromkeys(columns)
+    interval = comparison.interval
+    values = (interval.difference, interval.low, interval.high, comparison.p, comparison.rows_to_decide)
+    return dict(zip(columns, values, strict=True))
 
 
 def comparison_text(comparison: Comparison | None) -> str:
@@ -134,7 +140,7 @@ class Row:
     def label(self) -> str:
         return self.method.title + (f" {MARK}" if self.student_steps_unused else "")
 
-    def labels(self) -> Line:
+    def labels(self) -> CsvLine:
         """The columns that a CSV line of a table of scores begins with."""
         method = self.method
         return {

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from statistics import NormalDist, median
 from typing import Any
 
-from mgsr.tables.render import FAMILY, MISSING, Block, Document, metric_title, number
-from mgsr.tables.render import Line as CsvLine
+from mgsr.tables.render import FAMILY, MISSING, Block, CsvLine, Document, metric_title, number
 from mgsr.tables.results import AVERAGE, MethodResult, TableResults
 from mgsr.tables.rows import ALPHA, TIE
 from mgsr.tables.statistics import Interval, holm
