@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from mgsr.config.base import Strict
 from mgsr.config.families import LoraConfig, ModelConfig
 from mgsr.config.measurement import EvaluationConfig, ExposureConfig, ProbeConfig
 from mgsr.config.method import Method
 from mgsr.config.record_sets import DataConfig, TestSetConfig
-from mgsr.config.table_entries import TableKind
+from mgsr.errors import MgsrError
 
 
 class DataSpec(Strict):
@@ -151,66 +151,16 @@ class FloorSpec(Strict):
     code: str
 
 
-class RowSpec(Strict):
-    """One run of one method as a table shows it; its results are found by digest."""
+# -- files -------------------------------------------------------------------------------------------------------------
 
-    family: str
-    method: str
-    title: str
-    role: Literal["student", "teacher", "checkpoint"]
-    seed: int
-    run: str
-    evaluation: str
-    exposure: str | None = Field(None, description="digest of its ExAccErr, in tables that show it")
+Spec = TypeVar("Spec", bound=Strict)
 
 
-class _Shown(Strict):
-    """What tables and open checks have in common."""
-
-    name: str
-    preset: str
-    recipe: str
-    note: str
-    test_sets: dict[str, str] = Field(description="title by name, in the order of the columns")
-    metrics: tuple[str, ...] = Field(description="the first one ranks")
-    rows: tuple[RowSpec, ...]
-    floor: str = Field(description="digest of the FloorSpec")
-    code: str
-
-
-class TableSpec(_Shown):
-    """All that a table depends on."""
-
-    kind: TableKind
-    title: str
-    columns: tuple[str, ...] = Field(description="of kind `ablation`: test sets, `average`, `dolly_validation`")
-    components: bool = Field(description="of kind `ablation`: columns that say which of MGSR's parts a row has")
-    reference: str = Field(description="of kind `ablation`: the method that the others are compared with")
-    other_groups: bool
-
-
-class CheckSpec(_Shown):
-    """All that an open check depends on."""
-
-    probes: dict[str, str] = Field(description="digest of the ProbeSpec by family, in checks that read it")
-
-
-class ClaimsSpec(Strict):
-    """All that the claims' verdicts depend on."""
-
-    name: Literal["claims"]
-    preset: str
-    recipe: str
-    note: str
-    tables: tuple[TableSpec, ...]
-    code: str
-
-
-class PageSpec(Strict):
-    """All that a report, and the MLflow store of the same scope, depend on."""
-
-    name: Literal["report", "everything"]
-    tables: tuple[TableSpec, ...]
-    claims: ClaimsSpec | None
-    checks: tuple[CheckSpec, ...]
-    code: str
+def parsed(adapter: TypeAdapter[Spec], value: Any, problem: str) -> Spec:
+    """The spec that `value` holds; a MgsrError that begins with `problem` where it holds none."""
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise MgsrError(f"{problem}: {field}: {first['msg']}; delete it and start the workflow again") from None

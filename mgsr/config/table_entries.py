@@ -1,4 +1,4 @@
-"""Tables and open checks as data: entries of workflow/tables.yaml, or of an overlay."""
+"""What is shown, as data: tables and open checks are entries of workflow/tables.yaml, or of an overlay."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pydantic import Field
 from mgsr.config.base import Strict
 
 TableKind = Literal["main", "ablation", "exposure", "efficiency"]
+CheckName = Literal["injected_errors", "clipping_range", "span_priors", "sensitivity", "diversity", "small_students"]
+AVERAGE, VALIDATION = "average", "dolly_validation"  # columns of an ablation table that are no test set
 
 
 class TableEntry(Strict):
@@ -28,9 +30,21 @@ class TableEntry(Strict):
     reference: str = Field("mgsr", description="kind `ablation`: the method that the others are compared with")
     families: tuple[str, ...] = Field((), description="of the configuration; empty: all")
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """All rows, in order."""
+        return self.rows + self.extra_rows
+
 
 class CheckEntry(Strict):
     """The methods that an open check compares."""
 
     rows: tuple[str, ...] = Field((), description="names of methods, in order; `injected_errors` has none")
     families: tuple[str, ...] = Field((), description="of the configuration; empty: all")
+
+
+class TrackingConfig(Strict):
+    """MLflow."""
+
+    uri: str | None = Field(None, description="null: sqlite file in the results folder")
+    experiment: str = Field("mgsr", min_length=1, description="name of the experiment")

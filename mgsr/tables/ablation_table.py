@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mgsr.config.specs import TableSpec
+from mgsr.config.table_entries import AVERAGE, VALIDATION
+from mgsr.config.table_specs import TableSpec
 from mgsr.tables.other_groups import NOTE, other_groups_blocks
 from mgsr.tables.render import CROSS, TICK, CsvLine, Table, document
-from mgsr.tables.results import AVERAGE, VALIDATION, MethodResult, TableResults
+from mgsr.tables.results import MethodResult, TableResults
 from mgsr.tables.rows import Row, comparison_columns
 from mgsr.tables.scores import score_blocks, score_notes, score_rows, tests
 

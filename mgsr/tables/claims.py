@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from mgsr.config.base import SECOND_ROW
-from mgsr.config.specs import ClaimsSpec
+from mgsr.config.table_specs import ClaimsSpec, read_plan
 from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import Divergences
 from mgsr.evaluation.intervals import Numbers, percentile_bounds, two_sided_tail
 from mgsr.tables.render import FAMILY, MISSING, Block, CsvLine, Table, document, metric_title, number, write_files
-from mgsr.tables.results import MethodResult, TableResults, load_results, read_plan
+from mgsr.tables.results import MethodResult, TableResults, load_results
 from mgsr.tables.rows import ALPHA
 from mgsr.tables.statistics import Interval, holm, rows_to_decide
 

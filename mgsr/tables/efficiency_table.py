@@ -3,10 +3,11 @@ give the same bytes."""
 
 from __future__ import annotations
 
-from mgsr.config.specs import TableSpec
+from mgsr.config.table_entries import AVERAGE
+from mgsr.config.table_specs import TableSpec
 from mgsr.tables import paper
 from mgsr.tables.render import FAMILY, Block, CsvLine, Table, document, metric_title, number
-from mgsr.tables.results import AVERAGE, MethodResult, TableResults
+from mgsr.tables.results import MethodResult, TableResults
 from mgsr.tables.rows import Fact, Measured, Row, Score
 from mgsr.tables.scores import other_pair_blocks, row_notes
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mgsr.config.specs import TableSpec
+from mgsr.config.table_specs import TableSpec
 from mgsr.errors import MgsrError
 from mgsr.tables import paper
 from mgsr.tables.render import FAMILY, Block, CsvLine, Table, document, number

@@ -13,8 +13,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mgsr.config.table_entries import AVERAGE
 from mgsr.tables.render import metric_title
-from mgsr.tables.results import AVERAGE, MethodResult, TableResults
+from mgsr.tables.results import MethodResult, TableResults
 
 CURVES = (
     ("validation", "rouge_l", "validation ROUGE-L"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mgsr.config.specs import TableSpec
+from mgsr.config.table_entries import AVERAGE
+from mgsr.config.table_specs import TableSpec
 from mgsr.tables import paper
 from mgsr.tables.other_groups import NOTE, other_groups_blocks
 from mgsr.tables.render import CsvLine, Table, document, number
-from mgsr.tables.results import AVERAGE, MethodResult, TableResults, mean
+from mgsr.tables.results import MethodResult, TableResults, mean
 from mgsr.tables.rows import Row, comparison_columns
 from mgsr.tables.scores import highest, score_blocks, score_notes, score_rows
 from mgsr.tables.statistics import Interval, paired_bootstrap

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from mgsr.config.specs import CheckSpec
+from mgsr.config.table_specs import CheckSpec, read_plan
 from mgsr.errors import MgsrError
 from mgsr.storage import write_text
 from mgsr.tables.checks.check import Check
@@ -16,7 +16,7 @@ from mgsr.tables.checks.sensitivity import sensitivity
 from mgsr.tables.checks.small_students import small_students
 from mgsr.tables.checks.span_priors import span_priors
 from mgsr.tables.render import csv_text, markdown
-from mgsr.tables.results import TableResults, load_results, read_plan
+from mgsr.tables.results import TableResults, load_results
 
 CHECKS: dict[str, Callable[[TableResults], Check]] = {
     "injected_errors": injected_errors,

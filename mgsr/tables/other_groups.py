@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mgsr.config.specs import TableSpec
+from mgsr.config.table_specs import TableSpec
 from mgsr.tables import paper
 from mgsr.tables.render import Block, number
 from mgsr.tables.results import TableResults

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from mgsr.config.specs import TableSpec
 from mgsr.config.table_entries import TableKind
+from mgsr.config.table_specs import TableSpec, read_plan
 from mgsr.tables.ablation_table import ablation_table
 from mgsr.tables.efficiency_table import efficiency_table
 from mgsr.tables.exposure_table import exposure_table
 from mgsr.tables.main_table import main_table
 from mgsr.tables.render import Table, write_files
-from mgsr.tables.results import TableResults, load_results, read_plan
+from mgsr.tables.results import TableResults, load_results
 
 BUILDERS: dict[TableKind, Callable[[TableSpec, TableResults], Table]] = {
     "main": main_table,

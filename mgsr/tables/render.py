@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mgsr.config.specs import CheckSpec, ClaimsSpec, TableSpec
+from mgsr.config.table_specs import CheckSpec, ClaimsSpec, TableSpec
 from mgsr.storage import write_text
 
 MISSING = "n/a"

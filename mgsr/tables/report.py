@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from mgsr.config.specs import PageSpec, TableSpec
+from mgsr.config.table_specs import PageSpec, TableSpec, read_plan
 from mgsr.errors import MgsrError
 from mgsr.storage import write_text
 from mgsr.tables.claims import claims_table
@@ -20,7 +20,7 @@ from mgsr.tables.figures import BAND, CURVES, bar_chart, courses, data_uri, hit_
 from mgsr.tables.open_checks import build_check
 from mgsr.tables.registry import build_table
 from mgsr.tables.render import MISSING, Bold, heading, metric_title, number
-from mgsr.tables.results import MethodResult, RunResult, TableResults, load_results, read_plan
+from mgsr.tables.results import MethodResult, RunResult, TableResults, load_results
 
 TEMPLATE = Path(__file__).with_name("report.html")
 BAND_KEY = "band/kept_classes"

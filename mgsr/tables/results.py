@@ -11,36 +11,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from mgsr.config.base import Strict
-from mgsr.config.specs import CheckSpec, RowSpec, TableSpec
+from mgsr.config.table_entries import AVERAGE, VALIDATION
+from mgsr.config.table_specs import CheckSpec, RowSpec, TableSpec
 from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import Divergences, read_divergences
 from mgsr.evaluation.intervals import Numbers
 from mgsr.storage import read_json, read_jsonl
 from mgsr.tables.statistics import Comparison, Spread, compare, mean_and_deviations, paired_differences
 
-AVERAGE = "average"  # column: the mean over test sets
-VALIDATION = "dolly_validation"  # column: the kept checkpoint's validation score
 CARD_SCHEMA, EVALUATION_SCHEMA, EXPOSURE_SCHEMA, PROBE_SCHEMA = 1, 2, 1, 1
-
-PlanSpec = TypeVar("PlanSpec", bound=Strict)
-
-
-def read_plan(root: Path, name: str, model: type[PlanSpec]) -> PlanSpec:
-    """ROOT/plan/<name>.json: what a table, an open check, the claims or a page is made of."""
-    path = root / "plan" / f"{name}.json"
-    try:
-        return model.model_validate(read_json(path))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(map(str, problem["loc"]))
-        raise MgsrError(f"{path}: {where}: {problem['msg']}; run snakemake again, which writes this file anew") from None
 
 
 def _read(path: Path, schema: int) -> dict[str, Any]:
@@ -73,7 +57,7 @@ class Evaluation:
         return list(dict.fromkeys(score["protocol"] for score in self.summary["scores"]))
 
     def scores(self, metric: str, test_set: str, protocol: str) -> dict[int, float]:
-        """The score (0..100) by decoding seed."""
+        """The score by decoding seed."""
         chosen = [score for score in self.summary["scores"] if (score["set"], score["protocol"]) == (test_set, protocol)]
         if not chosen or any(metric not in score["metrics"] for score in chosen):
             raise MgsrError(f"{self.folder} has no {metric} of set {test_set}, protocol {protocol}; evaluate that run anew")

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby, product
 
+from mgsr.config.table_entries import AVERAGE, VALIDATION
 from mgsr.tables import paper
 from mgsr.tables.render import FAMILY, MARK, Block, metric_title
-from mgsr.tables.results import AVERAGE, VALIDATION, MethodResult, RunResult, TableResults
+from mgsr.tables.results import MethodResult, RunResult, TableResults
 from mgsr.tables.rows import ALPHA, TIE, Mark, Row, Score
 from mgsr.tables.statistics import Comparison, holm, mean_and_deviations
 
@@ -58,36 +59,31 @@ def score_rows(results: TableResults, columns: Sequence[str], reference: Referen
     """
     rows = []
     for metric, protocol, family in product(results.spec.metrics, results.protocols, results.families):
+        ranks = metric == results.metric
         methods = [*results.of_family(family).values(), *([results.floor(family)] if floor else [])]
-        if metric == results.metric:
-            rows += _ranking_rows(results, methods, columns, protocol, reference)
-        else:
-            rows += [_row(results, method, columns, protocol, metric) for method in methods]
+        pair, printed = paper.numbers(results.spec.name, family) if ranks else ("", {})
+        references = reference(methods, protocol) if ranks else {}
+        students = [method for method in methods if ranks and method.role == "student"]
+        marks = best_and_tied(students, tests(columns), results, protocol)
+        for method in methods:
+            others = references if method.role in ("student", "checkpoint") else {}
+            rows.append(
+                Row(
+                    method=method, protocol=protocol, metric=metric, pair=pair, reference=references,
+                    numbers=_numbers(results, method, columns, protocol, metric, printed.get(method.method, {})),
+                    comparisons=comparisons(method, others, results, protocol), marks=marks.get(method.method, {}),
+                )
+            )  # fmt: skip
     return rows
 
 
-def _row(results: TableResults, method: MethodResult, columns: Iterable[str], protocol: str, metric: str) -> Row:
+def _numbers(
+    results: TableResults, method: MethodResult, columns: Sequence[str], protocol: str, metric: str, printed: paper.Numbers
+) -> dict[str, Score]:
     spreads = method.spreads(metric, results.sets, protocol)
     if VALIDATION in columns and metric == results.metric:
         spreads[VALIDATION] = mean_and_deviations([[run.card["validation"]["rouge_l"]] for run in method.runs])
-    numbers = {name: Score.of(spreads[name]) if name in spreads else Score(None) for name in columns}
-    return Row(method=method, pair="", numbers=numbers, protocol=protocol, metric=metric)
-
-
-def _ranking_rows(
-    results: TableResults, methods: Sequence[MethodResult], columns: Sequence[str], protocol: str, reference: Reference
-) -> list[Row]:
-    pair, printed = paper.numbers(results.spec.name, methods[0].family)
-    references = reference(methods, protocol)
-    marks = best_and_tied([method for method in methods if method.role == "student"], tests(columns), results, protocol)
-    rows = []
-    for method in methods:
-        row, beside = _row(results, method, columns, protocol, results.metric), printed.get(method.method, {})
-        numbers = {name: replace(score, printed=beside.get(name)) for name, score in row.numbers.items()}
-        compared = comparisons(method, references, results, protocol) if method.role in ("student", "checkpoint") else {}
-        row_marks = marks.get(method.method, {})
-        rows.append(replace(row, pair=pair, numbers=numbers, reference=references, comparisons=compared, marks=row_marks))
-    return rows
+    return {name: Score.of(spreads[name], printed.get(name)) if name in spreads else Score(None) for name in columns}
 
 
 def comparisons(

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mgsr.config.specs import CheckSpec, PageSpec, TableSpec
+from mgsr.config.table_entries import AVERAGE
+from mgsr.config.table_specs import CheckSpec, PageSpec, TableSpec, read_plan
 from mgsr.errors import MgsrError
 from mgsr.storage import digest, file_digest, file_lock, write_json
 from mgsr.tables.render import MISSING
-from mgsr.tables.results import AVERAGE, RunResult, load_results, read_plan
+from mgsr.tables.results import RunResult, load_results
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -105,15 +106,11 @@ def claim_facts(table: Path) -> list[tuple[str, float | None, str]]:
 
 def page_files(root: Path, spec: PageSpec) -> list[Path]:
     """The files of a page's tables, claims and open checks. Raises MgsrError where one of them was not made."""
-    names = [("tables", table.name) for table in spec.tables] + ([("tables", "claims")] if spec.claims else [])
-    names += [("open_checks", check.name) for check in spec.checks]
-    files = []
-    for folder, name in names:
-        made = [file for file in sorted((root / folder).glob(f"{name}.*")) if file.suffix in LOGGED]
-        if not made:
-            raise MgsrError(f"{root / folder} holds no {name}; build it first")
-        files += made
-    return files
+    stems = [root / "tables" / name for name in (*(table.name for table in spec.tables), *(["claims"] if spec.claims else []))]
+    stems += [root / "open_checks" / check.name for check in spec.checks]
+    if missing := [stem for stem in stems if not stem.with_suffix(".csv").is_file()]:
+        raise MgsrError(f"{missing[0]}.csv is not there; make it first")
+    return [file for stem in stems for suffix in LOGGED if (file := stem.with_suffix(suffix)).is_file()]
 
 
 def _client(uri: str) -> MlflowClient:
@@ -208,16 +205,16 @@ class _Store:
             self.client.log_batch(run, metrics=part)
 
 
-def sync(root: Path, name: str, uri: str | None, experiment: str) -> dict[str, Any]:
+def sync(root: Path, name: str) -> dict[str, Any]:
     """Log every run of the page `name` once, and the page's files; then write ROOT/<name>.mlflow.json and return its value.
 
-    `uri` None: the sqlite file ROOT/mlflow.db. Syncs at the same time wait for each other (sqlite: at a lock file beside the
-    store; else: at one beside the receipt).
+    Without `tracking.uri` the store is the sqlite file ROOT/mlflow.db. Syncs at the same time wait for each other (sqlite: at a
+    lock file beside the store; else: at one beside the receipt).
     """
     spec, receipt = read_plan(root, name, PageSpec), root / f"{name}.mlflow.json"
     if not spec.tables:
         raise MgsrError(f"{name} names no table; there is nothing to log")
-    uri = uri or f"{SQLITE}{root.resolve() / 'mlflow.db'}"
+    uri, experiment = spec.tracking.uri or f"{SQLITE}{root.resolve() / 'mlflow.db'}", spec.tracking.experiment
     if re.match(r"(file:|/|\.|$)", uri):
         raise MgsrError(
             f"tracking.uri: '{uri}' is a folder, which MLflow no longer takes; use {SQLITE}PATH or a server's address"

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from statistics import NormalDist, median
 from typing import Any
 
+from mgsr.config.table_entries import AVERAGE
 from mgsr.tables.render import FAMILY, MISSING, Block, CsvLine, Document, metric_title, number
-from mgsr.tables.results import AVERAGE, MethodResult, TableResults
+from mgsr.tables.results import MethodResult, TableResults
 from mgsr.tables.rows import ALPHA, TIE
 from mgsr.tables.statistics import Interval, holm
 

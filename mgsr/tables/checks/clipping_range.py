@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mgsr.config.table_entries import AVERAGE
 from mgsr.tables import figures
 from mgsr.tables.checks import check
 from mgsr.tables.render import FAMILY, Block, document, metric_title, number
-from mgsr.tables.results import AVERAGE, MethodResult, TableResults, mean
+from mgsr.tables.results import MethodResult, TableResults, mean
 
 TARGET = 0.95  # of the best validation ROUGE-L: reached is converged
 NAMED = 3  # variants that a sentence names

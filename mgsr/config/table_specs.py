@@ -1,0 +1,95 @@
+"""What a table, an open check, the claims, a page or a card is made of: `plan/<name>.json`.
+
+Apart from the specs of results, so that an edit here renames no result.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, TypeAdapter
+
+from mgsr.config.base import Strict
+from mgsr.config.specs import Spec, parsed
+from mgsr.config.table_entries import TableKind, TrackingConfig
+from mgsr.storage import read_json
+
+
+class CardSpec(Strict):
+    """All that a run's card depends on."""
+
+    run: str
+    twin: str | None = Field(description="digest of the run that differs in SCRG alone; null: there is none")
+    code: str
+
+
+class RowSpec(Strict):
+    """One run of one method as a table shows it; its results are found by digest."""
+
+    family: str
+    method: str
+    title: str
+    role: Literal["student", "teacher", "checkpoint"]
+    seed: int
+    run: str
+    evaluation: str
+    exposure: str | None = Field(None, description="digest of its ExAccErr, in tables that show it")
+
+
+class _Shown(Strict):
+    """What tables and open checks have in common."""
+
+    name: str
+    preset: str
+    recipe: str
+    note: str
+    test_sets: dict[str, str] = Field(description="title by name, in the order of the columns")
+    metrics: tuple[str, ...] = Field(description="the first one ranks")
+    rows: tuple[RowSpec, ...]
+    floor: str = Field(description="digest of the FloorSpec")
+    code: str
+
+
+class TableSpec(_Shown):
+    """All that a table depends on."""
+
+    kind: TableKind
+    title: str
+    columns: tuple[str, ...] = Field(description="of kind `ablation`: test sets, `average`, `dolly_validation`")
+    components: bool = Field(description="of kind `ablation`: columns that say which of MGSR's parts a row has")
+    reference: str = Field(description="of kind `ablation`: the method that the others are compared with")
+    other_groups: bool
+
+
+class CheckSpec(_Shown):
+    """All that an open check depends on."""
+
+    probes: dict[str, str] = Field(description="digest of the ProbeSpec by family, in checks that read it")
+
+
+class ClaimsSpec(Strict):
+    """All that the claims' verdicts depend on."""
+
+    name: Literal["claims"]
+    preset: str
+    recipe: str
+    note: str
+    tables: tuple[TableSpec, ...]
+    code: str
+
+
+class PageSpec(Strict):
+    """All that a report, and the MLflow store of the same scope, depend on."""
+
+    name: Literal["report", "everything"]
+    tables: tuple[TableSpec, ...]
+    claims: ClaimsSpec | None
+    checks: tuple[CheckSpec, ...]
+    tracking: TrackingConfig
+    code: str
+
+
+def read_plan(root: Path, name: str, kind: type[Spec]) -> Spec:
+    """What `name` is made of, from `ROOT/plan/<name>.json`. Raises MgsrError where it is missing or is no `kind`."""
+    return parsed(TypeAdapter(kind), read_json(root / "plan" / f"{name}.json"), f"plan/{name}.json is no {kind.__name__}")
