@@ -155,7 +155,8 @@ def open_check(root: Path, name: str) -> None:
 def claims(root: Path, name: str) -> None:
     from mgsr.tables.claims import write_claims
 
-    write_claims(root, name)
+    del name  # there is one
+    write_claims(root)
 
 
 def report(root: Path, name: str) -> None:

@@ -10,6 +10,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
 from mgsr.errors import MgsrError
+from mgsr.evaluation.intervals import prompt_bootstrap
 from mgsr.tables.statistics import (
     compare,
     effect,
@@ -17,7 +18,6 @@ from mgsr.tables.statistics import (
     mean_and_deviations,
     paired_bootstrap,
     paired_differences,
-    prompt_bootstrap,
     rows_to_decide,
     sign_flip_p,
     spread_of,

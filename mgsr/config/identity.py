@@ -40,8 +40,8 @@ def _parse(file: Path) -> tuple[str, tuple[str, ...]]:
 
 @cache
 def code_digest(*entries: str) -> str:
-    """Digest of the modules named by `entries` and of all of the package that they import; an entry may also be a folder of CSV
-    files. Comments and documentation do not count."""
+    """Digest of the modules named by `entries` and of all of the package that they import, with each module's HTML template, a
+    file of its name beside it; an entry may also be a folder of CSV files. Comments and documentation do not count."""
     files: dict[str, Path] = {}
     waiting = list(entries)
     tables = [file for name in entries for file in sorted(PACKAGE.joinpath(*name.split(".")[1:]).glob("*.csv"))]
@@ -51,6 +51,7 @@ def code_digest(*entries: str) -> str:
         if file is not None and name not in files:
             files[name] = file
             waiting += _parse(file)[1]
+    tables += [files[name].with_suffix(".html") for name in sorted(files) if files[name].with_suffix(".html").is_file()]
     parts = [f"{name} {_parse(files[name])[0]}" for name in sorted(files)]
     parts += [f"{file.name} {file.read_text(encoding='utf-8')}" for file in tables]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

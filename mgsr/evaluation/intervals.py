@@ -1,8 +1,8 @@
-"""Percentile bootstrap over rows (Efron 1979), for the numbers that an evaluation stage summarises itself. No torch."""
+"""Resampling: how far a number would move with other prompts. Percentile bootstrap (Efron 1979); numpy alone, no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from statistics import fmean
 
@@ -10,22 +10,52 @@ import numpy as np
 from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
-RESAMPLES = 10_000
-_AT_ONCE = 1000  # so that memory stays small
+LEVEL, RESAMPLES = 0.95, 10_000
+_ROWS_AT_ONCE = 1000  # resamples whose weights exist at one time, so that memory stays small
+_NUMBERS_AT_ONCE = 1_000_000
+
+
+def percentile_bounds(draws: Numbers, level: float = LEVEL) -> Numbers:
+    """Lower and upper bound of the central `level` of `draws` [resamples, ...]: [2, ...]. NaN where a resample is NaN."""
+    return np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+
+
+def two_sided_tail(draws: Numbers) -> float:
+    """Two-sided p-value of no effect from resampled effects: twice the share of draws on the far side of 0, never 0 itself."""
+    beyond = min(int(np.sum(draws <= 0)), int(np.sum(draws >= 0)))
+    return min(1.0, 2 * (1 + beyond) / (len(draws) + 1))
+
+
+def in_chunks(draw: Callable[[int], Numbers], rows: int, resamples: int) -> Numbers:
+    """`resamples` draws over `rows` rows each; `draw(count)` is asked for as many at a time as memory allows."""
+    size = max(1, _NUMBERS_AT_ONCE // rows)
+    return np.concatenate([draw(min(size, resamples - start)) for start in range(0, resamples, size)])
+
+
+def prompt_bootstrap(parts: Sequence[Numbers], resamples: int, seed: int) -> Numbers:
+    """[resamples] effects with each test set's prompts drawn with replacement, the trained models kept. `parts`: for each set
+    the differences [training seeds, prompts]; the effect is the mean over sets of the mean difference."""
+    generator = np.random.default_rng(seed)
+
+    def drawn(differences: Numbers) -> Numbers:
+        rows = len(differences)
+        return in_chunks(lambda count: differences[generator.integers(0, rows, (count, rows))].mean(axis=1), rows, resamples)
+
+    return np.asarray(np.mean([drawn(part.mean(axis=0)) for part in parts], axis=0))
 
 
 def resampling_weights(rows: int, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[Numbers]:
     """How often each row is drawn, [up to 1000, rows] at a time. Equal arguments draw the same rows: two systems on the same
     rows are then compared in pairs."""
     generator = np.random.default_rng(seed)
-    for start in range(0, resamples, _AT_ONCE):
-        draws = generator.multinomial(rows, np.full(rows, 1 / rows), min(_AT_ONCE, resamples - start))
+    for start in range(0, resamples, _ROWS_AT_ONCE):
+        draws = generator.multinomial(rows, np.full(rows, 1 / rows), min(_ROWS_AT_ONCE, resamples - start))
         yield draws.astype(np.float64)
 
 
-def percentile_interval(resamples: Numbers, level: float = 0.95) -> list[list[float] | None]:
+def percentile_interval(resamples: Numbers, level: float = LEVEL) -> list[list[float] | None]:
     """The bounds by column of [resamples, columns]; null where a resample has no value."""
-    low, high = np.quantile(resamples, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    low, high = percentile_bounds(resamples, level)
     return [[float(a), float(b)] if np.isfinite([a, b]).all() else None for a, b in zip(low, high, strict=True)]
 
 

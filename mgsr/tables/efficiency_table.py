@@ -1,31 +1,20 @@
-"""Table 4b: training speed, where the time goes, peak memory. Nearly all of it is timing: no two runs give the same bytes."""
+"""Tables of kind `efficiency`: training speed, where the time goes, peak memory. Nearly all of it is timing, so no two runs
+give the same bytes."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-import pandas as pd
-
+from mgsr.config.table_entries import AVERAGE
+from mgsr.config.table_specs import TableSpec
 from mgsr.tables import paper
-from mgsr.tables.render import Block, Document, number
-from mgsr.tables.results import AVERAGE, Cells, Group
-from mgsr.tables.scores import (
-    MARK_NOTE,
-    headings,
-    other_pair_blocks,
-    paper_notes,
-    preset_notes,
-    row_columns,
-    row_label,
-    score_columns,
-    score_text,
-    typed,
-)
+from mgsr.tables.render import FAMILY, Block, CsvLine, Table, document, metric_title, number
+from mgsr.tables.results import MethodResult, TableResults
+from mgsr.tables.rows import Fact, Measured, Row, Score
+from mgsr.tables.scores import other_pair_blocks, row_notes
 
 STAGES = ("rollout", "scrg", "chunker", "teacher", "student", "update")  # as the trainer names them
 PAPER_BATCH = 4  # samples in a batch of the paper's unit
 GIBIBYTE = 2**30
+SPEED, BATCHES, MEMORY = "examples_per_second", "batches_of_4_per_second", "peak_memory_gib"
 NOTES = (
     "Speed: sequences trained on a second, start and validation not counted; batches of 4 a second is the paper's unit.",
     "Stages: share of the time of all stages. scrg: the teacher's scores, the corrections and the suffixes written anew.",
@@ -35,69 +24,56 @@ NOTES = (
 )
 
 
-def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else None
-
-
-def stage_shares(group: Group) -> dict[str, float | None]:
+def stage_shares(method: MethodResult) -> dict[str, float | None]:
     """Share of the time of all stages, 0..1; None where a run trained nothing."""
-    totals = {stage: sum(cell.card["timings"].get(stage, 0.0) for cell in group.cells) for stage in STAGES}
+    totals = {stage: sum(run.card["timings"].get(stage, 0.0) for run in method.runs) for stage in STAGES}
     whole = sum(totals.values())
     return {stage: seconds / whole if whole else None for stage, seconds in totals.items()}
 
 
-def build(cells: Cells) -> pd.DataFrame:
-    """One line for each family and method: average ROUGE-L of each protocol first, timings last."""
-    lines = []
-    for group in cells.groups:
-        whose, printed = paper.printed("table4b", group.family)
-        beside = printed.get(group.method, {})
-        line: dict[str, Any] = row_columns(group, cells.protocols[0]) | {"paper_family": whose}
-        del line["protocol"]
-        for protocol in cells.protocols:
-            spread = group.spreads(cells.sets, protocol)[AVERAGE]
-            line |= score_columns(f"average_{protocol}", spread, beside.get(AVERAGE))
-        speed = _mean([cell.card["examples_per_second"] for cell in group.cells])
-        memory = _mean([cell.card["peak_memory_bytes"] for cell in group.cells])
-        batches, paper_batches = None if speed is None else speed / PAPER_BATCH, beside.get("batches_of_4_per_second")
-        line |= {
-            "examples_per_second": speed,
-            "batches_of_4_per_second": batches,
-            "batches_of_4_per_second_paper": paper_batches,
-            "batches_of_4_per_second_difference": None if batches is None or paper_batches is None else batches - paper_batches,
-            **{f"{stage}_share": share for stage, share in stage_shares(group).items()},
-            "peak_memory_gib": None if memory is None else memory / GIBIBYTE,
-            "training_seconds": _mean([cell.card["timings"]["total"] for cell in group.cells]),
-        }
-        lines.append(line)
-    return typed(lines)
+def efficiency_table(spec: TableSpec, results: TableResults) -> Table:
+    """One row for each metric, family and method: speed, and the average score of each protocol."""
+    rows = {metric: [_row(results, method, metric) for method in results.methods] for metric in spec.metrics}
+    averages = {f"average_{protocol}": f"average, {protocol}" for protocol in results.protocols}
+    ranking, *others = rows
+    speeds = ("examples a second", "batches of 4 a second", *(f"{stage} %" for stage in STAGES), "peak memory GiB")
+    texts = tuple((row.family, row.label, *_speed_texts(row), *row.texts(averages)) for row in rows[ranking])
+    blocks = [Block("efficiency", (FAMILY, "method", *speeds, *averages.values()), texts)]
+    for metric in others:
+        texts = tuple((row.family, row.label, *row.texts(averages)) for row in rows[metric])
+        blocks.append(Block(metric_title(metric), (FAMILY, "method", *averages.values()), texts))
+    blocks += other_pair_blocks("", rows[ranking], {BATCHES: "batches of 4 a second", **averages})
+    lines = [_line(row) for part in rows.values() for row in part]
+    return Table(lines, document(spec, spec.title, blocks, [*NOTES, *row_notes(spec.name, rows[ranking])]))
 
 
-def _batches(line: Any) -> str:
-    text, printed = number(line["batches_of_4_per_second"]), line["batches_of_4_per_second_paper"]
-    difference = line["batches_of_4_per_second_difference"]
-    own = line["paper_family"] == line["family"] and not pd.isna(printed)
-    return f"{text} [{number(printed)}; {number(difference)}]" if own else text
+def _row(results: TableResults, method: MethodResult, metric: str) -> Row:
+    pair, printed = paper.numbers(results.spec.name, method.family)
+    beside = printed.get(method.method, {})
+    average = beside.get(AVERAGE) if metric == results.metric else None
+    speed, memory = method.card_mean("examples_per_second"), method.card_mean("peak_memory_bytes")
+    numbers: dict[str, Measured] = {
+        f"average_{protocol}": Score.of(method.spreads(metric, results.sets, protocol)[AVERAGE], average)
+        for protocol in results.protocols
+    }
+    numbers |= {
+        SPEED: Fact(speed),
+        BATCHES: Measured(None if speed is None else speed / PAPER_BATCH, beside.get(BATCHES)),
+        **{f"{stage}_share": Fact(share) for stage, share in stage_shares(method).items()},
+        MEMORY: Fact(None if memory is None else memory / GIBIBYTE),
+        "training_seconds": Fact(method.seconds),
+    }
+    return Row(method=method, pair=pair, numbers=numbers, metric=metric)
 
 
-def _percent(share: float) -> str:
-    return number(share * 100, 0) if not pd.isna(share) else number(None)
+def _speed_texts(row: Row) -> tuple[str, ...]:
+    shares = [row.numbers[f"{stage}_share"].value for stage in STAGES]
+    percentages = (number(None if share is None else share * 100, 0) for share in shares)
+    return *row.texts([SPEED, BATCHES]), *percentages, *row.texts([MEMORY])
 
 
-def describe(cells: Cells, frame: pd.DataFrame) -> Document:
-    """The table that `build` made, as people read it."""
-    several = len(cells.families) > 1
-    header = (*(["family"] if several else []), "method", "examples a second", "batches of 4 a second")
-    header += (*(f"{stage} %" for stage in STAGES), "peak memory GiB", *(f"average, {name}" for name in cells.protocols))
-    rows = tuple(
-        (*([line["family"]] if several else []), row_label(line), number(line["examples_per_second"]), _batches(line),
-         *(_percent(line[f"{stage}_share"]) for stage in STAGES), number(line["peak_memory_gib"]),
-         *(score_text(line, f"average_{name}") for name in cells.protocols))
-        for line in frame.to_dict("records")
-    )  # fmt: skip
-    columns = {"batches_of_4_per_second": "batches of 4 a second", **{f"average_{p}": f"average, {p}" for p in cells.protocols}}
-    blocks = (Block("efficiency", header, rows), *other_pair_blocks(frame, columns, "", several))
-    notes = [*preset_notes(cells), *NOTES, *([MARK_NOTE] if frame["student_steps_unused"].any() else [])]
-    notes += paper_notes(frame, paper.ABLATIONS["table4b"].notes)
-    return Document(headings(cells, "Table 4b"), blocks, tuple(notes))
+def _line(row: Row) -> CsvLine:
+    line = row.labels()
+    for name, value in row.numbers.items():
+        line |= value.columns(name)
+    return line

@@ -1,18 +1,20 @@
-"""Table 4a: ExAccErr by method and length, in per cent (Arora et al. 2022; 0 is no exposure bias)."""
+"""Tables of kind `exposure`: ExAccErr by method and length, in per cent (Arora et al. 2022; 0 is no exposure bias)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
-import pandas as pd
 
+from mgsr.config.table_specs import TableSpec
 from mgsr.errors import MgsrError
 from mgsr.tables import paper
-from mgsr.tables.render import Block, Document, number
-from mgsr.tables.results import Cells, Group
-from mgsr.tables.scores import MARK_NOTE, headings, paper_notes, preset_notes, row_label, typed, unused_policy
+from mgsr.tables.render import FAMILY, Block, CsvLine, Table, document, number
+from mgsr.tables.results import MethodResult, TableResults
+from mgsr.tables.rows import Measured, Row
+from mgsr.tables.scores import other_pair_blocks, row_notes
 
 LEGEND = (
     "ExAccErr in per cent, mean over training seeds (deviation over them), by response length in tokens: how far errors on the "
@@ -20,99 +22,116 @@ LEGEND = (
     "its own prefixes. With one training seed: its 95 % interval, percentile bootstrap over prompts."
 )
 RUNNING_NOTE = "running: share of the student's samples (of the teacher's) that are so long; where few are, read nothing."
-PAIR_NOTE = "Paper: its Table 4a does not state the pair; its numbers stand beside each of the paper's families."
-NO_PAIR = "a pair it does not name"
 
 
-def exposures(group: Group) -> list[dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True)
+class ExcessError(Measured):
+    """ExAccErr at one length: a mean over training seeds; with one seed its interval, with several their deviation.
+
+    `running_student`, `running_teacher`: share of the samples that are so long. None where no sample is.
+    """
+
+    accumulated: float | None = None
+    expected: float | None = None
+    running_student: float | None = None
+    running_teacher: float | None = None
+    training_deviation: float | None = None
+    low: float | None = None
+    high: float | None = None
+    printed_digits: ClassVar[int] = 0
+    difference_digits: ClassVar[int] = 1
+
+    @property
+    def own_text(self) -> str:
+        if self.value is None:
+            return number(None)
+        interval = f"{number(self.low, 1)} to {number(self.high, 1)}"
+        return f"{number(self.value, 1)} ({interval if self.low is not None else number(self.training_deviation, 1)})"
+
+    def text(self, own_pair: bool) -> str:
+        return f"{super().text(own_pair)}, running {number(self.running_student)} ({number(self.running_teacher)})"
+
+
+def exposures(method: MethodResult) -> list[dict[str, Any]]:
     """The measured exposure bias of each training seed."""
-    found = [cell.exposure for cell in group.cells if cell.exposure is not None]
-    if len(found) < len(group.cells) or any(one["lengths"] != found[0]["lengths"] for one in found):
-        raise MgsrError(f"{group.family}, {group.title}: an exposure bias is missing or of other lengths; measure it anew")
-    return found
+    known = [run.exposure for run in method.runs if run.exposure is not None]
+    if len(known) < len(method.runs) or any(exposure["lengths"] != known[0]["lengths"] for exposure in known):
+        raise MgsrError(f"{method.family}, {method.title}: an exposure bias is missing or of other lengths; measure it anew")
+    return known
 
 
-def build(cells: Cells) -> pd.DataFrame:
-    """One line for each family, method and length; no error where no sample is so long."""
-    return typed([line for group in cells.groups for line in _lines(group)])
+def exposure_table(spec: TableSpec, results: TableResults) -> Table:
+    """One row for each family and method, and of it a CSV line for each length; no error where no sample is so long."""
+    rows = [_row(spec, method) for method in results.methods]
+    lengths = list(dict.fromkeys(length for row in rows for length in row.lengths))
+    texts = tuple(
+        (row.family, row.label, *(row.numbers[str(n)].text(row.own_pair) if n in row.lengths else "" for n in lengths))
+        for row in rows
+    )
+    printed = sorted({int(name) for row in rows for name, error in row.numbers.items() if error.printed is not None})
+    pairs = other_pair_blocks("", rows, {str(length): f"{length} tokens" for length in printed})
+    blocks = [Block("exposure bias", (FAMILY, "method", *(f"{length} tokens" for length in lengths)), texts), *pairs]
+    sizes = sorted({(value["rows"], value["samples"]) for method in results.methods for value in exposures(method)})
+    title = results.title(results.sets[0])
+    made = "; ".join(f"{prompts} prompts of {title}'s test rows, {samples} samples each" for prompts, samples in sizes)
+    notes = [
+        LEGEND, RUNNING_NOTE, f"Measured on {made}, at T = 1 without any repetition rule.",
+        *row_notes(spec.name, rows),
+    ]  # fmt: skip
+    return Table([line for row in rows for line in row.lines()], document(spec, spec.title, blocks, notes))
 
 
-def _lines(group: Group) -> Iterator[dict[str, Any]]:
-    found, printed = exposures(group), paper.exposure()
-    whose = group.family if group.family in paper.FAMILIES else NO_PAIR
-    for place, length in enumerate(found[0]["lengths"]):
-        errors = [one["excess_error"][place] for one in found]
-        mean, beside = _mean(errors), printed.get((group.method, length))
-        several = mean is not None and len(found) > 1
-        low, high = (len(found) == 1 and found[0]["intervals"][place]) or (None, None)
-        shares = {
-            f"running_{who}": _mean([one[f"running_{who}"][place] / (one["rows"] * one["samples"]) for one in found])
-            for who in ("student", "teacher")
-        }
-        yield {
-            "family": group.family, "method": group.method, "title": group.title, "training_seeds": len(found),
-            "student_steps_unused": unused_policy(group), "length": length, "excess_error": mean,
-            "excess_error_training_deviation": float(np.std(errors, ddof=1)) if several else None,
-            "excess_error_low": low, "excess_error_high": high, "excess_error_paper": beside, "paper_family": whose,
-            "excess_error_difference": None if mean is None or beside is None else mean - beside,
-            "accumulated": _mean([one["accumulated"][place] for one in found]),
-            "expected": _mean([one["expected"][place] for one in found]), **shares,
-        }  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class ExposureRow(Row):
+    """`numbers`: by length as text; lengths that the paper has and the run has not are there too, for other pairs than its own.
+    `lengths`: those that were measured."""
+
+    numbers: Mapping[str, ExcessError]
+    lengths: tuple[int, ...]
+
+    def lines(self) -> Iterator[CsvLine]:
+        for length in self.lengths:
+            error = self.numbers[str(length)]
+            yield {
+                "family": self.family, "method": self.method.method, "title": self.method.title,
+                "training_seeds": len(self.method.runs), "student_steps_unused": self.student_steps_unused,
+                "length": float(length), "excess_error": error.value,
+                "excess_error_training_deviation": error.training_deviation, "excess_error_low": error.low,
+                "excess_error_high": error.high, "excess_error_paper": error.printed, "paper_family": self.pair,
+                "excess_error_difference": error.difference, "accumulated": error.accumulated, "expected": error.expected,
+                "running_student": error.running_student, "running_teacher": error.running_teacher,
+            }  # fmt: skip
+
+
+def _row(spec: TableSpec, method: MethodResult) -> ExposureRow:
+    values = exposures(method)
+    lengths = tuple(values[0]["lengths"])
+    pair, numbers = paper.numbers(spec.name, method.family)
+    printed = numbers.get(method.method, {})
+    errors = {} if pair == method.family else {length: ExcessError(value=None, printed=p) for length, p in printed.items()}
+    for place, length in enumerate(lengths):
+        seeds = [value["excess_error"][place] for value in values]
+        mean = _mean(seeds)
+        low, high = (len(values) == 1 and values[0]["intervals"][place]) or (None, None)
+        errors[str(length)] = ExcessError(
+            value=mean,
+            printed=printed.get(str(length)),
+            accumulated=_mean([value["accumulated"][place] for value in values]),
+            expected=_mean([value["expected"][place] for value in values]),
+            running_student=_running(values, "running_student", place),
+            running_teacher=_running(values, "running_teacher", place),
+            training_deviation=float(np.std(seeds, ddof=1)) if mean is not None and len(values) > 1 else None,
+            low=low,
+            high=high,
+        )
+    return ExposureRow(method=method, pair=pair, numbers=errors, lengths=lengths)
+
+
+def _running(values: Sequence[Mapping[str, Any]], name: str, place: int) -> float | None:
+    return _mean([value[name][place] / (value["rows"] * value["samples"]) for value in values])
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
     """None where a training seed has no value."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if len(known) == len(values) else None
-
-
-def _text(line: Any) -> str:
-    text = number(line["excess_error"], 1)
-    if not pd.isna(line["excess_error_low"]):
-        text += f" ({number(line['excess_error_low'], 1)} to {number(line['excess_error_high'], 1)})"
-    elif not pd.isna(line["excess_error"]):
-        text += f" ({number(line['excess_error_training_deviation'], 1)})"
-    if line["paper_family"] == line["family"] and not pd.isna(line["excess_error_paper"]):
-        text += f" [{number(line['excess_error_paper'], 0)}; {number(line['excess_error_difference'], 1)}]"
-    return f"{text}, running {number(line['running_student'])} ({number(line['running_teacher'])})"
-
-
-def describe(cells: Cells, frame: pd.DataFrame) -> Document:
-    """The table that `build` made, as people read it."""
-    several = len(cells.families) > 1
-    lengths = list(dict.fromkeys(frame["length"].astype(int)))
-    rows = []
-    for _, part in frame.groupby(["family", "method"], sort=False):
-        lines = {int(line["length"]): line for line in part.to_dict("records")}
-        first = next(iter(lines.values()))
-        texts = [_text(lines[length]) if length in lines else "" for length in lengths]
-        rows.append((*([first["family"]] if several else []), row_label(first), *texts))
-    header = (*(["family"] if several else []), "method", *(f"{length} tokens" for length in lengths))
-    sizes = sorted({(one["rows"], one["samples"]) for group in cells.groups for one in exposures(group)})
-    made = "; ".join(f"{rows} prompts of Dolly's test rows, {samples} samples each" for rows, samples in sizes)
-    notes = [
-        *preset_notes(cells), LEGEND, RUNNING_NOTE,
-        f"Measured on {made}, at T = 1 without any repetition rule.",
-        *([MARK_NOTE] if frame["student_steps_unused"].any() else []), *paper_notes(frame, [PAIR_NOTE]),
-    ]  # fmt: skip
-    blocks = (Block("exposure bias", header, tuple(rows)), *_other_pair_blocks(frame, several))
-    return Document(headings(cells, "Table 4a"), blocks, tuple(notes))
-
-
-def _other_pair_blocks(frame: pd.DataFrame, several: bool) -> list[Block]:
-    """For families that are not the paper's: its numbers at its lengths, and `; ours minus it` where ours has that length."""
-    printed, rows = paper.exposure(), list[tuple[str, ...]]()
-    lengths = sorted({length for _, length in printed})
-    for _, part in frame[frame["paper_family"] == NO_PAIR].groupby(["family", "method"], sort=False):
-        family, method = (str(part[name].iloc[0]) for name in ("family", "method"))
-        differences = dict(zip(part["length"], part["excess_error_difference"], strict=True))
-        texts = [
-            number(printed[method, length], 0) + (f"; {number(differences[length], 1)}" if length in differences else "")
-            for length in lengths
-            if (method, length) in printed
-        ]
-        if texts:
-            rows.append((*([family] if several else []), row_label(part.iloc[0]), *texts))
-    header = (*(["family"] if several else []), "method", *(f"{length} tokens" for length in lengths))
-    heading = f"the paper's numbers of {NO_PAIR}; ours minus them at lengths that ours has"
-    return [Block(heading, header, tuple(rows))] if rows else []

@@ -13,8 +13,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mgsr.tables.results import AVERAGE, Group
-from mgsr.tables.scores import SET_TITLES
+from mgsr.config.table_entries import AVERAGE
+from mgsr.tables.render import metric_title
+from mgsr.tables.results import MethodResult, TableResults
 
 CURVES = (
     ("validation", "rouge_l", "validation ROUGE-L"),
@@ -60,17 +61,17 @@ def _legend(figure: Figure, panel: Axes) -> None:
     figure.legend(*panel.get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
 
 
-def courses(groups: Sequence[Group], panels: Sequence[tuple[str, str, str]]) -> str:
+def courses(methods: Sequence[MethodResult], panels: Sequence[tuple[str, str, str]]) -> str:
     """(kind, key, title) of metrics.jsonl over optimiser steps, a panel each; a line for each run, a colour for each method."""
 
     def plot(figure: Figure) -> None:
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for group, (colour, line) in zip(groups, looks(len(groups)), strict=True):
-            for cell in group.cells:
-                metrics = cell.metrics()
+        for method, (colour, line) in zip(methods, looks(len(methods)), strict=True):
+            for run in method.runs:
+                metrics = run.metrics()
                 for panel, (kind, name, _) in zip(axes, panels, strict=True):
                     points = [(m["step"], m[name]) for m in metrics if m["kind"] == kind and m.get(name) is not None]
-                    label = group.title if cell is group.cells[0] else None
+                    label = method.title if run is method.runs[0] else None
                     panel.plot(*np.array(points).reshape(-1, 2).T, color=colour, linestyle=line, marker=".", markersize=3,
                                linewidth=1.2, label=label)  # fmt: skip
         for panel, (_, _, title) in zip(axes, panels, strict=True):
@@ -81,20 +82,20 @@ def courses(groups: Sequence[Group], panels: Sequence[tuple[str, str, str]]) -> 
     return draw(plot, 11, 3.4)
 
 
-def bar_chart(groups: Sequence[Group], sets: Sequence[str], protocol: str) -> str:
-    """ROUGE-L by set; error bars are deviations over decoding seeds."""
+def bar_chart(methods: Sequence[MethodResult], results: TableResults, metric: str) -> str:
+    """Scores by set under the first protocol; error bars are deviations over decoding seeds."""
 
     def plot(figure: Figure) -> None:
         panel = figure.subplots()
-        names, width = [*sets, AVERAGE], 0.84 / len(groups)
-        for place, (group, (colour, line)) in enumerate(zip(groups, looks(len(groups)), strict=True)):
-            spreads = group.spreads(sets, protocol)
-            positions = np.arange(len(names)) + (place - (len(groups) - 1) / 2) * width
-            panel.bar(positions, [spreads[name].mean for name in names], width, color=colour, label=group.title,
+        titles, width = results.titles((*results.sets, AVERAGE)), 0.84 / len(methods)
+        for place, (method, (colour, line)) in enumerate(zip(methods, looks(len(methods)), strict=True)):
+            spreads = method.spreads(metric, results.sets, results.protocols[0])
+            positions = np.arange(len(titles)) + (place - (len(methods) - 1) / 2) * width
+            panel.bar(positions, [spreads[name].mean for name in titles], width, color=colour, label=method.title,
                       hatch={"-": None, "--": "///", ":": "..."}[line], edgecolor="white", linewidth=0.3, ecolor=GREY,
-                      yerr=[spreads[name].decoding or 0.0 for name in names], error_kw={"elinewidth": 0.8})  # fmt: skip
-        panel.set_xticks(np.arange(len(names)), [SET_TITLES.get(name, name) for name in names])
-        panel.set_ylabel("ROUGE-L")
+                      yerr=[spreads[name].decoding or 0.0 for name in titles], error_kw={"elinewidth": 0.8})  # fmt: skip
+        panel.set_xticks(np.arange(len(titles)), list(titles.values()))
+        panel.set_ylabel(metric_title(metric))
         panel.grid(axis="y", alpha=0.25)
         _legend(figure, panel)
 
@@ -103,13 +104,13 @@ def bar_chart(groups: Sequence[Group], sets: Sequence[str], protocol: str) -> st
 
 def hit_positions(hits: Mapping[str, Sequence[tuple[int, int]]]) -> str:
     """Where SCRG corrected, by run: (position, response length) as a share of the response, and as the position itself."""
-    longest = max((length for found in hits.values() for _, length in found), default=1)
+    longest = max((length for places in hits.values() for _, length in places), default=1)
     edges = (np.linspace(0, 1, HITS_BINS + 1), np.linspace(0, longest, HITS_BINS + 1))
 
     def plot(figure: Figure) -> None:
         panels = figure.subplots(1, 2)
-        for (label, found), (colour, line) in zip(hits.items(), looks(len(hits)), strict=True):
-            table = np.array(found, dtype=np.float64)
+        for (label, places), (colour, line) in zip(hits.items(), looks(len(hits)), strict=True):
+            table = np.array(places, dtype=np.float64)
             for panel, values, bins in zip(panels, (table[:, 0] / table[:, 1], table[:, 0]), edges, strict=True):
                 counts, _ = np.histogram(values, bins)
                 panel.stairs(counts / len(table), bins, color=colour, linestyle=line, label=label)

@@ -1,10 +1,11 @@
-"""The questions that the paper leaves open: a check's cells file in; CSV, SVG and Markdown out, with an answer in words."""
+"""The questions that the paper leaves open: ROOT/plan/<check>.json in; CSV, SVG and Markdown out, with an answer in words."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
+from mgsr.config.table_specs import CheckSpec, read_plan
 from mgsr.errors import MgsrError
 from mgsr.storage import write_text
 from mgsr.tables.checks.check import Check
@@ -14,10 +15,10 @@ from mgsr.tables.checks.rollout_diversity import diversity
 from mgsr.tables.checks.sensitivity import sensitivity
 from mgsr.tables.checks.small_students import small_students
 from mgsr.tables.checks.span_priors import span_priors
-from mgsr.tables.render import MISSING, markdown
-from mgsr.tables.results import Cells, load_cells
+from mgsr.tables.render import csv_text, markdown
+from mgsr.tables.results import TableResults, load_results
 
-CHECKS: dict[str, Callable[[Cells], Check]] = {
+CHECKS: dict[str, Callable[[TableResults], Check]] = {
     "injected_errors": injected_errors,
     "clipping_range": clipping_range,
     "span_priors": span_priors,
@@ -27,18 +28,17 @@ CHECKS: dict[str, Callable[[Cells], Check]] = {
 }
 
 
-def build_check(cells: Cells) -> Check:
-    if cells.table not in CHECKS:
-        raise MgsrError(f"there is no open check '{cells.table}'; checks are {', '.join(CHECKS)}")
-    return CHECKS[cells.table](cells)
+def build_check(results: TableResults) -> Check:
+    if results.spec.name not in CHECKS:
+        raise MgsrError(f"there is no open check '{results.spec.name}'; checks are {', '.join(CHECKS)}")
+    return CHECKS[results.spec.name](results)
 
 
-def write(cells_path: Path, folder: Path) -> None:
-    """folder/<check>.csv, .svg and .md from a cells file."""
-    check = build_check(load_cells(cells_path))
-    table = check.frame.to_csv(index=False, float_format="%.6g", na_rep=MISSING, lineterminator="\n")
-    write_text(folder / f"{check.name}.csv", table)
-    write_text(folder / f"{check.name}.svg", check.figure)
+def write_check(root: Path, name: str) -> None:
+    """Write ROOT/open_checks/<name>.csv, .svg and .md."""
+    folder, check = root / "open_checks", build_check(load_results(read_plan(root, name, CheckSpec), root))
+    write_text(folder / f"{name}.csv", csv_text(check.csv_lines, "%.6g"))
+    write_text(folder / f"{name}.svg", check.figure)
     heading, _, rest = markdown(check.document).partition("\n\n")
-    answer = f"{' '.join(check.sentences)}\n\n![{check.title}]({check.name}.svg)"
-    write_text(folder / f"{check.name}.md", f"{heading}\n\n{answer}\n\n{rest}")
+    answer = f"{' '.join(check.sentences)}\n\n![{check.document.title}]({name}.svg)"
+    write_text(folder / f"{name}.md", f"{heading}\n\n{answer}\n\n{rest}")

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from mgsr.config.table_specs import TableSpec
 from mgsr.tables import paper
 from mgsr.tables.render import Block, number
-from mgsr.tables.scores import SET_TITLES
+from mgsr.tables.results import TableResults
 
 NOTE = (
     "Other groups' numbers are second-hand copies of published tables. Between groups the same method differs by up to 4 "
     "points, far more than any printed deviation over decoding seeds. Whether WASD's symmetric KL is ours is not verified."
 )
-SETS = ("dolly", "self_instruct", "vicuna", "sni", "unni")
+SETS = {"dolly": "Dolly", "self_instruct": "Self-Instruct", "vicuna": "Vicuna", "sni": "S-NI", "unni": "UnNI"}
 
 
-def other_groups_blocks(families: Sequence[str], *, losses: bool) -> list[Block]:
-    """One block with the rows of these families; none where no group printed any. `NOTE` goes with it."""
-    rows = [row for family in families for row in paper.other_groups(family, losses)]
-    header = ("source", "family", "pair", "method", *(SET_TITLES[name] for name in SETS), "note")
+def other_groups_blocks(spec: TableSpec, results: TableResults) -> list[Block]:
+    """One block with the rows of the table's families; none where no group printed any. `NOTE` goes with it."""
+    rows = [row for family in results.families for row in paper.other_groups(spec.name, family)] if spec.other_groups else []
+    header = ("source", "family", "pair", "method", *SETS.values(), "note")
     lines = tuple(
         (row.source, row.family, row.pair, row.method, *(number(row.scores[name]) for name in SETS), row.note) for row in rows
     )

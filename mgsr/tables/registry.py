@@ -1,46 +1,32 @@
-"""Every table of scores by name: a cells file in; CSV, Markdown and LaTeX out."""
+"""Every kind of table: ROOT/plan/<name>.json in; ROOT/tables/<name>.csv, .md and .tex out."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
+from mgsr.config.table_entries import TableKind
+from mgsr.config.table_specs import TableSpec, read_plan
+from mgsr.tables.ablation_table import ablation_table
+from mgsr.tables.efficiency_table import efficiency_table
+from mgsr.tables.exposure_table import exposure_table
+from mgsr.tables.main_table import main_table
+from mgsr.tables.render import Table, write_files
+from mgsr.tables.results import TableResults, load_results
 
-from mgsr.errors import MgsrError
-from mgsr.tables import ablation_table, efficiency_table, exposure_table, main_table
-from mgsr.tables.render import Document, write_table
-from mgsr.tables.results import Cells, load_cells
-
-Build = Callable[[Cells], pd.DataFrame]
-Describe = Callable[[Cells, pd.DataFrame], Document]
-
-TABLES: dict[str, tuple[Build, Describe]] = {
-    "table1": (main_table.build, main_table.describe),
-    "table2": (ablation_table.build, ablation_table.describe),
-    "table3a": (ablation_table.build, ablation_table.describe),
-    "table3b": (ablation_table.build, ablation_table.describe),
-    "table3c": (ablation_table.build, ablation_table.describe),
-    "table4a": (exposure_table.build, exposure_table.describe),
-    "table4b": (efficiency_table.build, efficiency_table.describe),
-    "table4c": (ablation_table.build, ablation_table.describe),
+BUILDERS: dict[TableKind, Callable[[TableSpec, TableResults], Table]] = {
+    "main": main_table,
+    "ablation": ablation_table,
+    "exposure": exposure_table,
+    "efficiency": efficiency_table,
 }
 
 
-def document(cells: Cells) -> Document:
-    """The table that these cells are for, as people read it."""
-    build, describe = TABLES[cells.table]
-    return describe(cells, build(cells))
+def build_table(spec: TableSpec, results: TableResults) -> Table:
+    return BUILDERS[spec.kind](spec, results)
 
 
-DOCUMENTS: dict[str, Callable[[Cells], Document]] = dict.fromkeys(TABLES, document)
-
-
-def write(cells_path: Path, folder: Path) -> None:
-    """<table>.csv, .md and .tex of the table that a cells file is for."""
-    cells = load_cells(cells_path)
-    if cells.table not in TABLES:
-        raise MgsrError(f"{cells_path} is for {cells.table}; tables are {', '.join(TABLES)}")
-    build, describe = TABLES[cells.table]
-    frame = build(cells)
-    write_table(frame, folder, cells.table, describe(cells, frame))
+def write_table(root: Path, name: str) -> None:
+    """Write ROOT/tables/<name>.csv, .md and .tex."""
+    spec = read_plan(root, name, TableSpec)
+    write_files(build_table(spec, load_results(spec, root)), root / "tables", name)

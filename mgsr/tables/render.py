@@ -1,17 +1,24 @@
-"""A frame and its document in; CSV, Markdown and LaTeX out, in bytes that depend on nothing but the numbers."""
+"""Lines and a document in; CSV, Markdown and LaTeX out, in bytes that depend on nothing but the numbers."""
 
 from __future__ import annotations
 
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
+from mgsr.config.table_specs import CheckSpec, ClaimsSpec, TableSpec
 from mgsr.storage import write_text
-from mgsr.tables.statistics import Spread
 
 MISSING = "n/a"
 TICK, CROSS, MARK = "✓", "–", "†"
+FAMILY = "family"  # header of a first column that a document of one family does without
+METRIC_TITLES = {"rouge_l": "ROUGE-L"}
+
+Value = str | bool | int | float | None
+CsvLine = dict[str, Value]
 
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}",
@@ -45,15 +52,62 @@ class Document:
     notes: tuple[str, ...]
     checks: tuple[str, ...] = ()
 
+    @property
+    def shown(self) -> tuple[Block, ...]:
+        """The blocks as they are printed: their first column, `family`, is left out where all of them speak of one family."""
+        several = len({row[0] for block in self.blocks if block.header[0] == FAMILY for row in block.rows}) > 1
+        return tuple(
+            block
+            if several or block.header[0] != FAMILY
+            else Block(block.heading, block.header[1:], tuple(row[1:] for row in block.rows))
+            for block in self.blocks
+        )
+
+
+Shown = TableSpec | CheckSpec | ClaimsSpec
+
+
+def heading(spec: Shown, title: str) -> str:
+    return f"{title} (preset {spec.preset}, recipe {spec.recipe})"
+
+
+def document(spec: Shown, title: str, blocks: Iterable[Block], notes: Iterable[str], checks: Iterable[str] = ()) -> Document:
+    """The document of a table, with the preset's note before the table's own."""
+    preset = [spec.note.strip()] if spec.note.strip() else []
+    return Document(heading(spec, title), tuple(blocks), (*preset, *notes), tuple(checks))
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table, twice: the lines of its CSV, all with the same columns, and the document that people read."""
+
+    lines: Sequence[CsvLine]
+    document: Document
+
 
 def number(value: float | None, digits: int = 2) -> str:
     """A rounded number; None and NaN print as n/a, and a rounded 0 has no sign."""
-    return MISSING if value is None or pd.isna(value) else f"{round(value, digits) + 0.0:.{digits}f}"
+    return MISSING if value is None or math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
-def spread_text(spread: Spread) -> str:
-    """mean ± decoding deviation (training deviation)."""
-    return f"{number(spread.mean)} ± {number(spread.decoding)} ({number(spread.training)})"
+def metric_title(metric: str) -> str:
+    """A metric as tables print it: a user's own, `module:name`, by its name."""
+    return METRIC_TITLES.get(metric, metric.rpartition(":")[2])
+
+
+def csv_text(lines: Sequence[Mapping[str, Value]], float_format: str = "%.4f") -> str:
+    """Lines with the same columns as CSV; None and NaN are n/a."""
+
+    def text(value: Value) -> str:
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return MISSING
+        return float_format % value if isinstance(value, float) else str(value)
+
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: text(value) for name, value in line.items()} for line in lines)
+    return buffer.getvalue()
 
 
 def _markdown_cell(cell: str) -> str:
@@ -63,7 +117,7 @@ def _markdown_cell(cell: str) -> str:
 
 def markdown(document: Document) -> str:
     parts = [f"# {document.title}"]
-    for block in document.blocks:
+    for block in document.shown:
         lines = [block.header, tuple("---" for _ in block.header), *block.rows]
         table = "\n".join("| " + " | ".join(map(_markdown_cell, line)) + " |" for line in lines)
         parts += [f"## {block.heading}", table]
@@ -81,7 +135,7 @@ def _escape(text: str) -> str:
 def latex(document: Document, name: str) -> str:
     """One table environment a block; needs the packages booktabs and amssymb."""
     parts = ["% \\usepackage{amssymb,booktabs}"]
-    for number_, block in enumerate(document.blocks, 1):
+    for number_, block in enumerate(document.shown, 1):
         lines = [" & ".join(map(_escape, line)) + r" \\" for line in (block.header, *block.rows)]
         parts.append(
             "\n".join(
@@ -101,8 +155,8 @@ def latex(document: Document, name: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write_table(frame: pd.DataFrame, folder: Path, name: str, document: Document) -> None:
+def write_files(table: Table, folder: Path, name: str) -> None:
     """folder/name.csv (4 decimals), .md and .tex. Only the CSV's last columns, named *_seconds, hold timings."""
-    write_text(folder / f"{name}.csv", frame.to_csv(index=False, float_format="%.4f", na_rep=MISSING, lineterminator="\n"))
-    write_text(folder / f"{name}.md", markdown(document))
-    write_text(folder / f"{name}.tex", latex(document, name))
+    write_text(folder / f"{name}.csv", csv_text(table.lines))
+    write_text(folder / f"{name}.md", markdown(table.document))
+    write_text(folder / f"{name}.tex", latex(table.document, name))

@@ -1,9 +1,13 @@
-"""A table's cells file in; runs with their cards and scores out. Everything else in this package reads results through here."""
+"""Finished results, found below ROOT by the digests that a spec names. The rest of this package reads results through here.
+
+A `RunResult` is one trained model, a `MethodResult` its runs with all training seeds, `TableResults` all that one table or open
+check is made of. A score is found by metric, test set and protocol.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,211 +16,252 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mgsr.config.table_entries import AVERAGE, VALIDATION
+from mgsr.config.table_specs import CheckSpec, RowSpec, TableSpec
 from mgsr.errors import MgsrError
+from mgsr.evaluation.accumulation import Divergences, read_divergences
+from mgsr.evaluation.intervals import Numbers
 from mgsr.storage import read_json, read_jsonl
-from mgsr.tables.statistics import Comparison, Floats, Spread, compare, mean_and_deviations, paired_differences
+from mgsr.tables.statistics import Comparison, Spread, compare, mean_and_deviations, paired_differences
 
-SCHEMA = 1
-AVERAGE = "average"
+CARD_SCHEMA, EVALUATION_SCHEMA, EXPOSURE_SCHEMA, PROBE_SCHEMA = 1, 2, 1, 1
+
+
+def _read(path: Path, schema: int) -> dict[str, Any]:
+    value = read_json(path)
+    if not isinstance(value, dict) or value.get("schema") != schema:
+        raise MgsrError(f"{path} is not of schema {schema}; remove it and run the same command again")
+    return value
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of the values that are known; None where none is."""
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One finished run: its card (card.json), its scores (summary.json, with rows.jsonl beside it) and, in the tables that show
-    it, its exposure bias."""
+class Evaluation:
+    """ROOT/evaluations/<digest>: the scores of a run's answers, or of the answers that the floor borrows."""
 
-    family: str
-    method: str
-    title: str
-    role: str
-    seed: int
-    run: str
-    card_path: Path
-    evaluation_path: Path
-    card: dict[str, Any]
+    folder: Path
     summary: dict[str, Any]
-    exposure: dict[str, Any] | None = None
 
-    def scores(self, test_set: str, protocol: str) -> dict[int, float]:
-        """ROUGE-L (0..100) by decoding seed."""
-        return _scores(self.summary, test_set, protocol, self.evaluation_path)
+    @classmethod
+    def load(cls, root: Path, digest: str) -> Evaluation:
+        folder = root / "evaluations" / digest
+        return cls(folder, _read(folder / "summary.json", EVALUATION_SCHEMA))
+
+    @property
+    def protocols(self) -> list[str]:
+        return list(dict.fromkeys(score["protocol"] for score in self.summary["scores"]))
+
+    def scores(self, metric: str, test_set: str, protocol: str) -> dict[int, float]:
+        """The score by decoding seed."""
+        chosen = [score for score in self.summary["scores"] if (score["set"], score["protocol"]) == (test_set, protocol)]
+        if not chosen or any(metric not in score["metrics"] for score in chosen):
+            raise MgsrError(f"{self.folder} has no {metric} of set {test_set}, protocol {protocol}; evaluate that run anew")
+        return {score["decoding_seed"]: score["metrics"][metric] for score in chosen}
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The lines of rows.jsonl: one for each answer."""
+        return read_jsonl(self.folder / "rows.jsonl")
 
     @cached_property
-    def _answers(self) -> dict[tuple[str, str], dict[str, float]]:
-        return _answers(self.evaluation_path)
+    def _means(self) -> dict[tuple[str, str, str], dict[str, float]]:
+        """By metric, set and protocol: the score by example id, averaged over decoding seeds.
 
-    def row_scores(self, test_set: str, protocol: str) -> dict[str, float]:
-        """Score by example id, averaged over decoding seeds."""
-        return _of_set(self._answers, test_set, protocol, self.evaluation_path)
+        Each id must have been answered equally often, or a mean over ids would weigh them unequally (pitfall 22).
+        """
+        answers: dict[tuple[str, str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for row in self.rows():
+            for metric, score in row["scores"].items():
+                answers[metric, row["set"], row["protocol"]][row["id"]].append(score)
+        for key, by_id in answers.items():
+            if len({len(scores) for scores in by_id.values()}) != 1:
+                raise MgsrError(f"{self.folder}: {', '.join(key)}: rows missing or not answered equally often; evaluate anew")
+        return {key: {name: float(np.mean(s)) for name, s in by_id.items()} for key, by_id in answers.items()}
 
-    def metrics(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
-        return list(read_jsonl(self.card_path.with_name("metrics.jsonl")))
+    def row_scores(self, metric: str, test_set: str, protocol: str) -> dict[str, float]:
+        """The score by example id, averaged over decoding seeds."""
+        if (metric, test_set, protocol) not in self._means:
+            raise MgsrError(f"{self.folder} has no rows of {metric}, set {test_set}, protocol {protocol}; evaluate it anew")
+        return self._means[metric, test_set, protocol]
 
 
 @dataclass(frozen=True)
-class Group:
+class RunResult:
+    """One finished run: its card, its scores and, in the tables that show it, its exposure bias (ExAccErr)."""
+
+    row: RowSpec
+    root: Path
+    card: dict[str, Any]
+    evaluation: Evaluation
+    exposure: dict[str, Any] | None
+
+    @classmethod
+    def load(cls, row: RowSpec, root: Path) -> RunResult:
+        """Read what `row` names below `root`. Raises MgsrError where a file belongs to another run."""
+        evaluation = Evaluation.load(root, row.evaluation)
+        exposure = _read(root / "exposure" / row.exposure / "summary.json", EXPOSURE_SCHEMA) if row.exposure else None
+        run = cls(row, root, _read(root / "runs" / row.run / "card.json", CARD_SCHEMA), evaluation, exposure)
+        for file, value in ((run.card_path, run.card), (evaluation.folder, evaluation.summary), (row.exposure, exposure)):
+            if value is not None and value["run"] != row.run:
+                raise MgsrError(f"{file} belongs to run {value['run']}, the table expects {row.run}; remove it and run again")
+        return run
+
+    @property
+    def card_path(self) -> Path:
+        return self.root / "runs" / self.row.run / "card.json"
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, which training wrote."""
+        return list(read_jsonl(self.card_path.with_name("metrics.jsonl")))
+
+    def divergences(self) -> Divergences:
+        """What the run's exposure bias was computed from."""
+        return read_divergences(self.root / "exposure" / str(self.row.exposure) / "prompts.jsonl")
+
+
+@dataclass(frozen=True)
+class MethodResult:
     """A method of a family: one run for each training seed."""
 
     family: str
     method: str
     title: str
     role: str
-    cells: tuple[Cell, ...]
+    runs: tuple[RunResult, ...]
 
-    def scores(self, test_set: str, protocol: str) -> NDArray[np.float64]:
+    def scores(self, metric: str, test_set: str, protocol: str) -> NDArray[np.float64]:
         """[training seeds, decoding seeds]; every run must have the same decoding seeds."""
-        found = [cell.scores(test_set, protocol) for cell in self.cells]
-        if any(one.keys() != found[0].keys() for one in found):
+        by_seed = [run.evaluation.scores(metric, test_set, protocol) for run in self.runs]
+        if any(scores.keys() != by_seed[0].keys() for scores in by_seed):
             raise MgsrError(f"{self.family}, {self.title}: runs differ in decoding seeds on {test_set}; evaluate them alike")
-        return np.array([[one[seed] for seed in sorted(one)] for one in found])
+        return np.array([[scores[seed] for seed in sorted(scores)] for scores in by_seed])
 
-    def spreads(self, sets: Sequence[str], protocol: str) -> dict[str, Spread]:
+    def spreads(self, metric: str, sets: Sequence[str], protocol: str) -> dict[str, Spread]:
         """By set, and for their average."""
-        return _spreads({name: self.scores(name, protocol) for name in sets})
+        scores = {name: self.scores(metric, name, protocol) for name in sets}
+        spreads = {name: mean_and_deviations(table) for name, table in scores.items()}
+        return spreads | {AVERAGE: mean_and_deviations(np.mean(list(scores.values()), axis=0))}
 
-    def heldout(self, name: str) -> float | None:
-        """Mean over training seeds of a held-out divergence (nats a token); None for the teacher."""
-        values = [cell.summary["heldout"][name] for cell in self.cells if cell.summary["heldout"]]
-        return float(np.mean(values)) if values else None
-
-    def row_scores(self, test_set: str, protocol: str) -> dict[str, float]:
-        """Score by example id, averaged over decoding and training seeds."""
-        runs = [cell.row_scores(test_set, protocol) for cell in self.cells]
+    def row_scores(self, metric: str, test_set: str, protocol: str) -> dict[str, float]:
+        """The score by example id, averaged over decoding and training seeds."""
+        runs = [run.evaluation.row_scores(metric, test_set, protocol) for run in self.runs]
         if any(run.keys() != runs[0].keys() for run in runs):
             raise MgsrError(f"{self.family}, {self.title}: training seeds differ in the rows of {test_set}; evaluate them anew")
         return {name: float(np.mean([run[name] for run in runs])) for name in runs[0]}
 
-    def differences(self, other: Group, sets: Sequence[str], protocol: str, factor: float = 1.0) -> list[Floats]:
-        """By set, [training seeds, prompts]: this method minus `factor` times `other`, runs of equal training seed paired."""
-        seeds = [[cell.seed for cell in group.cells] for group in (self, other)]
+    def compare(self, other: MethodResult, metric: str, sets: Sequence[str], protocol: str, factor: float = 1.0) -> Comparison:
+        """This method minus `factor` times `other`, on the average over `sets`; runs of equal training seed are paired."""
+        seeds = [[run.row.seed for run in method.runs] for method in (self, other)]
         if seeds[0] != seeds[1] and min(map(len, seeds)) > 1:
             raise MgsrError(f"{self.family}: {self.title} and {other.title} differ in training seeds; train both with the same")
-        pairs = [[[cell.row_scores(name, protocol) for cell in group.cells] for group in (self, other)] for name in sets]
-        return [paired_differences(*pair, factor=factor) for pair in pairs]
+        pairs: list[list[list[dict[str, float]]]] = [
+            [[run.evaluation.row_scores(metric, name, protocol) for run in method.runs] for method in (self, other)]
+            for name in sets
+        ]
+        differences: list[Numbers] = [paired_differences(*pair, factor=factor) for pair in pairs]
+        return compare(differences)
 
-    def compare(self, other: Group, sets: Sequence[str], protocol: str, factor: float = 1.0) -> Comparison:
-        """This method minus `factor` times `other`, on the average over `sets`."""
-        return compare(self.differences(other, sets, protocol, factor))
+    def heldout(self, divergence: str) -> float | None:
+        """Mean over training seeds of a held-out divergence (nats a token); None for the teacher."""
+        return mean(run.evaluation.summary["heldout"][divergence] for run in self.runs if run.evaluation.summary["heldout"])
+
+    def card_mean(self, key: str) -> float | None:
+        """Mean over training seeds of a number on the cards; None where none has it."""
+        return mean(run.card[key] for run in self.runs)
+
+    @property
+    def seconds(self) -> float | None:
+        """Of training, the mean over training seeds."""
+        return mean(run.card["timings"]["total"] for run in self.runs)
+
+    @property
+    def student_step_share(self) -> float | None:
+        """Share of optimiser steps on text that the student wrote; None where the method asks for none."""
+        return self.card_mean("student_step_share")
+
+    @property
+    def learning_rates(self) -> str:
+        """What its runs were trained at; empty for a checkpoint, which was not trained here."""
+        rates = {run.card["learning_rate"] for run in self.runs} - {None}
+        return ", ".join(f"{rate:g}" for rate in sorted(rates))
 
 
 @dataclass(frozen=True)
-class Cells:
-    """All that a table or open check is made of. `floor` and `probe`: by family, the summary of answers borrowed from other
-    rows, and the file of the open checks that train nothing."""
+class Floor(MethodResult):
+    """Answers borrowed from other rows of the same kind, as a method without runs. They are not decoded, so they have one score
+    a set whatever the protocol, kept as `plain`."""
 
-    table: str
-    preset: str
-    recipe: str
-    note: str
-    sets: tuple[str, ...]
-    other_groups: bool
-    cells: tuple[Cell, ...]
-    floor: dict[str, Path]
-    probe: dict[str, Path]
+    evaluation: Evaluation
+
+    def scores(self, metric: str, test_set: str, protocol: str) -> NDArray[np.float64]:
+        return np.array([list(self.evaluation.scores(metric, test_set, "plain").values())])
+
+    def row_scores(self, metric: str, test_set: str, protocol: str) -> dict[str, float]:
+        return self.evaluation.row_scores(metric, test_set, "plain")
+
+
+@dataclass(frozen=True)
+class TableResults:
+    """All that a table or an open check is made of; `methods` stand in the order of its rows."""
+
+    spec: TableSpec | CheckSpec
+    root: Path
+    methods: tuple[MethodResult, ...]
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The test sets, in the order of the columns; the first one is the in-domain set."""
+        return tuple(self.spec.test_sets)
+
+    @property
+    def metric(self) -> str:
+        """The metric that ranks; claims, marks and open checks judge by it alone."""
+        return self.spec.metrics[0]
 
     @property
     def families(self) -> list[str]:
-        return list(dict.fromkeys(cell.family for cell in self.cells))
+        probed = self.spec.probes if isinstance(self.spec, CheckSpec) else ()
+        return list(dict.fromkeys([*(method.family for method in self.methods), *probed]))
 
     @property
     def protocols(self) -> list[str]:
-        return list(dict.fromkeys(score["protocol"] for score in self.cells[0].summary["scores"]))
+        return self.methods[0].runs[0].evaluation.protocols
 
-    @property
-    def groups(self) -> list[Group]:
-        """In the order of the file."""
-        found: dict[tuple[str, str], list[Cell]] = defaultdict(list)
-        for cell in self.cells:
-            found[cell.family, cell.method].append(cell)
-        return [Group(family, method, runs[0].title, runs[0].role, tuple(runs)) for (family, method), runs in found.items()]
+    def floor(self, family: str) -> Floor:
+        title = "answers borrowed from other rows of the same kind"
+        return Floor(family, "floor", title, "floor", (), Evaluation.load(self.root, self.spec.floor))
 
-    def floor_spreads(self, family: str) -> dict[str, Spread]:
-        """Borrowed answers are not decoded: they have one score a set whatever the protocol, kept as `plain`."""
-        path = self.floor[family]
-        summary = _read(path)
-        scores = {name: np.array([list(_scores(summary, name, "plain", path).values())]) for name in self.sets}
-        return _spreads(scores)
+    def title(self, column: str) -> str:
+        """A column's heading: a test set's title, or the column's own."""
+        return {AVERAGE: AVERAGE, VALIDATION: "Dolly validation", **self.spec.test_sets}[column]
 
+    def titles(self, columns: Iterable[str]) -> dict[str, str]:
+        return {column: self.title(column) for column in columns}
 
-def _spreads(scores: dict[str, NDArray[np.float64]]) -> dict[str, Spread]:
-    found = {name: mean_and_deviations(table) for name, table in scores.items()}
-    return found | {AVERAGE: mean_and_deviations(np.mean(list(scores.values()), axis=0))}
+    def lead(self, family: str) -> str:
+        """What a sentence or label about a family begins with; empty where there is one family only."""
+        return f"{family}: " if len(self.families) > 1 else ""
 
+    def of_family(self, family: str) -> dict[str, MethodResult]:
+        """A family's methods by name."""
+        return {method.method: method for method in self.methods if method.family == family}
 
-def _scores(summary: dict[str, Any], test_set: str, protocol: str, path: Path) -> dict[int, float]:
-    found = {s["decoding_seed"]: s["rouge_l"] for s in summary["scores"] if (s["set"], s["protocol"]) == (test_set, protocol)}
-    if not found:
-        raise MgsrError(f"{path} has no score of set {test_set}, protocol {protocol}; evaluate that run anew")
-    return found
+    def probes(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """By family, probe.json of its SFT student and teacher (`mgsr.evaluation.probe` says what it holds)."""
+        for family, digest in self.spec.probes.items() if isinstance(self.spec, CheckSpec) else ():
+            yield family, _read(self.root / "probes" / digest / "probe.json", PROBE_SCHEMA)
 
 
-def row_scores(summary: Path, test_set: str, protocol: str) -> dict[str, float]:
-    """Score by example id, averaged over decoding seeds, from rows.jsonl beside a summary."""
-    return _of_set(_answers(summary), test_set, protocol, summary)
-
-
-def _answers(summary: Path) -> dict[tuple[str, str], dict[str, float]]:
-    """By set and protocol: score by example id, averaged over decoding seeds.
-
-    Each id must have been answered equally often, or a mean over ids would weigh them unequally (pitfall 22).
-    """
-    found: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in read_jsonl(summary.with_name("rows.jsonl")):
-        found[row["set"], row["protocol"]][row["id"]].append(row["score"])
-    for key, answers in found.items():
-        if len({len(scores) for scores in answers.values()}) != 1:
-            raise MgsrError(f"{summary.parent}: {', '.join(key)}: rows missing or not answered equally often; evaluate anew")
-    return {key: {name: float(np.mean(s)) for name, s in answers.items()} for key, answers in found.items()}
-
-
-def _of_set(answers: dict[tuple[str, str], dict[str, float]], test_set: str, protocol: str, summary: Path) -> dict[str, float]:
-    if (test_set, protocol) not in answers:
-        raise MgsrError(f"{summary.parent} has no rows of set {test_set}, protocol {protocol}; evaluate that run anew")
-    return answers[test_set, protocol]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    value = read_json(path)
-    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-        raise MgsrError(f"{path} is not of schema {SCHEMA}; remove it and run the same command again")
-    return value
-
-
-def load_cells(path: Path) -> Cells:
-    """Read a cells file and every card and summary that it names."""
-    return parse_cells(read_json(path), path)
-
-
-def parse_cells(value: Any, path: Path) -> Cells:
-    """The cells of a table, from the value that stands for them in file `path`."""
-    try:
-        cells = tuple(
-            Cell(
-                **{key: row[key] for key in ("family", "method", "title", "role", "seed", "run")},
-                card_path=Path(row["card"]),
-                evaluation_path=Path(row["evaluation"]),
-                card=_read(Path(row["card"])),
-                summary=_read(Path(row["evaluation"])),
-                exposure=_read(Path(row["exposure"])) if row["exposure"] else None,
-            )
-            for row in value["rows"]
-        )
-        loaded = Cells(
-            **{key: value[key] for key in ("table", "preset", "recipe", "note", "other_groups")},
-            sets=tuple(value["sets"]),
-            cells=cells,
-            floor={family: Path(floor) for family, floor in value["floor"].items()},
-            probe={family: Path(probe) for family, probe in value.get("probe", {}).items()},
-        )
-    except KeyError as error:
-        raise MgsrError(f"{path}: key {error} is missing; run the same command again to write it anew") from None
-    if not cells and not loaded.probe:
-        raise MgsrError(f"{path} names no run; give the table a method in the preset")
-    for cell in cells:
-        owners = [(cell.card_path, cell.card["run"]), (cell.evaluation_path, cell.summary["run"])]
-        owners += [(path, cell.exposure["run"])] if cell.exposure else []
-        for file, owner in owners:
-            if owner != cell.run:
-                raise MgsrError(f"{file} belongs to run {owner}, the table expects {cell.run}; remove it and run again")
-    return loaded
+def load_results(spec: TableSpec | CheckSpec, root: Path) -> TableResults:
+    """Read every card, evaluation and exposure bias that the rows of `spec` name."""
+    runs: dict[tuple[str, str], list[RunResult]] = defaultdict(list)
+    for row in spec.rows:
+        runs[row.family, row.method].append(RunResult.load(row, root))
+    methods = [MethodResult(*key, rows[0].row.title, rows[0].row.role, tuple(rows)) for key, rows in runs.items()]
+    if not methods and not (isinstance(spec, CheckSpec) and spec.probes):
+        raise MgsrError(f"{spec.name} names no run; give it a method in the preset")
+    return TableResults(spec, root, tuple(methods))

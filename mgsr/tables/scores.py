@@ -1,31 +1,23 @@
-"""What the tables of scores share: a score's columns and text, differences between rows, the best row and ties."""
+"""What the tables of scores share: their rows, the best row of a column, blocks of text, and notes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from itertools import groupby, product
 
-import numpy as np
-import pandas as pd
-
-from mgsr.tables.render import MARK, Block, Bold, number, spread_text
-from mgsr.tables.results import AVERAGE, Cell, Cells, Group
-from mgsr.tables.statistics import Comparison, Spread, holm
-
-ALPHA = 0.05
-TIE = "="
-VALIDATION = "dolly_validation"
-SET_TITLES = {
-    "dolly": "Dolly", "self_instruct": "Self-Instruct", "vicuna": "Vicuna", "sni": "S-NI", "unni": "UnNI",
-    VALIDATION: "Dolly validation",
-}  # fmt: skip
-STUDENT_POLICIES = {"student", "mixed", "off_policy", "collection"}
+from mgsr.config.table_entries import AVERAGE, VALIDATION
+from mgsr.tables import paper
+from mgsr.tables.render import FAMILY, MARK, Block, metric_title
+from mgsr.tables.results import MethodResult, RunResult, TableResults
+from mgsr.tables.rows import ALPHA, TIE, Mark, Row, Score
+from mgsr.tables.statistics import Comparison, holm, mean_and_deviations
 
 LEGEND = (
-    "ROUGE-L as `mean ± decoding deviation (training deviation)`: sample deviations over decoding seeds (averaged over "
+    "{metrics} as `mean ± decoding deviation (training deviation)`: sample deviations over decoding seeds (averaged over "
     "training seeds) and over training seeds (of each one's mean over decoding seeds); n/a where there is one seed."
 )
+METRICS_NOTE = "Rows are compared, ranked and marked by {ranking} alone; {others} is shown beside it."
 PAPER_NOTE = "In square brackets: the paper's number; ours minus it."
 OTHER_PAIR_NOTE = (
     "The paper has no such pair of models in this table, so its numbers of another pair stand apart. Ours minus them is a "
@@ -47,185 +39,194 @@ SEEDS_NOTE = (
     "over seeds varies as Student's t with seeds - 1 degrees of freedom."
 )
 
-
-def student_share(group: Group) -> float | None:
-    """Mean share of student steps; None where the method has none by design."""
-    shares = [cell.card["student_step_share"] for cell in group.cells if cell.card["student_step_share"] is not None]
-    return float(np.mean(shares)) if shares else None
+Reference = Callable[[Sequence[MethodResult], str], Mapping[str, MethodResult]]
+Texts = Mapping[str, Callable[[Row], str]]  # further columns of a document: what they say of a row, by header
 
 
-def unused_policy(group: Group) -> bool:
-    """True where sequences of the student were asked for and none was trained on."""
-    policies = {cell.card["spec"]["method"]["sequences"]["policy"] for cell in group.cells}
-    return policies <= STUDENT_POLICIES and student_share(group) == 0
+# --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def learning_rates(group: Group) -> str:
-    """What its runs were trained at, or chosen from a grid; empty for a checkpoint."""
-    rates = {cell.card["learning_rate"] for cell in group.cells} - {None}
-    return ", ".join(f"{rate:g}" for rate in sorted(rates))
+def tests(columns: Iterable[str]) -> tuple[str, ...]:
+    """The columns that rows are compared by. The validation score chose the checkpoint, so it is no test."""
+    return tuple(name for name in columns if name != VALIDATION)
 
 
-def chosen_rates(cells: Cells) -> list[str]:
-    """A line for each family with a grid of learning rates: which rate each method was given, and, for grids with a middle, at
-    how many the grid may be too narrow."""
-    found = []
-    for family in cells.families:
-        searched = [g for g in cells.groups if g.family == family and any(cell.card["candidates"] for cell in g.cells)]
-        if searched:
-            grid = {each["learning_rate"] for g in searched for cell in g.cells for each in cell.card["candidates"]}
-            rates = ", ".join(f"{rate:g}" for rate in sorted(grid))
-            chosen = "; ".join(f"{group.title} {learning_rates(group)}" for group in searched)
-            ends = [_at_end(cell) for group in searched for cell in group.cells if len(cell.card["candidates"]) > 2]
-            where = f" At an end of the grid, beyond which a better may lie: {sum(ends)} of {len(ends)} runs." if ends else ""
-            found.append(f"{family}: learning rates, chosen by validation from {rates}: {chosen}.{where}")
-    return found
+def score_rows(results: TableResults, columns: Sequence[str], reference: Reference, *, floor: bool = False) -> list[Row]:
+    """One row for each metric, protocol, family and method, and one for the floor where asked for.
+
+    `reference(methods, protocol)`: by column, the method of a family that its others are compared with. Marks, comparisons
+    and the paper's numbers are of the metric that ranks.
+    """
+    rows = []
+    for metric, protocol, family in product(results.spec.metrics, results.protocols, results.families):
+        ranks = metric == results.metric
+        methods = [*results.of_family(family).values(), *([results.floor(family)] if floor else [])]
+        pair, printed = paper.numbers(results.spec.name, family) if ranks else ("", {})
+        references = reference(methods, protocol) if ranks else {}
+        students = [method for method in methods if ranks and method.role == "student"]
+        marks = best_and_tied(students, tests(columns), results, protocol)
+        for method in methods:
+            others = references if method.role in ("student", "checkpoint") else {}
+            rows.append(
+                Row(
+                    method=method, protocol=protocol, metric=metric, pair=pair, reference=references,
+                    numbers=_numbers(results, method, columns, protocol, metric, printed.get(method.method, {})),
+                    comparisons=comparisons(method, others, results, protocol), marks=marks.get(method.method, {}),
+                )
+            )  # fmt: skip
+    return rows
 
 
-def _at_end(cell: Cell) -> bool:
-    rates = [candidate["learning_rate"] for candidate in cell.card["candidates"]]
-    return cell.card["learning_rate"] in (min(rates), max(rates))
+def _numbers(
+    results: TableResults, method: MethodResult, columns: Sequence[str], protocol: str, metric: str, printed: paper.Numbers
+) -> dict[str, Score]:
+    spreads = method.spreads(metric, results.sets, protocol)
+    if VALIDATION in columns and metric == results.metric:
+        spreads[VALIDATION] = mean_and_deviations([[run.card["validation"]["rouge_l"]] for run in method.runs])
+    return {name: Score.of(spreads[name], printed.get(name)) if name in spreads else Score(None) for name in columns}
 
 
-# --- columns ----------------------------------------------------------------------------------------------------------
-
-
-def row_columns(group: Group, protocol: str) -> dict[str, Any]:
-    """The columns that a line of every wide table begins with."""
-    return {
-        "protocol": protocol, "family": group.family, "method": group.method, "title": group.title, "role": group.role,
-        "training_seeds": len(group.cells), "learning_rate": learning_rates(group),
-        "student_steps_unused": unused_policy(group),
-    }  # fmt: skip
-
-
-def score_columns(name: str, spread: Spread, printed: float | None) -> dict[str, float | None]:
-    """A score, its two deviations, the paper's number, and ours minus the paper's."""
-    return {
-        f"{name}_mean": spread.mean,
-        f"{name}_training_deviation": spread.training,
-        f"{name}_decoding_deviation": spread.decoding,
-        f"{name}_paper": printed,
-        f"{name}_difference": None if printed is None else spread.mean - printed,
+def comparisons(
+    method: MethodResult, others: Mapping[str, MethodResult], results: TableResults, protocol: str
+) -> dict[str, Comparison]:
+    """`method` minus those of `others` that are not itself, by column: a test set, or `average` over all of them. The sets'
+    p-values are Holm's, together."""
+    compared = {
+        name: method.compare(other, results.metric, results.sets if name == AVERAGE else (name,), protocol)
+        for name, other in others.items()
+        if other is not method
     }
+    sets = [name for name in compared if name != AVERAGE]
+    adjusted = holm([compared[name].p for name in sets])
+    return compared | {name: replace(compared[name], p=p) for name, p in zip(sets, adjusted, strict=True)}
 
 
-def comparison_columns(name: str, comparison: Comparison | None) -> dict[str, float | None]:
-    """`name`: what minus what; None where a row is not compared with itself."""
-    interval = comparison.interval if comparison else None
-    return {
-        name: interval.difference if interval else None,
-        f"{name}_low": interval.low if interval else None,
-        f"{name}_high": interval.high if interval else None,
-        f"{name}_p": comparison.p if comparison else None,
-        f"{name}_rows_to_decide": comparison.rows_to_decide if comparison else None,
-    }
-
-
-def typed(lines: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """Lines as a frame whose columns have one type whatever is missing: texts, flags, counts, else float64."""
-    frame = pd.DataFrame(lines)
-    counts = {name: "Int64" for name in frame.columns if name.endswith(("_rows_to_decide", "training_seeds"))}
-    numbers = [name for name in frame.columns if name not in counts and _numeric(frame[name])]
-    return frame.astype(counts | dict.fromkeys(numbers, "float64"))
-
-
-def _numeric(column: Any) -> bool:
-    return all(value is None or (isinstance(value, int | float) and not isinstance(value, bool)) for value in column)
-
-
-# --- differences ------------------------------------------------------------------------------------------------------
-
-
-def comparisons(group: Group, others: Mapping[str, Group], sets: Sequence[str], protocol: str) -> dict[str, Comparison]:
-    """`group` minus `others` by column: a test set, or `average` over `sets`. The sets' p-values are Holm's, together."""
-    found = {name: group.compare(other, sets if name == AVERAGE else (name,), protocol) for name, other in others.items()}
-    tests = [name for name in found if name != AVERAGE]
-    adjusted = holm([found[name].p for name in tests])
-    return found | {name: replace(found[name], p=p) for name, p in zip(tests, adjusted, strict=True)}
+def highest(
+    methods: Sequence[MethodResult], columns: Iterable[str], results: TableResults, protocol: str
+) -> dict[str, MethodResult]:
+    """By column, the method with the highest score; nothing where there is no method."""
+    spreads = {method.method: method.spreads(results.metric, results.sets, protocol) for method in methods}
+    return {name: max(methods, key=lambda method: spreads[method.method][name].mean) for name in columns if methods}
 
 
 def best_and_tied(
-    groups: Sequence[Group], columns: Sequence[str], sets: Sequence[str], protocol: str
-) -> dict[tuple[str, str], str]:
-    """(method, column) -> `best`, where its difference to every other row survives, or `tie`, for the highest row and those
-    it is not told apart from. `groups` are one family's; a single row is neither."""
-    spreads = {group.method: group.spreads(sets, protocol) for group in groups}
-    highest = {name: max(groups, key=lambda group: spreads[group.method][name].mean) for name in columns}
-    marks: dict[tuple[str, str], str] = {}
-    for group in groups:
-        above = {name: best for name, best in highest.items() if best is not group}
-        for name, comparison in comparisons(group, above, sets, protocol).items():
+    methods: Sequence[MethodResult], columns: Sequence[str], results: TableResults, protocol: str
+) -> dict[str, dict[str, Mark]]:
+    """By method and column: `best`, where its difference to every other row survives, or `tie`, for the highest row and those
+    it is not told apart from. `methods` are one family's; a single row is neither."""
+    marks: dict[str, dict[str, Mark]] = {method.method: {} for method in methods}
+    if len(methods) < 2:
+        return marks
+    tops = highest(methods, columns, results, protocol)
+    for method in methods:
+        for name, comparison in comparisons(method, tops, results, protocol).items():
             if comparison.p >= ALPHA:
-                marks[group.method, name] = marks[highest[name].method, name] = "tie"
-    if len(groups) > 1:
-        for name, best in highest.items():
-            marks.setdefault((best.method, name), "best")
+                marks[method.method][name] = marks[tops[name].method][name] = "tie"
+    for name, top in tops.items():
+        marks[top.method].setdefault(name, "best")
     return marks
 
 
-# --- text -------------------------------------------------------------------------------------------------------------
+# --- blocks -----------------------------------------------------------------------------------------------------------
 
 
-def row_label(line: Any) -> str:
-    return str(line["title"]) + (f" {MARK}" if line["student_steps_unused"] else "")
+def score_blocks(
+    results: TableResults,
+    rows: Iterable[Row],
+    columns: Sequence[str],
+    against: str,
+    *,
+    named: str = "",
+    lead: Texts | None = None,
+    tail: Texts | None = None,
+) -> list[Block]:
+    """For each metric and protocol: the scores, with further columns before (`lead`) and after (`tail`); the differences to the
+    reference, which is called `against`; and the paper's numbers of another pair.
+
+    `named`: the label of a line that names the reference of each column; empty where that is one method.
+    """
+    lead, tail, blocks = lead or {}, tail or {}, list[Block]()
+    for (metric, protocol), members in groupby(rows, key=lambda row: (row.metric, row.protocol)):
+        part, ranks = list(members), metric == results.metric
+        heading = f"protocol {protocol}" if ranks else f"protocol {protocol}, {metric_title(metric)}"
+        titles, test_titles = results.titles(columns if ranks else tests(columns)), results.titles(tests(columns))
+        texts = tuple(
+            (row.family, *(text(row) for text in lead.values()), row.label, *row.texts(titles),
+             *(text(row) for text in tail.values()))
+            for row in part
+        )  # fmt: skip
+        blocks.append(Block(heading, (FAMILY, *lead, "method", *titles.values(), *tail), texts))
+        if differences := _difference_texts(part, test_titles, named):
+            title = f"{heading}: difference to {against} (95 % interval)"
+            blocks.append(Block(title, (FAMILY, "method", *test_titles.values()), differences))
+        blocks += other_pair_blocks(f"{heading}: ", part, titles)
+    return blocks
 
 
-def score_text(line: Any, name: str, mark: str | None = None) -> str:
-    """A cell of a wide line, with the paper's number behind it where there is one."""
-    text = spread_text(Spread(line[f"{name}_mean"], line[f"{name}_training_deviation"], line[f"{name}_decoding_deviation"]))
-    if line["paper_family"] == line["family"] and not pd.isna(line[f"{name}_paper"]):
-        text += f" [{number(line[f'{name}_paper'])}; {number(line[f'{name}_difference'])}]"
-    return Bold(text) if mark == "best" else f"{text} {TIE}" if mark == "tie" else text
+def _difference_texts(rows: Sequence[Row], columns: Iterable[str], named: str) -> tuple[tuple[str, ...], ...]:
+    """For each family, the references by column if they are `named`, then every row that is compared with them."""
+    lines: list[tuple[str, ...]] = []
+    for family, members in groupby(rows, key=lambda row: row.family):
+        part = list(members)
+        if named and part[0].reference:
+            lines.append((family, named, *(part[0].reference[name].title for name in columns)))
+        lines += [(family, row.label, *row.comparison_texts(columns)) for row in part if row.comparisons]
+    return tuple(lines)
 
 
-def comparison_text(line: Any, name: str) -> str:
-    """difference (low to high; p), marked where it does not survive."""
-    if pd.isna(line[name]):
-        return ""
-    p = line[f"{name}_p"]
-    bounds = f"{number(line[f'{name}_low'])} to {number(line[f'{name}_high'])}"
-    chance = "p < 0.001" if p < 0.001 else f"p {number(p, 3)}"
-    return f"{number(line[name])} ({bounds}; {chance})" + (f" {TIE}" if p >= ALPHA else "")
+def other_pair_blocks(heading: str, rows: Sequence[Row], columns: Mapping[str, str]) -> list[Block]:
+    """The paper's numbers of another pair, for families that it has none of: by row, `paper; ours minus it`. `columns`: title
+    by column. One block or none; `OTHER_PAIR_NOTE` goes with it."""
+    others = [row for row in rows if not row.own_pair and row.has_paper_number]
+    if not others:
+        return []
+    texts = tuple((row.family, row.label, *(row.numbers[name].paper_text for name in columns)) for row in others)
+    title = f"{heading}the paper's numbers of {others[0].pair}; ours minus them"
+    return [Block(title, (FAMILY, "method", *columns.values()), texts)]
 
 
-def other_pair_blocks(frame: pd.DataFrame, columns: Mapping[str, str], where: str, several: bool) -> list[Block]:
-    """The paper's numbers of another pair, for families that it has none of: by row, `paper; ours minus it`. `columns`: names
-    in `frame` and titles. One block or none; `OTHER_PAIR_NOTE` goes with it."""
-    lines = frame[frame["paper_family"] != frame["family"]].to_dict("records")
-    rows = []
-    for line in lines:
-        texts = [
-            "" if pd.isna(line[f"{name}_paper"]) else f"{number(line[f'{name}_paper'])}; {number(line[f'{name}_difference'])}"
-            for name in columns
-        ]
-        if any(texts):
-            rows.append((*([line["family"]] if several else []), row_label(line), *texts))
-    heading = f"{where}the paper's numbers of {lines[0]['paper_family']}; ours minus them" if rows else ""
-    return [Block(heading, (*(["family"] if several else []), "method", *columns.values()), tuple(rows))] if rows else []
+# --- notes ------------------------------------------------------------------------------------------------------------
 
 
-def paper_notes(frame: pd.DataFrame, caveats: Sequence[str]) -> list[str]:
-    """The paper's caveats where its numbers are shown, and how to read them."""
-    shown = frame[frame.filter(regex="_paper$").notna().any(axis=1)]
-    own = shown["paper_family"] == shown["family"]
-    notes = [*([PAPER_NOTE] if own.any() else []), *([] if own.all() else [OTHER_PAIR_NOTE])]
-    return [*notes, *caveats] if len(shown) else []
+def row_notes(table: str, rows: Sequence[Row]) -> list[str]:
+    """What is said of unused student steps and of the paper's numbers, where a table has them."""
+    compared = [row for row in rows if row.has_paper_number]
+    notes = [MARK_NOTE] if any(row.student_steps_unused for row in rows) else []
+    notes += [PAPER_NOTE] if any(row.own_pair for row in compared) else []
+    notes += [] if all(row.own_pair for row in compared) else [OTHER_PAIR_NOTE]
+    return [*notes, *paper.notes(table)] if compared else notes
 
 
-def headings(cells: Cells, table: str) -> str:
-    return f"{table} (preset {cells.preset}, recipe {cells.recipe})"
-
-
-def preset_notes(cells: Cells) -> list[str]:
-    return [cells.note.strip()] if cells.note.strip() else []
-
-
-def score_notes(cells: Cells, frame: pd.DataFrame, caveats: Sequence[str]) -> list[str]:
+def score_notes(results: TableResults, rows: Sequence[Row]) -> list[str]:
     """The notes below a table of scores; the paper's caveats only where its numbers are shown."""
-    several = any(len(group.cells) > 1 for group in cells.groups)
+    several = any(len(method.runs) > 1 for method in results.methods)
+    ranking, *others = (metric_title(metric) for metric in results.spec.metrics)
     return [
-        *preset_notes(cells), LEGEND, BEST_NOTE, DIFFERENCE_NOTE, SEEDS_NOTE if several else ONE_SEED_NOTE,
-        *chosen_rates(cells),
-        *([MARK_NOTE] if frame["student_steps_unused"].any() else []), *paper_notes(frame, caveats),
+        LEGEND.format(metrics=" and ".join([ranking, *others])),
+        *([METRICS_NOTE.format(ranking=ranking, others=" and ".join(others))] if others else []),
+        BEST_NOTE, DIFFERENCE_NOTE, SEEDS_NOTE if several else ONE_SEED_NOTE, *chosen_rates(results),
+        *row_notes(results.spec.name, rows),
     ]  # fmt: skip
+
+
+def chosen_rates(results: TableResults) -> list[str]:
+    """A line for each family with a grid of learning rates: which rate each method was given, and, for grids with a middle, at
+    how many the grid may be too narrow."""
+    notes = []
+    for family in results.families:
+        methods = results.of_family(family).values()
+        searched = [method for method in methods if any(run.card["candidates"] for run in method.runs)]
+        if searched:
+            runs = [run for method in searched for run in method.runs]
+            grid = {candidate["learning_rate"] for run in runs for candidate in run.card["candidates"]}
+            rates = ", ".join(f"{rate:g}" for rate in sorted(grid))
+            chosen = "; ".join(f"{method.title} {method.learning_rates}" for method in searched)
+            ends = [_at_end(run) for run in runs if len(run.card["candidates"]) > 2]
+            where = f" At an end of the grid, beyond which a better may lie: {sum(ends)} of {len(ends)} runs." if ends else ""
+            notes.append(f"{family}: learning rates, chosen by validation from {rates}: {chosen}.{where}")
+    return notes
+
+
+def _at_end(run: RunResult) -> bool:
+    rates = [candidate["learning_rate"] for candidate in run.card["candidates"]]
+    return run.card["learning_rate"] in (min(rates), max(rates))

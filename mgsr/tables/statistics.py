@@ -7,18 +7,23 @@ of the mean over a set's prompts and over training seeds.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from mgsr.errors import MgsrError
-
-Floats = NDArray[np.float64]
-LEVEL, RESAMPLES = 0.95, 10_000
-DRAWS = 1_000_000  # numbers held at one time while resampling
+from mgsr.evaluation.intervals import (
+    LEVEL,
+    RESAMPLES,
+    Numbers,
+    in_chunks,
+    percentile_bounds,
+    prompt_bootstrap,
+    two_sided_tail,
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class Comparison:
 
 def paired_differences(
     first: Sequence[Mapping[str, float]], second: Sequence[Mapping[str, float]], *, factor: float = 1.0
-) -> Floats:
+) -> Numbers:
     """[training seeds, prompts] from each seed's scores by prompt id, first - factor * second; ids in sorted order.
 
     A system with one training seed (a checkpoint) is set against every seed of the other. Ids must be the same: a row that one
@@ -102,12 +107,12 @@ def paired_differences(
     return table[0] - factor * table[1]
 
 
-def effect(parts: Sequence[Floats]) -> float:
+def effect(parts: Sequence[Numbers]) -> float:
     """Mean over test sets of the mean difference."""
     return float(np.mean([part.mean() for part in parts]))
 
 
-def compare(parts: Sequence[Floats], *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
+def compare(parts: Sequence[Numbers], *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
     """Differences [training seeds, prompts] of each test set -> intervals and a p-value.
 
     The p-value is a sign-flip test over prompts, not a bootstrap's: where neither system is better, its false alarms are at
@@ -122,7 +127,7 @@ def compare(parts: Sequence[Floats], *, level: float = LEVEL, resamples: int = R
     if len(parts[0]) > 1:
         draws = prompts + seed_deviations(parts, resamples, seed)
         training = _interval(parts, draws, level)
-        p = max(p, _tail(draws))
+        p = max(p, two_sided_tail(draws))
     return Comparison(_interval(parts, prompts, level), training, p, rows_to_decide(spread_of(parts), effect(parts)))
 
 
@@ -142,18 +147,7 @@ def paired_bootstrap(
     return _interval(parts, prompt_bootstrap(parts, resamples, seed), level)
 
 
-def prompt_bootstrap(parts: Sequence[Floats], resamples: int, seed: int) -> Floats:
-    """[resamples] effects with each set's prompts drawn with replacement, the trained models kept."""
-    generator = np.random.default_rng(seed)
-
-    def drawn(differences: Floats) -> Floats:
-        rows = len(differences)
-        return _in_chunks(lambda count: differences[generator.integers(0, rows, (count, rows))].mean(axis=1), rows, resamples)
-
-    return np.asarray(np.mean([drawn(part.mean(axis=0)) for part in parts], axis=0))
-
-
-def seed_deviations(parts: Sequence[Floats], resamples: int, seed: int) -> Floats:
+def seed_deviations(parts: Sequence[Numbers], resamples: int, seed: int) -> Numbers:
     """[resamples] deviations of the effect because of training seeds: Student's t with seeds - 1 degrees of freedom times
     the standard error over seeds.
 
@@ -166,7 +160,7 @@ def seed_deviations(parts: Sequence[Floats], resamples: int, seed: int) -> Float
     return np.asarray(generator.standard_t(seeds - 1, resamples) * effects.std(ddof=1) / math.sqrt(seeds))
 
 
-def sign_flip_p(parts: Sequence[Floats], *, resamples: int = RESAMPLES, seed: int = 0) -> float:
+def sign_flip_p(parts: Sequence[Numbers], *, resamples: int = RESAMPLES, seed: int = 0) -> float:
     """Two-sided p-value of no difference between two systems: each prompt's difference could as well have the other sign.
 
     All 2^prompts sign patterns where they are at most `resamples`, else random ones and the observed one (Phipson and Smyth
@@ -180,11 +174,11 @@ def sign_flip_p(parts: Sequence[Floats], *, resamples: int = RESAMPLES, seed: in
         return float(np.mean(np.abs(weighted.sum() - 2 * bits @ weighted) >= observed))
     generator = np.random.default_rng([seed, 2])
 
-    def flipped(count: int) -> Floats:
+    def flipped(count: int) -> Numbers:
         bits = np.unpackbits(np.frombuffer(generator.bytes(count * -(-rows // 8)), np.uint8).reshape(count, -1), axis=1)
         return np.asarray(weighted.sum() - 2 * bits[:, :rows].astype(np.float64) @ weighted)
 
-    beyond = int(np.sum(np.abs(_in_chunks(flipped, rows, resamples)) >= observed))
+    beyond = int(np.sum(np.abs(in_chunks(flipped, rows, resamples)) >= observed))
     return (beyond + 1) / (resamples + 1)
 
 
@@ -197,11 +191,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def spread_of(parts: Sequence[Floats]) -> Floats:
+def spread_of(parts: Sequence[Numbers]) -> Numbers:
     """[prompts] numbers whose mean is the effect and whose standard error is the effect's, whatever the sets' sizes."""
     rows = sum(part.shape[1] for part in parts)
     means = [part.mean(axis=0) for part in parts]
-    scaled = [(one - one.mean()) * rows / (len(parts) * len(one)) for one in means]
+    scaled = [(mean - mean.mean()) * rows / (len(parts) * len(mean)) for mean in means]
     return np.concatenate(scaled) + effect(parts)
 
 
@@ -217,7 +211,7 @@ def rows_to_decide(differences: ArrayLike, effect: float, *, level: float = LEVE
     return max(2, math.ceil((z * float(values.std(ddof=1)) / effect) ** 2))
 
 
-def check_parts(parts: Sequence[Floats]) -> None:
+def check_parts(parts: Sequence[Numbers]) -> None:
     if not parts or any(part.ndim != 2 or not part.size or len(part) != len(parts[0]) for part in parts):
         shapes = ", ".join(str(part.shape) for part in parts) or "none"
         raise MgsrError(f"differences must be [training seeds, prompts] with the same seeds for each set, got {shapes}")
@@ -225,16 +219,6 @@ def check_parts(parts: Sequence[Floats]) -> None:
         raise MgsrError("differences must be finite numbers; a score is not")
 
 
-def _in_chunks(draw: Callable[[int], Floats], rows: int, resamples: int) -> Floats:
-    size = max(1, DRAWS // rows)
-    return np.concatenate([draw(min(size, resamples - start)) for start in range(0, resamples, size)])
-
-
-def _interval(parts: Sequence[Floats], draws: Floats, level: float) -> Interval:
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+def _interval(parts: Sequence[Numbers], draws: Numbers, level: float) -> Interval:
+    low, high = percentile_bounds(draws, level)
     return Interval(effect(parts), float(low), float(high), sum(part.shape[1] for part in parts))
-
-
-def _tail(draws: Floats) -> float:
-    """Two-sided share of draws on the far side of 0."""
-    return min(1.0, 2 * (1 + min(int(np.sum(draws <= 0)), int(np.sum(draws >= 0)))) / (len(draws) + 1))

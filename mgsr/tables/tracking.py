@@ -7,19 +7,19 @@ child, whichever tables and checks show it. Runs are found again by tags, so a s
 from __future__ import annotations
 
 import csv
-import fcntl
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mgsr.config.table_entries import AVERAGE
+from mgsr.config.table_specs import CheckSpec, PageSpec, TableSpec, read_plan
 from mgsr.errors import MgsrError
-from mgsr.storage import digest, file_digest, read_json, write_json
+from mgsr.storage import digest, file_digest, file_lock, write_json
 from mgsr.tables.render import MISSING
-from mgsr.tables.results import AVERAGE, Cell, Cells, parse_cells
+from mgsr.tables.results import RunResult, load_results
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,45 +45,48 @@ def metric_name(name: str) -> str:
     return re.sub(r"[^\w\-./ ]", "_", name, flags=re.ASCII)
 
 
-def params(cell: Cell) -> tuple[dict[str, str], list[str]]:
+def params(run: RunResult) -> tuple[dict[str, str], list[str]]:
     """Resolved configuration as MLflow params, and the keys of values cut at 6,000 characters."""
-    flat = {metric_name(key): str(value) for key, value in flatten(cell.card["spec"]).items()}
-    if cell.card["candidates"]:  # the spec names the grid, the card what was chosen of it
-        flat["method.training.learning_rate"] = str(cell.card["learning_rate"])
+    flat = {metric_name(key): str(value) for key, value in flatten(run.card["spec"]).items()}
+    if run.card["candidates"]:  # the spec names the grid, the card what was chosen of it
+        flat["method.training.learning_rate"] = str(run.card["learning_rate"])
     cut = [key for key, value in flat.items() if len(value) > PARAM_LENGTH]
     return flat | {key: flat[key][: PARAM_LENGTH - len(NOTE)] + NOTE for key in cut}, cut
 
 
-def metrics(cell: Cell, sets: Iterable[str]) -> dict[tuple[str, int], float]:
+def metrics(run: RunResult, spec: TableSpec | CheckSpec) -> dict[tuple[str, int], float]:
     """(metric, step) -> value: metrics.jsonl by kind, scores by protocol and set, held-out divergences, timings.
 
-    Scores: `rouge_l/<protocol>/<set>` is the mean, `rouge_l_seed_<decoding seed>/...` each one.
+    Scores: `rouge_l/<protocol>/<set>` is the mean, `rouge_l_seed_<decoding seed>/...` each one; likewise other metrics.
     """
-    found: dict[tuple[str, int], float] = {}
-    for line in cell.metrics():
-        for name, value in line.items():
-            if name not in ("step", "kind") and isinstance(value, int | float):
-                found[metric_name(f"{line['kind']}/{name}"), line["step"]] = float(value)
-    for protocol in dict.fromkeys(score["protocol"] for score in cell.summary["scores"]):
-        means = []
-        for name in sets:
-            scores = cell.scores(name, protocol)
-            means.append(sum(scores.values()) / len(scores))
-            found[metric_name(f"rouge_l/{protocol}/{name}"), 0] = means[-1]
-            found |= {(metric_name(f"rouge_l_seed_{seed}/{protocol}/{name}"), 0): value for seed, value in scores.items()}
-        found[metric_name(f"rouge_l/{protocol}/{AVERAGE}"), 0] = sum(means) / len(means)
-    single = {f"heldout/{name}": value for name, value in (cell.summary["heldout"] or {}).items()}
-    single |= {f"seconds/{name}": value for name, value in cell.card["timings"].items()}
-    single |= {f"evaluation_seconds/{name}": value for name, value in cell.summary["timings"].items()}
-    single |= {name: cell.card[name] for name in ("learning_rate", "student_step_share")}
-    return found | {(metric_name(name), 0): float(value) for name, value in single.items() if value is not None}
+    values: dict[str, float | None] = {}
+    for metric in spec.metrics:
+        for protocol in run.evaluation.protocols:
+            means = []
+            for name in spec.test_sets:
+                scores = run.evaluation.scores(metric, name, protocol)
+                means.append(sum(scores.values()) / len(scores))
+                values[f"{metric}/{protocol}/{name}"] = means[-1]
+                values |= {f"{metric}_seed_{seed}/{protocol}/{name}": score for seed, score in scores.items()}
+            values[f"{metric}/{protocol}/{AVERAGE}"] = sum(means) / len(means)
+    values |= {f"heldout/{name}": value for name, value in (run.evaluation.summary["heldout"] or {}).items()}
+    values |= {f"seconds/{name}": value for name, value in run.card["timings"].items()}
+    values |= {f"evaluation_seconds/{name}": value for name, value in run.evaluation.summary["timings"].items()}
+    values |= {name: run.card[name] for name in ("learning_rate", "student_step_share")}
+    courses = {
+        (metric_name(f"{line['kind']}/{name}"), line["step"]): float(value)
+        for line in run.metrics()
+        for name, value in line.items()
+        if name not in ("step", "kind") and isinstance(value, int | float)
+    }
+    return courses | {(metric_name(name), 0): float(value) for name, value in values.items() if value is not None}
 
 
-def exposure_metrics(cell: Cell) -> dict[str, float]:
+def exposure_metrics(run: RunResult) -> dict[str, float]:
     """ExAccErr in per cent by length, where it was measured and is defined."""
-    if cell.exposure is None:
+    if run.exposure is None:
         return {}
-    values = zip(cell.exposure["lengths"], cell.exposure["excess_error"], strict=True)
+    values = zip(run.exposure["lengths"], run.exposure["excess_error"], strict=True)
     return {f"exposure/excess_error_{length}": float(value) for length, value in values if value is not None}
 
 
@@ -101,13 +104,13 @@ def claim_facts(table: Path) -> list[tuple[str, float | None, str]]:
     ]
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Wait until no other sync holds `path`. The kernel lets go when a process dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def page_files(root: Path, spec: PageSpec) -> list[Path]:
+    """The files of a page's tables, claims and open checks. Raises MgsrError where one of them was not made."""
+    stems = [root / "tables" / name for name in (*(table.name for table in spec.tables), *(["claims"] if spec.claims else []))]
+    stems += [root / "open_checks" / check.name for check in spec.checks]
+    if missing := [stem for stem in stems if not stem.with_suffix(".csv").is_file()]:
+        raise MgsrError(f"{missing[0]}.csv is not there; make it first")
+    return [file for stem in stems for suffix in LOGGED if (file := stem.with_suffix(suffix)).is_file()]
 
 
 def _client(uri: str) -> MlflowClient:
@@ -127,11 +130,11 @@ class _Store:
     """Runs of one experiment, found by their tags."""
 
     def __init__(self, client: MlflowClient, experiment: str, artifacts: str | None) -> None:
-        found = client.get_experiment_by_name(experiment)
-        if found is not None and found.lifecycle_stage != "active":
+        known = client.get_experiment_by_name(experiment)
+        if known is not None and known.lifecycle_stage != "active":
             raise MgsrError(f"tracking.experiment: '{experiment}' was deleted in that store; restore it or choose another name")
         self.client = client
-        self.experiment = found.experiment_id if found else client.create_experiment(experiment, artifact_location=artifacts)
+        self.experiment = known.experiment_id if known else client.create_experiment(experiment, artifact_location=artifacts)
 
     def finished(self, key: str, content: str | None) -> str | None:
         """Id of the finished run with this key (and digest). A run that a killed sync left half-written is removed."""
@@ -144,49 +147,48 @@ class _Store:
                 kept = run.info.run_id
         return kept
 
-    def parent(self, cells: Cells, folders: Sequence[Path], claims: Path | None) -> str:
+    def parent(self, spec: TableSpec, files: Sequence[Path], claims: Path | None) -> str:
         """The preset's run; tables, checks and claims are logged anew when their bytes changed."""
-        key = f"{cells.preset}/{cells.recipe}"
-        files = [(file, folder.name) for folder in folders for file in sorted(folder.iterdir()) if file.suffix in LOGGED]
-        if not files:
-            raise MgsrError(f"{', '.join(map(str, folders))} holds no table to log; build the tables first")
-        content = digest({f"{place}/{file.name}": file_digest(file) for file, place in files})
-        run = self.finished(key, None) or self._create(key, key, {"mgsr.preset": cells.preset, "mgsr.recipe": cells.recipe})
+        key = f"{spec.preset}/{spec.recipe}"
+        content = digest({f"{file.parent.name}/{file.name}": file_digest(file) for file in files})
+        run = self.finished(key, None) or self._create(key, key, {"mgsr.preset": spec.preset, "mgsr.recipe": spec.recipe})
         if self.client.get_run(run).data.tags.get(DIGEST) != content:
-            for file, place in files:
-                self.client.log_artifact(run, str(file), place)
+            for file in files:
+                self.client.log_artifact(run, str(file), file.parent.name)
             for name, effect, verdict in claim_facts(claims) if claims else ():
                 self.client.set_tag(run, f"mgsr.{name}", verdict)
                 if effect is not None:
                     self.client.log_metric(run, name, effect)
-            self.client.set_tag(run, "mlflow.note.content", cells.note)
+            self.client.set_tag(run, "mlflow.note.content", spec.note)
             self.client.set_tag(run, DIGEST, content)
             self.client.set_terminated(run)
         return run
 
-    def exposure(self, cell: Cell, run: str) -> None:
+    def exposure(self, result: RunResult, run: str) -> None:
         """Log ExAccErr to the child of a run, which may be there from a table that does not show it."""
         known = self.client.get_run(run).data.metrics
-        for name, value in exposure_metrics(cell).items():
+        for name, value in exposure_metrics(result).items():
             if known.get(name) != value:
                 self.client.log_metric(run, name, value)
 
-    def child(self, cell: Cell, sets: Iterable[str], parent: str) -> str:
-        # A twin comes and goes with the tables, without training: then the card alone is logged anew.
-        content = digest([{k: v for k, v in cell.card.items() if k not in ("twin", "warnings")}, cell.summary])
-        if found := self.finished(cell.run, content):
-            if self.client.get_run(found).data.tags[CARD] != digest(cell.card):
-                self.client.log_artifact(found, str(cell.card_path), "run")
-                self.client.set_tag(found, CARD, digest(cell.card))
-            return found
-        flat, cut = params(cell)
-        labels = {"mgsr.family": cell.family, "mgsr.method": cell.method, "mgsr.training_seed": str(cell.seed)}
-        labels |= {DIGEST: content, CARD: digest(cell.card)}
+    def child(self, result: RunResult, spec: TableSpec | CheckSpec, parent: str) -> str:
+        """The run of one training run. A twin comes and goes with the tables, without training: then the card alone is logged
+        anew."""
+        row, card = result.row, result.card
+        content = digest([{k: v for k, v in card.items() if k not in ("twin", "warnings")}, result.evaluation.summary])
+        if known := self.finished(row.run, content):
+            if self.client.get_run(known).data.tags[CARD] != digest(card):
+                self.client.log_artifact(known, str(result.card_path), "run")
+                self.client.set_tag(known, CARD, digest(card))
+            return known
+        flat, cut = params(result)
+        labels = {"mgsr.family": row.family, "mgsr.method": row.method, "mgsr.training_seed": str(row.seed)}
+        labels |= {DIGEST: content, CARD: digest(card)}
         labels |= {"mlflow.parentRunId": parent} | ({CUT: " ".join(cut)} if cut else {})
-        run = self._create(cell.run, f"{cell.family} {cell.title} seed {cell.seed}", labels)
-        self._log(run, flat, metrics(cell, sets), int(cell.card_path.stat().st_mtime * 1000))
-        for file, place in ((cell.card_path, "run"), (cell.evaluation_path, "evaluation")):
-            self.client.log_artifact(run, str(file), place)
+        run = self._create(row.run, f"{row.family} {row.title} seed {row.seed}", labels)
+        self._log(run, flat, metrics(result, spec), int(result.card_path.stat().st_mtime * 1000))
+        for file, folder in ((result.card_path, "run"), (result.evaluation.folder / "summary.json", "evaluation")):
+            self.client.log_artifact(run, str(file), folder)
         self.client.set_terminated(run)
         return run
 
@@ -203,43 +205,34 @@ class _Store:
             self.client.log_batch(run, metrics=part)
 
 
-def read_tables(paths: Sequence[Path]) -> tuple[list[Cells], Path | None]:
-    """Cells of tables and open checks, and the CSV of the claims where they are among the files."""
-    tables, claims = [], None
-    for path in paths:
-        value = read_json(path)
-        if isinstance(value, dict) and value.get("table") == "claims":
-            claims = path.with_name("claims.csv")
-        else:
-            tables.append(parse_cells(value, path))
-    if not tables:
-        raise MgsrError("there is no table to log")
-    return tables, claims
+def sync(root: Path, name: str) -> dict[str, Any]:
+    """Log every run of the page `name` once, and the page's files; then write ROOT/<name>.mlflow.json and return its value.
 
-
-def sync(cells_paths: Sequence[Path], uri: str | None, experiment: str, receipt: Path) -> dict[str, Any]:
-    """Log every run of these tables and checks once, and the files beside the cells; then write and return the receipt.
-
-    `uri` None: a sqlite file mlflow.db beside the first file's folder. Syncs at the same time wait for each other (sqlite: at a
+    Without `tracking.uri` the store is the sqlite file ROOT/mlflow.db. Syncs at the same time wait for each other (sqlite: at a
     lock file beside the store; else: at one beside the receipt).
     """
-    tables, claims = read_tables(cells_paths)
-    folders = list(dict.fromkeys(path.parent for path in cells_paths))
-    uri = uri or f"{SQLITE}{folders[0].resolve().parent / 'mlflow.db'}"
+    spec, receipt = read_plan(root, name, PageSpec), root / f"{name}.mlflow.json"
+    if not spec.tables:
+        raise MgsrError(f"{name} names no table; there is nothing to log")
+    uri, experiment = spec.tracking.uri or f"{SQLITE}{root.resolve() / 'mlflow.db'}", spec.tracking.experiment
     if re.match(r"(file:|/|\.|$)", uri):
         raise MgsrError(
             f"tracking.uri: '{uri}' is a folder, which MLflow no longer takes; use {SQLITE}PATH or a server's address"
         )
+    files = page_files(root, spec)
     database = Path(uri.removeprefix(SQLITE)).resolve() if uri.startswith(SQLITE) else None
     lock = database.with_name(f"{database.name}.lock") if database else receipt.with_name(f"{receipt.name}.lock")
     artifacts = database.with_name("mlartifacts").as_uri() if database else None  # absolute, as MLflow needs
-    with locked(lock):
+    with file_lock(lock):
         store = _Store(_client(uri), experiment, artifacts)
-        parent, runs = store.parent(tables[0], folders, claims), dict[str, str]()
-        for table in tables:
-            runs |= {cell.run: store.child(cell, table.sets, parent) for cell in table.cells if cell.run not in runs}
-            for cell in table.cells:
-                store.exposure(cell, runs[cell.run])
+        claims = root / "tables" / "claims.csv" if spec.claims else None
+        parent, runs = store.parent(spec.tables[0], files, claims), dict[str, str]()
+        parts: list[TableSpec | CheckSpec] = [*spec.tables, *spec.checks]
+        for shown in parts:
+            for result in (result for method in load_results(shown, root).methods for result in method.runs):
+                if result.row.run not in runs:
+                    runs[result.row.run] = store.child(result, shown, parent)
+                store.exposure(result, runs[result.row.run])
     value = {"schema": 1, "experiment": experiment, "uri_kind": uri.partition(":")[0], "runs": dict(sorted(runs.items()))}
     write_json(receipt, value)
     return value

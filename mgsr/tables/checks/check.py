@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, median
+from typing import Any
 
-import pandas as pd
-
-from mgsr.tables.render import Block, Document, number
-from mgsr.tables.results import AVERAGE, Cells, Group
-from mgsr.tables.scores import ALPHA, SET_TITLES, TIE
+from mgsr.config.table_entries import AVERAGE
+from mgsr.tables.render import FAMILY, MISSING, Block, CsvLine, Document, metric_title, number
+from mgsr.tables.results import MethodResult, TableResults
+from mgsr.tables.rows import ALPHA, TIE
 from mgsr.tables.statistics import Interval, holm
 
 REFERENCE = "mgsr"
 TIES = f"{TIE}: undecided, its interval or its p-value (Holm, over the variants) does not tell it from 0."
 ABOVE, BELOW, UNDECIDED = "above", "below", "undecided"
+DOUBT = f", {UNDECIDED}"  # after a number in a sentence
 POWER = 0.8
-Bounds = tuple[float, float | None, float | None]
+Bounds = tuple[float, float | None, float | None]  # value, low, high
 
 
 @dataclass(frozen=True)
@@ -39,113 +40,143 @@ class Line:
 
 @dataclass(frozen=True)
 class Check:
-    """An open check with its answer. `figure`: SVG."""
+    """An open check with its answer in words. `figure`: SVG."""
 
-    name: str
-    title: str
-    sentences: tuple[str, ...]
-    lines: tuple[Line, ...]
-    blocks: tuple[Block, ...]
+    document: Document
+    sentences: Sequence[str]
+    lines: Sequence[Line]
     figure: str
-    notes: tuple[str, ...] = ()
 
     @property
-    def document(self) -> Document:
-        return Document(self.title, self.blocks, self.notes)
+    def csv_lines(self) -> list[CsvLine]:
+        """The lines with every number but `prompts` as a float, so that its text does not depend on where it is from."""
+        lines, floats = [dict(vars(line)) for line in self.lines], ("value", "low", "high", "p")
+        return [line | {name: None if line[name] is None else float(line[name]) for name in floats} for line in lines]
 
-    @property
-    def frame(self) -> pd.DataFrame:
-        frame = pd.DataFrame([vars(line) for line in self.lines], columns=list(Line.__dataclass_fields__))
-        return frame.astype(dict.fromkeys(("value", "low", "high", "p"), "float64") | {"prompts": "Int64"})
+
+def capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def interval_text(value: float, low: float | None, high: float | None, digits: int = 2, *, signed: bool = True) -> str:
+    """`value (low to high)`; a difference has its sign."""
+    sign = "+" if signed and round(value, digits) > 0 else ""
+    bounds = f" ({number(low, digits)} to {number(high, digits)})" if low is not None and high is not None else ""
+    return f"{sign}{number(value, digits)}{bounds}"
+
+
+# --- entries of the probe (probe.json: `mgsr.evaluation.probe` says what it holds) --------------------------------------
+
+ALL = "all"  # the category that stands for all of them
+
+
+def entry_line(family: str, measure: str, subject: str, entry: Mapping[str, Any], value: str, **more: Any) -> Line:
+    """A line from an entry, which has low, high and prompts beside its value."""
+    return Line(family, measure, subject, entry[value], low=entry.get("low"), high=entry.get("high"),
+                prompts=entry.get("prompts"), **more)  # fmt: skip
+
+
+def entry_text(entry: Mapping[str, Any], value: str, scale: float = 1.0, digits: int = 2, *, signed: bool = True) -> str:
+    """`value (low to high)` of an entry, times `scale`."""
+    if entry[value] is None:
+        return MISSING
+    low, high = (None if entry[name] is None else scale * entry[name] for name in ("low", "high"))
+    return interval_text(scale * entry[value], low, high, digits, signed=signed)
+
+
+def side(entry: Mapping[str, Any]) -> int:
+    """Side of 0 on which an entry's interval lies; 0 where it holds 0 or there is none."""
+    low, high = entry["low"], entry["high"]
+    return 0 if low is None or high is None else (low > 0) - (high < 0)
+
+
+# --- variants and a reference -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A variant minus the reference on one scope; `p` is corrected over the variants."""
+    """A variant minus the reference on one scope, by `metric`; `p` is corrected over the variants."""
 
-    group: Group
-    reference: Group
+    method: MethodResult
+    reference: MethodResult
+    metric: str
     protocol: str
     scope: str
     interval: Interval
     p: float
 
     @property
+    def title(self) -> str:
+        return self.method.title
+
+    @property
+    def effect(self) -> float:
+        return self.interval.difference
+
+    @property
+    def bounds(self) -> Bounds:
+        return self.effect, self.interval.low, self.interval.high
+
+    @property
     def outcome(self) -> str:
         """`above` or `below` where interval and corrected p-value agree that it is not chance."""
         if not self.interval.excludes_zero or self.p >= ALPHA:
             return UNDECIDED
-        return ABOVE if self.interval.difference > 0 else BELOW
+        return ABOVE if self.effect > 0 else BELOW
 
     @property
-    def text(self) -> str:
-        """Difference with its interval, and that it is undecided where it is."""
-        return self.bounds + ("" if self.outcome != UNDECIDED else f", {UNDECIDED}")
+    def decided(self) -> bool:
+        return self.outcome != UNDECIDED
 
-    @property
-    def marked(self) -> str:
-        """Difference with its interval, as a table has it."""
-        return self.bounds + ("" if self.outcome != UNDECIDED else f" {TIE}")
-
-    @property
-    def bounds(self) -> str:
-        return interval_text(self.interval.difference, self.interval.low, self.interval.high)
+    def text(self, if_undecided: str = "") -> str:
+        """Difference with its interval, and what is to be said where it is undecided."""
+        return interval_text(*self.bounds) + ("" if self.decided else if_undecided)
 
     @property
     def line(self) -> Line:
-        interval = self.interval
-        return Line(self.group.family, "rouge_l_difference", self.group.title, interval.difference, self.scope, self.protocol,
-                    self.reference.title, interval.low, interval.high, self.p, interval.rows)  # fmt: skip
-
-
-def interval_text(value: float, low: float | None, high: float | None, digits: int = 2, *, signed: bool = True) -> str:
-    """value (low to high); a difference has its sign."""
-    sign = "+" if signed and round(value, digits) > 0 else ""
-    bounds = f" ({number(low, digits)} to {number(high, digits)})" if low is not None and high is not None else ""
-    return f"{sign}{number(value, digits)}{bounds}"
-
-
-def by_method(cells: Cells, family: str) -> dict[str, Group]:
-    return {group.method: group for group in cells.groups if group.family == family}
+        value, low, high = self.bounds
+        return Line(self.method.family, f"{self.metric}_difference", self.title, value, self.scope, self.protocol,
+                    self.reference.title, low, high, self.p, self.interval.rows)  # fmt: skip
 
 
 def differences(
-    groups: Mapping[str, Group], reference: str, sets: Sequence[str], protocol: str, *, each_set: bool = False
+    methods: Mapping[str, MethodResult], reference: str, results: TableResults, protocol: str, *, each_set: bool = False
 ) -> list[Difference]:
     """Every method minus the reference, on the average over sets and, if asked for, on each set. p-values are corrected over
     the methods, those of single sets over methods and sets together."""
-    if reference not in groups:
+    if reference not in methods:
         return []
-    base, found = groups[reference], []
-    others = [group for name, group in groups.items() if name != reference]
-    for scopes in ((AVERAGE,), tuple(sets) if each_set else ()):
-        pairs = [(group, scope) for scope in scopes for group in others]
-        results = [group.compare(base, sets if scope == AVERAGE else (scope,), protocol) for group, scope in pairs]
-        corrected = holm([result.p for result in results])
-        found += [
-            Difference(group, base, protocol, scope, result.interval, p)
-            for (group, scope), result, p in zip(pairs, results, corrected, strict=True)
+    base, metric, compared = methods[reference], results.metric, list[Difference]()
+    others = [method for name, method in methods.items() if name != reference]
+    for scopes in ((AVERAGE,), results.sets if each_set else ()):
+        pairs = [(method, scope) for scope in scopes for method in others]
+        sets = [results.sets if scope == AVERAGE else (scope,) for _, scope in pairs]
+        found = [method.compare(base, metric, chosen, protocol) for (method, _), chosen in zip(pairs, sets, strict=True)]
+        compared += [
+            Difference(method, base, metric, protocol, scope, comparison.interval, p)
+            for (method, scope), comparison, p in zip(pairs, found, holm([each.p for each in found]), strict=True)
         ]
-    return found
+    return compared
 
 
-def score_lines(groups: Iterable[Group], sets: Sequence[str], protocol: str) -> list[Line]:
-    """ROUGE-L of each method by set and on average."""
+def score_lines(methods: Iterable[MethodResult], results: TableResults, protocol: str) -> list[Line]:
+    """The scores of each method by metric, set and on average."""
     return [
-        Line(group.family, "rouge_l", group.title, spread.mean, name, protocol)
-        for group in groups
-        for name, spread in group.spreads(sets, protocol).items()
+        Line(method.family, metric, method.title, spread.mean, name, protocol)
+        for metric in results.spec.metrics
+        for method in methods
+        for name, spread in method.spreads(metric, results.sets, protocol).items()
     ]
 
 
-def against_mgsr(cells: Cells, groups: Mapping[str, Group], *, each_set: bool = False) -> tuple[list[Line], list[Difference]]:
+def against_reference(results: TableResults, family: str, *, each_set: bool = False) -> tuple[list[Line], list[Difference]]:
     """A family's scores and differences to MGSR as lines, under every protocol; and the differences under the first."""
-    lines: list[Line] = []
-    by_protocol = []
-    for protocol in cells.protocols:
-        by_protocol.append(differences(groups, REFERENCE, cells.sets, protocol, each_set=each_set))
-        lines += score_lines(groups.values(), cells.sets, protocol) + [one.line for one in by_protocol[-1]]
-    return lines, by_protocol[0]
+    methods, lines, first = results.of_family(family), list[Line](), list[Difference]()
+    for protocol in results.protocols:
+        compared = differences(methods, REFERENCE, results, protocol, each_set=each_set)
+        lines += score_lines(methods.values(), results, protocol) + [difference.line for difference in compared]
+        first = first or compared
+    return lines, first
 
 
 def detectable(half_widths: Sequence[float]) -> float:
@@ -156,45 +187,40 @@ def detectable(half_widths: Sequence[float]) -> float:
     return median(half_widths) * needed / normal.inv_cdf(1 - ALPHA / 2)
 
 
-def count_text(found: Sequence[Difference], reference: str) -> str:
+def count_text(compared: Sequence[Difference], reference: str) -> str:
     """How many of some variants differ from the reference, and what could have been seen."""
-    counts = {word: sum(one.outcome == word for one in found) for word in (ABOVE, BELOW, UNDECIDED)}
-    told = f"{counts[ABOVE]} are above {reference}, {counts[BELOW]} below, {counts[UNDECIDED]} undecided"
-    text = f"of {len(found)} variants, {told}"
+    counts = {word: sum(difference.outcome == word for difference in compared) for word in (ABOVE, BELOW, UNDECIDED)}
+    text = f"of {len(compared)} variants, {counts[ABOVE]} are above {reference}, {counts[BELOW]} below, "
+    text += f"{counts[UNDECIDED]} undecided"
     if not counts[UNDECIDED]:
         return text
-    seen = detectable([(one.interval.high - one.interval.low) / 2 for one in found])
-    return f"{text} ({found[0].interval.rows:,} prompts can show about {number(seen, 1)} points of ROUGE-L or more)"
+    visible = detectable([(difference.interval.high - difference.interval.low) / 2 for difference in compared])
+    prompts, points = compared[0].interval.rows, f"points of {metric_title(compared[0].metric)}"
+    return f"{text} ({prompts:,} prompts can show about {number(visible, 1)} {points} or more)"
 
 
-def difference_block(found: Sequence[Difference], heading: str, several: bool) -> Block:
-    """Subjects by scope: difference with interval, marked where it is undecided."""
-    scopes = list(dict.fromkeys(one.scope for one in found))
-    rows: dict[tuple[str, str], dict[str, str]] = {}
-    for one in found:
-        rows.setdefault((one.group.family, one.group.title), {})[one.scope] = one.marked
-    header = (*(("family",) if several else ()), "variant", *(SET_TITLES.get(scope, scope) for scope in scopes))
-    cells = [((family,) if several else ()) + (title, *(own[s] for s in scopes)) for (family, title), own in rows.items()]
-    return Block(heading, header, tuple(cells))
-
-
-def forest_series(found: Sequence[Difference], scope: str = AVERAGE) -> dict[str, dict[str, Bounds]]:
-    """By family, what `figures.forest` draws."""
-    series: dict[str, dict[str, Bounds]] = {}
-    for one in found:
-        if one.scope == scope:
-            interval = one.interval
-            series.setdefault(one.group.family, {})[one.group.title] = (interval.difference, interval.low, interval.high)
-    return series
-
-
-def telling(found: Sequence[Difference], most: int) -> str:
+def telling(compared: Sequence[Difference], most: int) -> str:
     """The decided differences in words, the largest first; where there is none, the lowest and the highest."""
-    decided = sorted((one for one in found if one.outcome != UNDECIDED), key=lambda one: -abs(one.interval.difference))
-    ends = [choose(found, key=lambda one: one.interval.difference) for choose in (min, max)]
-    named = dict.fromkeys(f"{one.group.title} {one.bounds}" for one in decided[:most] or ends)
+    decided = sorted((difference for difference in compared if difference.decided), key=lambda d: -abs(d.effect))
+    ends = [choose(compared, key=lambda difference: difference.effect) for choose in (min, max)]
+    named = dict.fromkeys(f"{difference.title} {difference.text()}" for difference in decided[:most] or ends)
     return f"{'Decided' if decided else 'The lowest and the highest'}: {'; '.join(named)}"
 
 
-def capital(text: str) -> str:
-    return text[0].upper() + text[1:]
+def difference_block(compared: Sequence[Difference], heading: str, results: TableResults) -> Block:
+    """Subjects by scope: difference with interval, marked where it is undecided."""
+    scopes = list(dict.fromkeys(difference.scope for difference in compared))
+    texts: dict[tuple[str, str], dict[str, str]] = {}
+    for difference in compared:
+        texts.setdefault((difference.method.family, difference.title), {})[difference.scope] = difference.text(f" {TIE}")
+    rows = tuple((family, title, *(by_scope[scope] for scope in scopes)) for (family, title), by_scope in texts.items())
+    return Block(heading, (FAMILY, "variant", *results.titles(scopes).values()), rows)
+
+
+def forest_series(compared: Sequence[Difference], scope: str = AVERAGE) -> dict[str, dict[str, Bounds]]:
+    """By family, what `figures.forest` draws."""
+    series: dict[str, dict[str, Bounds]] = {}
+    for difference in compared:
+        if difference.scope == scope:
+            series.setdefault(difference.method.family, {})[difference.title] = difference.bounds
+    return series

@@ -2,91 +2,77 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-
+from mgsr.config.table_entries import AVERAGE
 from mgsr.tables import figures
-from mgsr.tables.checks.check import (
-    REFERENCE,
-    TIES,
-    UNDECIDED,
-    Check,
-    Difference,
-    Line,
-    against_mgsr,
-    by_method,
-    capital,
-    count_text,
-    difference_block,
-    forest_series,
-)
-from mgsr.tables.render import Block, number
-from mgsr.tables.results import AVERAGE, Cells, Group
-from mgsr.tables.scores import SET_TITLES, headings, preset_notes
+from mgsr.tables.checks import check
+from mgsr.tables.render import FAMILY, Block, document, metric_title, number
+from mgsr.tables.results import MethodResult, TableResults, mean
 
 TARGET = 0.95  # of the best validation ROUGE-L: reached is converged
 NAMED = 3  # variants that a sentence names
 LEARNED = "the learned band"  # MGSR's
+CONVERGENCE = ("95 % of best validation ROUGE-L", "lowest validation loss")
 
 
-def convergence(group: Group) -> tuple[float | None, float | None]:
+def convergence(method: MethodResult) -> tuple[float | None, float | None]:
     """Optimiser step of the first validation within 5 % of the run's best ROUGE-L, and of its lowest loss; means over seeds."""
-    reached, lowest = [], []
-    for cell in group.cells:
-        lines = [line for line in cell.metrics() if line["kind"] == "validation"]
-        scored = [line for line in lines if line.get("rouge_l") is not None]
+    reached: list[int] = []
+    lowest: list[int] = []
+    for run in method.runs:
+        validations = [line for line in run.metrics() if line["kind"] == "validation"]
+        scored = [line for line in validations if line.get("rouge_l") is not None]
         if scored:
             best = max(line["rouge_l"] for line in scored)
             reached.append(next(line["step"] for line in scored if line["rouge_l"] >= TARGET * best))
-        if lines:
-            lowest.append(min(lines, key=lambda line: line["loss"])["step"])
-    return (float(np.mean(reached)) if reached else None), (float(np.mean(lowest)) if lowest else None)
+        if validations:
+            lowest.append(min(validations, key=lambda line: line["loss"])["step"])
+    return mean(reached), mean(lowest)
 
 
-def clipping_range(cells: Cells) -> Check:
+def clipping_range(results: TableResults) -> check.Check:
     """Fixed ranges, ranks and masses against the learned band: final score by test set, and speed of convergence."""
-    several, first = len(cells.families) > 1, cells.protocols[0]
-    lines: list[Line] = []
-    shown: list[Difference] = []
-    sentences, speeds = [], []
-    for family in cells.families:
-        groups = by_method(cells, family)
-        told, own = against_mgsr(cells, groups, each_set=True)
-        lines, shown = lines + told, shown + own
-        steps = {name: convergence(group) for name, group in groups.items()}
+    lines, compared = list[check.Line](), list[check.Difference]()
+    sentences, speeds = list[str](), list[tuple[str, ...]]()
+    for family in results.families:
+        methods = results.of_family(family)
+        family_lines, family_differences = check.against_reference(results, family, each_set=True)
+        lines, compared = lines + family_lines, compared + family_differences
+        steps = {name: convergence(method) for name, method in methods.items()}
         for name, (reached, lowest) in steps.items():
-            title = groups[name].title
-            lines.append(Line(family, "step_of_95_percent_of_best_rouge_l", title, reached, "validation"))
-            lines.append(Line(family, "step_of_lowest_loss", title, lowest, "validation"))
-            shown_title = LEARNED if name == REFERENCE else title
-            speeds.append((*((family,) if several else ()), shown_title, number(reached, 0), number(lowest, 0)))
-        sentences += _range_sentences(own, steps, groups, f"{family}: " if several else "")
-    blocks = (
-        difference_block(shown, f"minus {LEARNED}, ROUGE-L, protocol {first}", several),
-        Block("convergence (optimiser steps)", (*(("family",) if several else ()), "range",
-              "95 % of best validation ROUGE-L", "lowest validation loss"), tuple(speeds)),
-    )  # fmt: skip
-    figure = figures.forest(forest_series(shown), f"ROUGE-L minus {LEARNED}, average of sets (95 %)")
-    notes = (*preset_notes(cells), TIES)
-    return Check("clipping_range", headings(cells, "Clipping range"), tuple(sentences), tuple(lines), blocks, figure, notes)
+            title = methods[name].title
+            lines.append(check.Line(family, "step_of_95_percent_of_best_rouge_l", title, reached, "validation"))
+            lines.append(check.Line(family, "step_of_lowest_loss", title, lowest, "validation"))
+            speeds.append((family, LEARNED if name == check.REFERENCE else title, number(reached, 0), number(lowest, 0)))
+        reached_at = {name: step for name, (step, _) in steps.items() if step is not None}
+        sentences += _sentences(family_differences, reached_at, results, results.lead(family))
+    metric = metric_title(results.metric)
+    blocks = [
+        check.difference_block(compared, f"minus {LEARNED}, {metric}, protocol {results.protocols[0]}", results),
+        Block("convergence (optimiser steps)", (FAMILY, "range", *CONVERGENCE), tuple(speeds)),
+    ]
+    figure = figures.forest(check.forest_series(compared), f"{metric} minus {LEARNED}, average of sets (95 %)")
+    return check.Check(document(results.spec, "Clipping range", blocks, [check.TIES]), sentences, lines, figure)
 
 
-def _range_sentences(found: list[Difference], steps: dict[str, Any], groups: dict[str, Group], family: str) -> list[str]:
-    average = [one for one in found if one.scope == AVERAGE]
+def _sentences(
+    compared: Sequence[check.Difference], reached_at: Mapping[str, float], results: TableResults, lead: str
+) -> list[str]:
+    """`reached_at`: by method, the step at which its validation score had converged."""
+    average = [difference for difference in compared if difference.scope == AVERAGE]
     if not average:
-        return [capital(f"{family}no range was compared with the learned band.")]
-    best = max(average, key=lambda one: one.interval.difference)
-    each = [one for one in found if one.scope != AVERAGE]
-    differ = [one for one in each if one.outcome != UNDECIDED]
-    where = ", ".join(f"{one.group.title} on {SET_TITLES.get(one.scope, one.scope)}" for one in differ[:NAMED])
-    reached = {name: step for name, (step, _) in steps.items() if step is not None}
-    others = [step for name, step in reached.items() if name != REFERENCE]
+        return [check.capital(f"{lead}no range was compared with the learned band.")]
+    best = max(average, key=lambda difference: difference.effect)
+    single = [difference for difference in compared if difference.scope != AVERAGE]
+    decided = [difference for difference in single if difference.decided]
+    where = ", ".join(f"{difference.title} on {results.title(difference.scope)}" for difference in decided[:NAMED])
+    learned = number(reached_at.get(check.REFERENCE), 0)
+    others = [step for name, step in reached_at.items() if name != check.REFERENCE]
     ranges = f"steps {number(min(others), 0)} to {number(max(others), 0)}" if others else "no step"
     return [
-        capital(f"{family}{count_text(average, LEARNED)}."),
-        f"Highest on average is {best.group.title} with {best.text}; on single test sets {len(differ)} of {len(each)} "
-        "differences are decided" + (f" ({where})." if where else "."),
-        f"The learned band comes within 5 % of its best validation ROUGE-L at step {number(reached.get(REFERENCE), 0)}, the "
-        f"other ranges at {ranges}.",
+        check.capital(f"{lead}{check.count_text(average, LEARNED)}."),
+        f"Highest on average is {best.title} with {best.text(check.DOUBT)}; on single test sets {len(decided)} of "
+        f"{len(single)} differences are decided" + (f" ({where})." if where else "."),
+        f"The learned band comes within 5 % of its best validation ROUGE-L at step {learned}, the other ranges at {ranges}.",
     ]

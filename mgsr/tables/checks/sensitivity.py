@@ -2,68 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from mgsr.tables import figures
-from mgsr.tables.checks.check import (
-    REFERENCE,
-    TIES,
-    Check,
-    Difference,
-    Line,
-    against_mgsr,
-    by_method,
-    capital,
-    count_text,
-    difference_block,
-    forest_series,
-    interval_text,
-    telling,
-)
-from mgsr.tables.render import Block, number
-from mgsr.tables.results import Cells
-from mgsr.tables.scores import headings, preset_notes
+from mgsr.tables.checks import check
+from mgsr.tables.render import FAMILY, Block, document, metric_title, number
+from mgsr.tables.results import TableResults
 
 NAMED = 3  # variants that a sentence names
+HELDOUT_NOTE = "The held-out KL has no interval: an evaluation keeps its mean alone."
 
 
-def sensitivity(cells: Cells) -> Check:
-    """One thing changed in MGSR at a time: ROUGE-L and held-out KL against it."""
-    several, first = len(cells.families) > 1, cells.protocols[0]
-    lines: list[Line] = []
-    shown: list[Difference] = []
-    sentences, heldout = [], []
-    for family in cells.families:
-        groups = by_method(cells, family)
-        told, own = against_mgsr(cells, groups)
-        lines, shown = lines + told, shown + own
-        base = groups[REFERENCE].heldout("forward_kl") if REFERENCE in groups else None
+def sensitivity(results: TableResults) -> check.Check:
+    """One thing changed in MGSR at a time: scores and held-out KL against it."""
+    lines, compared = list[check.Line](), list[check.Difference]()
+    sentences, heldout = list[str](), list[tuple[str, ...]]()
+    for family in results.families:
+        methods = results.of_family(family)
+        family_lines, family_differences = check.against_reference(results, family)
+        lines, compared = lines + family_lines, compared + family_differences
+        base = methods[check.REFERENCE].heldout("forward_kl") if check.REFERENCE in methods else None
         changes: dict[str, float] = {}
-        for name, group in groups.items():
-            value = group.heldout("forward_kl")
-            lines.append(Line(family, "heldout_forward_kl", group.title, value, "dolly"))
+        for name, method in methods.items():
+            value = method.heldout("forward_kl")
+            lines.append(check.Line(family, "heldout_forward_kl", method.title, value, results.sets[0]))
             change = None if value is None or base is None else value - base
-            if change is not None and name != REFERENCE:
-                changes[group.title] = change
-            heldout.append((*((family,) if several else ()), group.title, number(value, 4), number(change, 4)))
-        sentences += _sensitivity_sentences(own, changes, f"{family}: " if several else "")
-    blocks = (
-        difference_block(shown, f"minus MGSR, ROUGE-L, average of sets, protocol {first}", several),
-        Block("held-out forward KL to the teacher (nats a token)",
-              (*(("family",) if several else ()), "variant", "KL", "minus MGSR"), tuple(heldout)),
-    )  # fmt: skip
-    figure = figures.forest(forest_series(shown), "ROUGE-L minus MGSR, average of sets (95 %)")
-    notes = (*preset_notes(cells), TIES, "The held-out KL has no interval: an evaluation keeps its mean alone.")
-    return Check("sensitivity", headings(cells, "Sensitivity"), tuple(sentences), tuple(lines), blocks, figure, notes)
+            if change is not None and name != check.REFERENCE:
+                changes[method.title] = change
+            heldout.append((family, method.title, number(value, 4), number(change, 4)))
+        sentences += _sentences(family_differences, changes, results.lead(family))
+    metric = metric_title(results.metric)
+    heading = f"minus MGSR, {metric}, average of sets, protocol {results.protocols[0]}"
+    header = (FAMILY, "variant", "KL", "minus MGSR")
+    blocks = [
+        check.difference_block(compared, heading, results),
+        Block("held-out forward KL to the teacher (nats a token)", header, tuple(heldout)),
+    ]
+    figure = figures.forest(check.forest_series(compared), f"{metric} minus MGSR, average of sets (95 %)")
+    return check.Check(document(results.spec, "Sensitivity", blocks, [check.TIES, HELDOUT_NOTE]), sentences, lines, figure)
 
 
-def _sensitivity_sentences(found: list[Difference], changes: dict[str, float], family: str) -> list[str]:
-    if not found:
-        return [capital(f"{family}no variant was compared with MGSR.")]
-    sentences = [capital(f"{family}{count_text(found, 'MGSR')}.")]
-    sentences.append(f"{telling(found, NAMED)}.")
+def _sentences(compared: Sequence[check.Difference], changes: Mapping[str, float], lead: str) -> list[str]:
+    if not compared:
+        return [check.capital(f"{lead}no variant was compared with MGSR.")]
+    sentences = [check.capital(f"{lead}{check.count_text(compared, 'MGSR')}."), f"{check.telling(compared, NAMED)}."]
     if changes:
         closest, farthest = min(changes, key=changes.__getitem__), max(changes, key=changes.__getitem__)
+        low, high = (check.interval_text(changes[name], None, None, 4) for name in (closest, farthest))
         sentences.append(
-            f"The held-out forward KL, minus MGSR's, runs from {interval_text(changes[closest], None, None, 4)} ({closest}) to "
-            f"{interval_text(changes[farthest], None, None, 4)} nats a token ({farthest}); it has no interval."
+            f"The held-out forward KL, minus MGSR's, runs from {low} ({closest}) to {high} nats a token ({farthest}); it has "
+            "no interval."
         )
     return sentences

@@ -4,86 +4,82 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from mgsr.tables import figures
-from mgsr.tables.checks.check import (
-    REFERENCE,
-    UNDECIDED,
-    Check,
-    Difference,
-    Line,
-    by_method,
-    differences,
-    interval_text,
-    score_lines,
-)
-from mgsr.tables.render import MISSING, Block
-from mgsr.tables.results import Cells
-from mgsr.tables.scores import TIE, headings, preset_notes
+from mgsr.tables.checks import check
+from mgsr.tables.render import MISSING, Block, document, metric_title
+from mgsr.tables.results import TableResults
+from mgsr.tables.rows import TIE
 
 BASES = ("sft", "mgsr_without_scrg")
+NOTES = (
+    f"{TIE}: undecided, its interval or its p-value does not tell it from 0; no correction over students.",
+    "The difference of two students' gains takes them as independent.",
+)
 
 
-def small_students(cells: Cells) -> Check:
+@dataclass(frozen=True, order=True)
+class Student:
+    """`parameters`: how many the student has."""
+
+    parameters: int
+    name: str
+
+
+Gains = Sequence[tuple[Student, check.Difference]]  # over one base, the smallest student first
+
+
+def small_students(results: TableResults) -> check.Check:
     """What MGSR gains over SFT and over itself without SCRG, by the student's size."""
-    first = cells.protocols[0]
-    lines: list[Line] = []
-    gains: dict[str, list[tuple[int, str, Difference]]] = {name: [] for name in BASES}
-    for family in cells.families:
-        groups = by_method(cells, family)
-        size = int(next(iter(groups.values())).cells[0].card["parameters"])
-        lines.append(Line(family, "parameters", "student", float(size)))
-        for protocol in cells.protocols:
-            lines += score_lines(groups.values(), cells.sets, protocol)
+    first, metric = results.protocols[0], metric_title(results.metric)
+    lines = list[check.Line]()
+    by_base: dict[str, list[tuple[Student, check.Difference]]] = {name: [] for name in BASES}
+    for family in results.families:
+        methods = results.of_family(family)
+        student = Student(int(next(iter(methods.values())).runs[0].card["parameters"]), family)
+        lines.append(check.Line(family, "parameters", "student", float(student.parameters)))
+        for protocol in results.protocols:
+            lines += check.score_lines(methods.values(), results, protocol)
             for base in BASES:
-                pair = {name: groups[name] for name in (base, REFERENCE) if name in groups}
-                if len(pair) == 2:
-                    (one,) = differences(pair, base, cells.sets, protocol)
-                    lines.append(one.line)
-                    gains[base] += [(size, family, one)] if protocol == first else []
-    for found in gains.values():
-        found.sort(key=lambda entry: entry[:2])
-    titles = {base: found[0][2].reference.title for base, found in gains.items() if found}
+                pair = {name: methods[name] for name in (base, check.REFERENCE) if name in methods}
+                for difference in check.differences(pair, base, results, protocol):
+                    lines.append(difference.line)
+                    by_base[base] += [(student, difference)] if protocol == first else []
+    gains = {base: sorted(pairs, key=lambda gain: gain[0]) for base, pairs in by_base.items() if pairs}
+    titles = {base: pairs[0][1].reference.title for base, pairs in gains.items()}
     series = {
-        f"minus {titles[base]}": {
-            f"{family} ({size:,})": (one.interval.difference, one.interval.low, one.interval.high)
-            for size, family, one in found
-        }
-        for base, found in gains.items()
-        if found
+        f"minus {titles[base]}": {f"{student.name} ({student.parameters:,})": gain.bounds for student, gain in pairs}
+        for base, pairs in gains.items()
     }
-    rows = {(size, family) for found in gains.values() for size, family, _ in found}
-    texts = {(base, family): one.marked for base, found in gains.items() for _, family, one in found}
+    texts = {(base, student): gain.text(f" {TIE}") for base, pairs in gains.items() for student, gain in pairs}
     block = Block(
-        f"MGSR's gain, ROUGE-L, average of sets, protocol {first}",
+        f"MGSR's gain, {metric}, average of sets, protocol {first}",
         ("student", "parameters", *(f"minus {title}" for title in titles.values())),
-        tuple((family, f"{size:,}", *(texts.get((base, family), MISSING) for base in titles)) for size, family in sorted(rows)),
+        tuple(
+            (student.name, f"{student.parameters:,}", *(texts.get((base, student), MISSING) for base in titles))
+            for student in sorted({student for _, student in texts})
+        ),
     )
-    sentences = [_gain_sentence(found, titles[base]) for base, found in gains.items() if found]
-    apart = [f"over {titles[base]} {_gap_text(found)}" for base, found in gains.items() if len(found) > 1]
-    sentences += [f"The smallest student's gain minus the largest's: {'; '.join(apart)}."] if apart else []
-    figure = figures.forest(series, "MGSR's gain in ROUGE-L, average of sets (95 %)")
-    notes = (
-        *preset_notes(cells),
-        f"{TIE}: undecided, its interval or its p-value does not tell it from 0; no correction over students.",
-        "The difference of two students' gains takes them as independent.",
-    )
-    title = headings(cells, "Very small students")
-    return Check("small_students", title, tuple(sentences) or ("No student was trained both ways.",), tuple(lines), (block,),
-                 figure, notes)  # fmt: skip
+    sentences = [_gain_sentence(pairs, titles[base]) for base, pairs in gains.items()]
+    gaps = [f"over {titles[base]} {_gap_text(pairs)}" for base, pairs in gains.items() if len(pairs) > 1]
+    sentences += [f"The smallest student's gain minus the largest's: {'; '.join(gaps)}."] if gaps else []
+    figure = figures.forest(series, f"MGSR's gain in {metric}, average of sets (95 %)")
+    sentences = sentences or ["No student was trained both ways."]
+    return check.Check(document(results.spec, "Very small students", [block], NOTES), sentences, lines, figure)
 
 
-def _gain_sentence(found: Sequence[tuple[int, str, Difference]], base: str) -> str:
-    decided = sum(one.outcome != UNDECIDED for *_, one in found)
-    (small, small_name, one), (large, large_name, two) = found[0], found[-1]
-    ends = [f"{small_name} ({small:,} parameters) {one.text}"]
-    ends += [f"{large_name} ({large:,}) {two.text}"] if len(found) > 1 else []
-    return f"MGSR's gain over {base} is decided for {decided} of {len(found)} students: {'; '.join(ends)}."
+def _gain_sentence(gains: Gains, base: str) -> str:
+    decided = sum(gain.decided for _, gain in gains)
+    (small, small_gain), (large, large_gain) = gains[0], gains[-1]
+    ends = [f"{small.name} ({small.parameters:,} parameters) {small_gain.text(check.DOUBT)}"]
+    ends += [f"{large.name} ({large.parameters:,}) {large_gain.text(check.DOUBT)}"] if len(gains) > 1 else []
+    return f"MGSR's gain over {base} is decided for {decided} of {len(gains)} students: {'; '.join(ends)}."
 
 
-def _gap_text(found: Sequence[tuple[int, str, Difference]]) -> str:
+def _gap_text(gains: Gains) -> str:
     """The smallest student's gain minus the largest's, as if independent."""
-    one, two = found[0][2].interval, found[-1][2].interval
-    gap = one.difference - two.difference
-    half = math.hypot(*((each.high - each.low) / 2 for each in (one, two)))
-    return interval_text(gap, gap - half, gap + half) + (f", {UNDECIDED}" if abs(gap) <= half else "")
+    intervals = [gains[place][1].interval for place in (0, -1)]
+    gap = intervals[0].difference - intervals[1].difference
+    half = math.hypot(*((interval.high - interval.low) / 2 for interval in intervals))
+    return check.interval_text(gap, gap - half, gap + half) + (check.DOUBT if abs(gap) <= half else "")
