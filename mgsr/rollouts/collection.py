@@ -137,18 +137,10 @@ class Collection:
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON values, which keep a float32 bit for bit; `load_state_dict` continues exactly from there."""
-        return {
-            "number": self._number,
-            "rollouts": [
-                [s.example_id, list(s.prompt_ids), list(s.response_ids), s.finished, rollout.log_probs.tolist()]
-                for rollout in self._rollouts
-                for s in [rollout.sequence]
-            ],
-        }
+        rollouts = [[rollout.sequence.to_json(), rollout.log_probs.tolist()] for rollout in self._rollouts]
+        return {"number": self._number, "rollouts": rollouts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._number = state["number"]
-        self._rollouts = [
-            Rollout(Sequence(name, tuple(prompt), tuple(response), finished, "student"), torch.tensor(log_probs))
-            for name, prompt, response, finished, log_probs in state["rollouts"]
-        ]
+        pairs = state["rollouts"]
+        self._rollouts = [Rollout(Sequence.from_json(sequence), torch.tensor(log_probs)) for sequence, log_probs in pairs]

@@ -44,11 +44,11 @@ class ReplayBuffer:
         return [self._items[place] for place in chosen]
 
     def state_dict(self) -> list[list[Any]]:
-        return [[s.example_id, list(s.prompt_ids), list(s.response_ids), s.finished, s.author] for s in self._items]
+        return [sequence.to_json() for sequence in self._items]
 
     def load_state_dict(self, state: list[list[Any]]) -> None:
         self._items.clear()
-        self.store(Sequence(name, tuple(prompt), tuple(response), *rest) for name, prompt, response, *rest in state)
+        self.store(map(Sequence.from_json, state))
 
 
 class AdaptiveThreshold:

@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from mgsr.data.examples import Example
 from mgsr.models.language_model import HiddenStates, LanguageModel
-
-if TYPE_CHECKING:
-    from mgsr.data.examples import Example
 
 Author = Literal["dataset", "student", "teacher"]
 
@@ -39,6 +37,15 @@ class Sequence:
     def from_example(cls, example: Example, eos_id: int) -> Sequence:
         """The ground-truth response of an example."""
         return cls(example.id, example.prompt_ids, example.response_ids, example.response_ids[-1:] == (eos_id,))
+
+    @classmethod
+    def from_json(cls, values: list[Any]) -> Sequence:
+        """A sequence from what `to_json` gave."""
+        example_id, prompt_ids, response_ids, finished, author = values
+        return cls(example_id, tuple(prompt_ids), tuple(response_ids), finished, author)
+
+    def to_json(self) -> list[Any]:
+        return [self.example_id, list(self.prompt_ids), list(self.response_ids), self.finished, self.author]
 
     def __len__(self) -> int:
         return len(self.prompt_ids) + len(self.response_ids)
