@@ -38,20 +38,23 @@ def _parse(file: Path) -> tuple[str, tuple[str, ...]]:
     return ast.dump(tree), tuple(imported)
 
 
+def _data_files(module: Path) -> list[Path]:
+    """The data that a module reads: a file of its name beside it, or the tables in a folder `<name>_tables`."""
+    return sorted([*module.parent.glob(f"{module.stem}.[!p]*"), *module.parent.glob(f"{module.stem}_tables/*.csv")])
+
+
 @cache
 def code_digest(*entries: str) -> str:
-    """Digest of the modules named by `entries` and of all of the package that they import, with each module's HTML template, a
-    file of its name beside it; an entry may also be a folder of CSV files. Comments and documentation do not count."""
+    """Digest of the modules named by `entries`, of all of the package that they import, and of the data files of each. Comments
+    and documentation do not count."""
     files: dict[str, Path] = {}
     waiting = list(entries)
-    tables = [file for name in entries for file in sorted(PACKAGE.joinpath(*name.split(".")[1:]).glob("*.csv"))]
     while waiting:
         name = waiting.pop()
         file = _module_file(name)
         if file is not None and name not in files:
             files[name] = file
             waiting += _parse(file)[1]
-    tables += [files[name].with_suffix(".html") for name in sorted(files) if files[name].with_suffix(".html").is_file()]
     parts = [f"{name} {_parse(files[name])[0]}" for name in sorted(files)]
-    parts += [f"{file.name} {file.read_text(encoding='utf-8')}" for file in tables]
+    parts += [f"{data.name} {data.read_text(encoding='utf-8')}" for name in sorted(files) for data in _data_files(files[name])]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

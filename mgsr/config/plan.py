@@ -31,35 +31,14 @@ from mgsr.config.specs import (
     TrainSpec,
     spec_digest,
 )
+from mgsr.config.stages import ANSWERING, stage_code
 from mgsr.config.table_specs import CardSpec, CheckSpec, ClaimsSpec, PageSpec, RowSpec, TableSpec
 from mgsr.errors import MgsrError
 from mgsr.plugins import source_digest
 from mgsr.storage import digest
 
-STAGES = {  # the modules at which each stage's imports begin
-    "data": ("mgsr.data.prepare",),
-    "model": ("mgsr.models.build",),
-    "train": ("mgsr.training.trainer",),
-    "adopt": ("mgsr.training.adopt",),
-    "select": ("mgsr.training.select",),
-    "card": ("mgsr.tables.card",),
-    "answer": ("mgsr.evaluation.answering",),
-    "evaluate": ("mgsr.evaluation.evaluator",),
-    "floor": ("mgsr.evaluation.floor",),
-    "exposure": ("mgsr.evaluation.exposure",),
-    "probe": ("mgsr.evaluation.probe",),
-    "tables": ("mgsr.tables.registry", "mgsr.tables.paper_tables"),
-    "claims": ("mgsr.tables.claims",),
-    "checks": ("mgsr.tables.open_checks",),
-    "pages": ("mgsr.tables.report", "mgsr.tables.paper_tables", "mgsr.tables.tracking"),
-}
 S = TypeVar("S", bound=Strict)
 PROBED = ("injected_errors", "span_priors", "diversity")  # open checks that read the probe; the first has no rows
-
-
-def stage_code(stage: str) -> str:
-    """Digest of the code of a stage."""
-    return code_digest(*STAGES[stage])
 
 
 def check_batches(method: Method, processes: int, where: str) -> None:
@@ -137,7 +116,7 @@ class Plan:
             claims=self.claims if "claims" in targets else None,
             checks=tuple(self.checks.values()) if "open_checks" in targets else (),
             tracking=self.config.tracking,
-            code=stage_code("pages"),
+            code=stage_code("report", "track"),
         )
 
     def write(self) -> None:
@@ -174,7 +153,7 @@ class Plan:
     def _add_model(self, model: ModelConfig, seed: int) -> str:
         seed = seed if isinstance(model, TinyModel) else 0  # only a tiny model is drawn at random
         source = self._add_model(model.source, seed) if isinstance(model, PrunedModel) else None
-        return _add(self.models, ModelSpec(model=model, seed=seed, source=source, code=stage_code("model")))
+        return _add(self.models, ModelSpec(model=model, seed=seed, source=source, code=stage_code("build-model")))
 
     def _family(self, name: str) -> str:
         """The family whose teacher and settings `name` has: itself, or a small student's."""
@@ -255,7 +234,7 @@ class Plan:
             evaluation=config.evaluation,
             metrics=floor.metrics,
             threads=config.threads,
-            answer_code=stage_code("answer"),
+            answer_code=code_digest(ANSWERING),
             custom_code=floor.custom_code,
             code=stage_code("evaluate"),
         )
@@ -346,7 +325,7 @@ class Plan:
                 components=entry.components,
                 reference=entry.reference,
                 other_groups=self.config.other_groups,
-                **self._shown(name, rows, "tables"),
+                **self._shown(name, rows, "table"),
             )
 
     def add_checks(self) -> None:
@@ -358,7 +337,7 @@ class Plan:
                 for owner in (family, *(small if name == "small_students" else ())):
                     rows += self._method_rows(owner, {method: self._resolve(owner, method) for method in entry.rows})
             probes = {family: self._add_probe(family) for family in families} if name in PROBED else {}
-            self.checks[name] = CheckSpec(probes=probes, **self._shown(name, rows, "checks"))
+            self.checks[name] = CheckSpec(probes=probes, **self._shown(name, rows, "open-check"))
 
     def add_twins(self) -> None:
         """Of every row with SCRG: the run that `twins` asks for, or a row that is there anyway."""

@@ -6,10 +6,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mgsr.config.identity import code_digest
 from mgsr.config.record_files import TRAINING_REPOSITORY, contents, local_folder
 from mgsr.config.record_sets import DataConfig
 from mgsr.config.specs import DataSpec, TestSetSpec, spec_digest
+from mgsr.config.stages import stage_code
 from mgsr.hub import lock_path, read_lock
 
 
@@ -26,7 +26,7 @@ def plan_records(data: DataConfig, root: Path) -> tuple[DataSpec, dict[str, Test
     folder = local_folder(Path(data.data_dir)) if data.source == "local" and data.data_dir else None
     locked = read_lock(lock_path(root))["datasets"] if data.source == "hub" else {}
     shared: dict[str, Any] = {
-        "source": data.source, "data_dir": data.data_dir, "code": code_digest("mgsr.data.prepare")
+        "source": data.source, "data_dir": data.data_dir, "code": stage_code("prepare-data")
     }  # fmt: skip
 
     def revision(repository: str | None) -> dict[str, str]:

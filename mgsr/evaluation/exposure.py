@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from mgsr.config.measurement import ExposureConfig
-from mgsr.config.specs import ExposureSpec, SamplesSpec
+from mgsr.config.specs import ExposureSpec, SamplesSpec, read_spec
 from mgsr.data.examples import Example
 from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import SOURCES, Divergences
@@ -40,8 +40,9 @@ def _draw(writer: TrainedModel, examples: list[Example], spec: SamplesSpec | Exp
     return writer.write(prompts, decoding, purpose="exposure")
 
 
-def sample_teacher(name: str, spec: SamplesSpec, root: Path) -> None:
+def sample_teacher(root: Path, name: str) -> None:
     """Write `samples/<name>`: the teacher's samples that every student of the family is measured on."""
+    spec = read_spec(root, name, SamplesSpec)
     torch.set_num_threads(spec.threads)
     teacher = TrainedModel.load(root, spec.teacher_run)
     examples = teacher.examples(root, spec, spec.exposure.rows)
@@ -103,13 +104,14 @@ def _numbers(values: Numbers) -> list[float | None]:
     return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values.tolist()]
 
 
-def measure_exposure(name: str, spec: ExposureSpec, root: Path) -> None:
+def measure_exposure(root: Path, name: str) -> None:
     """Write `exposure/<name>`: ExAccErr of a run at each length.
 
     summary.json, lists by length: `excess_error` in percent and its `intervals` (95 %, percentile bootstrap over prompts),
     `accumulated` R(l), `expected` l eps(l), and `running_student`, `running_teacher`: samples that have an l-th token. Null
     where some position up to l has no sample. `by_position`: the mean divergences.
     """
+    spec = read_spec(root, name, ExposureSpec)
     started = time.perf_counter()
     torch.set_num_threads(spec.threads)
     student, teacher = TrainedModel.load(root, spec.run), TrainedModel.load(root, spec.teacher_run)

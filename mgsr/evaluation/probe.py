@@ -47,7 +47,7 @@ from typing import Any
 import torch
 
 from mgsr.config.policy import ScrgConfig
-from mgsr.config.specs import ProbeSpec
+from mgsr.config.specs import ProbeSpec, read_spec
 from mgsr.data.examples import Example
 from mgsr.evaluation.detection import BASELINES, DETECTORS, STARTS, WINDOWS, detection_rows
 from mgsr.evaluation.diversity import MEASURES, corpus_diversity, response_diversity
@@ -191,8 +191,9 @@ def summarise_corpus(texts: dict[str, list[str]], samples: int) -> list[Row]:
 # --- the stage --------------------------------------------------------------------------------------------------------
 
 
-def probe(name: str, spec: ProbeSpec, root: Path) -> None:
+def probe(root: Path, name: str) -> None:
     """Write `probes/<name>`: probe.json, whose fields are listed above, and spec.json."""
+    spec = read_spec(root, name, ProbeSpec)
     started = time.perf_counter()
     torch.set_num_threads(spec.threads)
     student, teacher = TrainedModel.load(root, spec.student_run), TrainedModel.load(root, spec.teacher_run)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from mgsr.config.families import GgufModel, HubModel, ModelConfig, PrunedModel, TinyModel
-from mgsr.config.specs import ModelSpec
+from mgsr.config.specs import ModelSpec, read_spec
 from mgsr.errors import MgsrError
+from mgsr.hub import lock_path
 from mgsr.models.gguf import NAMES, build_gguf
 from mgsr.models.hub_model import fetch_model
 from mgsr.models.loading import load_tokenizer, save_model
@@ -46,3 +47,9 @@ def build_model(spec: ModelSpec, out: Path, base: Path | None = None, lock: Path
             save_model(build_pruned(config, base), load_tokenizer(base), out, card)
         case HubModel():
             fetch_model(config.name, out, lock, card)
+
+
+def build(root: Path, name: str) -> None:
+    """Write `models/<name>`. A pruned model's source stands there already."""
+    spec, models = read_spec(root, name, ModelSpec), root / "models"
+    build_model(spec, models / name, models / spec.source if spec.source else None, lock_path(root))

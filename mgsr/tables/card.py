@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mgsr.config.table_specs import CardSpec, read_plan
 from mgsr.errors import MgsrError
 from mgsr.storage import read_json, write_json
 from mgsr.tables.statistics import Interval, paired_bootstrap
@@ -42,6 +43,8 @@ def make_card(record: dict[str, Any], twin: dict[str, Any] | None) -> dict[str, 
     return {**record, "twin": compared, "warnings": [*record["warnings"], *found]}
 
 
-def write_card(record: Path, twin: Path | None, out: Path) -> None:
-    """Write the card `out` from a run's record and, where there is one, its twin's."""
-    write_json(out, make_card(read_json(record), read_json(twin) if twin else None))
+def write_card(root: Path, name: str) -> None:
+    """Write `runs/<name>/card.json` from the run's record and, where there is one, its twin's."""
+    runs, twin = root / "runs", read_plan(root, name, CardSpec).twin
+    record = read_json(runs / name / "training.json")
+    write_json(runs / name / "card.json", make_card(record, read_json(runs / twin / "training.json") if twin else None))

@@ -271,6 +271,6 @@ def claims_table(spec: ClaimsSpec, root: Path) -> Table:
     return Table(lines, document(spec, "The paper's claims", blocks, notes))
 
 
-def write_claims(root: Path) -> None:
+def write_claims(root: Path, name: str) -> None:
     """Write ROOT/tables/claims.csv, .md and .tex from ROOT/plan/claims.json."""
-    write_files(claims_table(read_plan(root, "claims", ClaimsSpec), root), root / "tables", "claims")
+    write_files(claims_table(read_plan(root, name, ClaimsSpec), root), root / "tables", name)

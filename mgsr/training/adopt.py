@@ -7,19 +7,20 @@ from pathlib import Path
 
 import torch
 
-from mgsr.config.specs import AdoptSpec
+from mgsr.config.specs import AdoptSpec, read_spec
 from mgsr.errors import MgsrError
 from mgsr.models.loading import check_shared_vocabulary, load_model, load_tokenizer, save_model
 from mgsr.storage import new_folder, read_json, write_json, write_jsonl
 from mgsr.training.record import RECORD, make_record
 
 
-def adopt(run: str, spec: AdoptSpec, root: Path) -> None:
+def adopt(root: Path, run: str) -> None:
     """Write `runs/<run>` below `root` from the model `spec.base_model`, with a record of the same fields as a trained run's.
 
     What training alone knows is null or empty there. Weights are saved in fp32. Raises MgsrError where the checkpoint does not
     share the vocabulary of the family's teacher: its held-out KL, and what it is compared with, would mean nothing.
     """
+    spec = read_spec(root, run, AdoptSpec)
     started = time.perf_counter()
     torch.set_num_threads(spec.threads)
     folder = root / "models" / spec.base_model

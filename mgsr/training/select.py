@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mgsr.config.specs import SelectSpec
+from mgsr.config.specs import SelectSpec, read_spec
 from mgsr.storage import new_folder, read_json, write_json
 from mgsr.training.record import RECORD
 
@@ -19,9 +19,10 @@ def best(records: list[dict[str, Any]], select_by: str) -> dict[str, Any]:
     return records[worths.index(max(worths))]
 
 
-def select(run: str, spec: SelectSpec, root: Path) -> None:
+def select(root: Path, run: str) -> None:
     """Write `runs/<run>` below `root`: the model, metrics and record of the best of `spec.candidates`, and what each of them
     reached. Timings, versions and commit are the chosen run's, as if its learning rate had been known."""
+    spec = read_spec(root, run, SelectSpec)
     records = [read_json(root / "runs" / name / RECORD) for name in spec.candidates]
     chosen = best(records, spec.method.training.select_by)
     candidates = [

@@ -20,11 +20,12 @@ rule train_run:
         what=lambda wildcards: ("train " if PLAN.trains(wildcards.digest) else "take ") + PLAN.run_label(wildcards.digest),
     params:
         root=lambda wildcards: ROOT,
+        stage=lambda wildcards: PLAN.runs[wildcards.digest].kind,
         threads=CONFIG.threads,
     message:
         "{resources.what}"
     shell:
-        "OMP_NUM_THREADS={params.threads} HF_HUB_OFFLINE=1 mgsr train --root {params.root:q} --name {wildcards.digest} > {log:q} 2>&1"
+        "OMP_NUM_THREADS={params.threads} HF_HUB_OFFLINE=1 mgsr {params.stage} --root {params.root:q} --name {wildcards.digest} > {log:q} 2>&1"
 
 
 # Apart from training, as the twin without SCRG is another run: an added or edited twin trains no run anew.
