@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,13 @@ def plant_spec(root: Path, spec: Strict) -> str:
     """Where a job finds its spec; gives the spec's name."""
     write_json(root / "specs" / f"{spec_digest(spec)}.json", spec.model_dump(mode="json"))
     return spec_digest(spec)
+
+
+def run_stage(stage: Callable[[Path, str], None], root: Path, spec: Strict) -> str:
+    """Do a stage's job; gives the name of its result."""
+    name = plant_spec(root, spec)
+    stage(root, name)
+    return name
 
 
 def prepare(root: Path, **data: Any) -> dict[str, Path]:

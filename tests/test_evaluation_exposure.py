@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from mgsr.config.measurement import ExposureConfig
-from mgsr.config.specs import ExposureSpec, SamplesSpec
+from mgsr.config.specs import ExposureSpec, SamplesSpec, spec_digest
 from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import SOURCES, Divergences, read_divergences
 from mgsr.evaluation.exposure import divergences_by_position, measure_exposure, sample_teacher, sum_by_prompt
@@ -26,6 +26,7 @@ from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.sequence import Sequence
 from mgsr.storage import read_json, read_jsonl
 from mgsr.training.trainer import train
+from tests.records_support import run_stage
 from tests.training_support import DATA, run_spec
 
 CONFIG = ExposureConfig(lengths=(2, 4), samples=3, rows=3)
@@ -139,30 +140,34 @@ def test_the_bootstrap_resamples_prompts_and_pairs_models_by_its_seed() -> None:
 @pytest.fixture(scope="module")
 def root(root: Path) -> Path:
     train("run", run_spec(teacher_run=None, steps=2, validations=1), root)
-    sample_teacher("samples", samples_spec(), root)
-    measure_exposure("first", exposure_spec(), root)
+    run_stage(sample_teacher, root, samples_spec())
+    run_stage(measure_exposure, root, exposure_spec())
     return root
 
 
 def samples_spec(**changes: Any) -> SamplesSpec:
     values: dict[str, Any] = {
-        "teacher_run": "teacher", "test_set": "dolly", "exposure": CONFIG, "max_length": DATA.max_length,
+        "teacher_run": "teacher", "test_set": "dolly", "rows": None, "exposure": CONFIG, "max_length": DATA.max_length,
         "max_prompt_length": DATA.max_prompt_length, "max_new_tokens": 8, "batch": 4, "threads": 1, "code": "",
     }  # fmt: skip
     return SamplesSpec(**(values | changes))
 
 
 def exposure_spec(run: str = "run", **changes: Any) -> ExposureSpec:
-    return ExposureSpec(run=run, samples="samples", **samples_spec(**changes).model_dump())
+    return ExposureSpec(run=run, samples=SAMPLES, **samples_spec(**changes).model_dump())
+
+
+SAMPLES = spec_digest(samples_spec())
+FIRST = spec_digest(exposure_spec())
 
 
 def test_the_summary_equals_loops_over_the_models_own_logits(root: Path) -> None:
-    summary = read_json(root / "exposure/first/summary.json")
+    summary = read_json(root / "exposure" / FIRST / "summary.json")
     models = [AutoModelForCausalLM.from_pretrained(root / f"runs/{run}/model") for run in ("run", "teacher")]
     examples = TrainedModel.load(root, "run").examples(root, samples_spec(), CONFIG.rows)
     by_id = {example.id: example for example in examples}
     sums: dict[int, list[float]] = {i: [] for i in range(4)}
-    for line in read_jsonl(root / "samples/samples/samples.jsonl"):
+    for line in read_jsonl(root / "samples" / SAMPLES / "samples.jsonl"):
         prompt, response = by_id[line["id"]].prompt_ids, line["response_ids"]
         for i in range(min(4, len(response))):
             ids = torch.tensor([[*prompt, *response[:i]]])
@@ -181,8 +186,8 @@ def test_the_summary_equals_loops_over_the_models_own_logits(root: Path) -> None
 
 def test_the_kept_prompts_give_the_summary_back(root: Path) -> None:
     summary, divergences = (
-        read_json(root / "exposure/first/summary.json"),
-        read_divergences(root / "exposure/first/prompts.jsonl"),
+        read_json(root / "exposure" / FIRST / "summary.json"),
+        read_divergences(root / "exposure" / FIRST / "prompts.jsonl"),
     )
     assert divergences.excess_error([2, 4]).tolist() == pytest.approx(summary["excess_error"], rel=1e-3, abs=1e-3)
     for (low, high), value in zip(summary["intervals"], summary["excess_error"], strict=True):
@@ -190,28 +195,28 @@ def test_the_kept_prompts_give_the_summary_back(root: Path) -> None:
 
 
 def test_the_same_call_gives_the_same_numbers(root: Path) -> None:
-    measure_exposure("second", exposure_spec(), root)
-    sample_teacher("again", samples_spec(batch=2), root)
-    first, second = (read_json(root / f"exposure/{name}/summary.json") for name in ("first", "second"))
+    names = FIRST, run_stage(measure_exposure, root, exposure_spec(code="again"))
+    first, second = (read_json(root / f"exposure/{name}/summary.json") for name in names)
     assert {**first, "timings": None} == {**second, "timings": None}
-    texts = [(root / f"samples/{name}/samples.jsonl").read_text() for name in ("samples", "again")]
+    names = SAMPLES, run_stage(sample_teacher, root, samples_spec(batch=2))
+    texts = [(root / f"samples/{name}/samples.jsonl").read_text() for name in names]
     assert texts[0] == texts[1]
 
 
 def test_samples_of_a_prompt_differ_and_end_at_the_longest_length(root: Path) -> None:
-    lines = list(read_jsonl(root / "samples/samples/samples.jsonl"))
+    lines = list(read_jsonl(root / "samples" / SAMPLES / "samples.jsonl"))
     assert [line["sample"] for line in lines] == [0, 1, 2] * 3
     assert len({tuple(line["response_ids"]) for line in lines}) > 3
     assert max(len(line["response_ids"]) for line in lines) == max(CONFIG.lengths)
 
 
 def test_a_model_that_is_the_teacher_has_no_exposure_bias_to_measure(root: Path) -> None:
-    measure_exposure("itself", exposure_spec("teacher"), root)
-    summary = read_json(root / "exposure/itself/summary.json")
+    itself = run_stage(measure_exposure, root, exposure_spec("teacher"))
+    summary = read_json(root / f"exposure/{itself}/summary.json")
     assert summary["accumulated"] == summary["expected"] == [0, 0] and summary["excess_error"] == [None, None]
     assert summary["running_student"] == summary["running_teacher"], "equal models write the same text"
 
 
 def test_samples_of_other_rows_are_refused(root: Path) -> None:
     with pytest.raises(MgsrError, match="not those of the rows"):
-        measure_exposure("odd", exposure_spec(exposure=CONFIG.model_copy(update={"rows": 2})), root)
+        run_stage(measure_exposure, root, exposure_spec(exposure=CONFIG.model_copy(update={"rows": 2})))

@@ -19,8 +19,8 @@ from transformers import AutoModelForCausalLM
 from mgsr.config.loss_terms import SpanConfig
 from mgsr.config.measurement import ProbeConfig
 from mgsr.config.policy import ScrgConfig
-from mgsr.config.specs import ProbeSpec
-from mgsr.data.examples import Example
+from mgsr.config.specs import ProbeSpec, spec_digest
+from mgsr.data.encoding import Example
 from mgsr.data.spans import token_spans
 from mgsr.evaluation.detection import DETECTORS, SCORES, STARTS, WINDOWS, Detection, detect, hits
 from mgsr.evaluation.diversity import corpus_diversity, distinct, response_diversity
@@ -33,6 +33,7 @@ from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.scrg import detection_scores, revise
 from mgsr.rollouts.sequence import Sequence
 from mgsr.storage import read_json, write_json
+from tests.records_support import run_stage
 from tests.training_support import DATA
 
 Pair = tuple[TrainedModel, TrainedModel]  # student and teacher
@@ -46,13 +47,13 @@ def root(root: Path) -> Path:
     (root / "models/student").rename(root / "runs/student/model")
     for run in ("student", "teacher"):
         write_json(root / f"runs/{run}/training.json", {"precision": "fp32"})
-    probe("first", probe_spec(), root)
+    run_stage(probe, root, probe_spec())
     return root
 
 
 def probe_spec(**changes: Any) -> ProbeSpec:
     values: dict[str, Any] = {
-        "student_run": "student", "teacher_run": "teacher", "test_set": "dolly",
+        "student_run": "student", "teacher_run": "teacher", "test_set": "dolly", "rows": None,
         "max_length": DATA.max_length, "max_prompt_length": DATA.max_prompt_length,
         "probe": ProbeConfig(rows=ROWS, samples=2), "max_new_tokens": 40, "batch": 5, "threads": 1, "code": "",
     }  # fmt: skip
@@ -76,7 +77,7 @@ def injected(models: Pair, examples: list[Example]) -> list[Injected]:
 
 @pytest.fixture(scope="module")
 def content(root: Path) -> dict[str, Any]:
-    found: dict[str, Any] = read_json(root / "probes/first/probe.json")
+    found: dict[str, Any] = read_json(root / "probes" / spec_digest(probe_spec()) / "probe.json")
     return found
 
 
@@ -354,8 +355,7 @@ def test_correction_summaries_are_paired(content: dict[str, Any]) -> None:
 
 
 def test_the_same_call_writes_the_same_file(root: Path, content: dict[str, Any]) -> None:
-    probe("second", probe_spec(), root)
-    again = json.loads((root / "probes/second/probe.json").read_text())
+    again = json.loads((root / "probes" / run_stage(probe, root, probe_spec(code="again")) / "probe.json").read_text())
     assert {**again, "timings": None} == {**content, "timings": None}
-    assert (root / "probes/first/probe.json").stat().st_size < 100_000
+    assert (root / "probes" / spec_digest(probe_spec()) / "probe.json").stat().st_size < 100_000
     assert ScrgConfig() == SCORES["kl_student_teacher"], "the printed reading is the first"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mgsr.config.specs import EvaluationSpec, spec_digest
-from mgsr.data.examples import encode_examples
+from mgsr.data.encoding import encode_examples
 from mgsr.data.prompts import format_prompt
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError

@@ -13,16 +13,9 @@ from mgsr.config import identity
 
 PACKAGE = Path(__file__).parents[1] / "mgsr"
 ORDER = ("config", "data", "models", "rollouts", "objectives", "training", "evaluation", "tables")
-BASE = (
-    "errors",
-    "storage",
-    "rouge",
-    "metrics",
-    "devices",
-    "hub",
-    "plugins",
-)  # beneath every layer; they import one another only
-TOP = ("cli", "preflight", "examples")
+# beneath every layer; they import one another only
+BASE = ("errors", "storage", "rouge", "metrics", "devices", "hub", "plugins")
+TOP = ("cli", "__main__", "preflight", "examples")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -80,6 +73,14 @@ def test_no_evaluation_depends_on_an_objective(entry: str, objectives: set[str],
     assert Path(f"evaluation/{entry}.py") in covered
     assert {path.name for path in covered if path.parts[0] == "objectives"} - {"__init__.py"} == objectives
     assert not any(path.parts[0] == "training" for path in covered)
+
+
+def test_a_name_stands_for_one_room() -> None:
+    """Neither two modules nor a module and a package have one name, and no two modules a singular and its plural."""
+    modules = [path.stem for path in MODULES if path.stem != "__init__"]
+    names = modules + [path.parent.name for path in PACKAGE.glob("*/__init__.py")]
+    assert sorted(names) == sorted(set(names))
+    assert not {f"{name}s" for name in modules} & set(modules)
 
 
 def test_packages_hold_no_code_of_their_own() -> None:

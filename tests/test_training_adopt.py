@@ -9,7 +9,7 @@ import torch
 
 from mgsr.cli import main
 from mgsr.config.families import TinyModel
-from mgsr.config.specs import AdoptSpec, ModelSpec
+from mgsr.config.specs import AdoptSpec, ModelSpec, spec_digest
 from mgsr.errors import MgsrError
 from mgsr.evaluation.scoring import read_rows
 from mgsr.models.build import build_model
@@ -17,14 +17,14 @@ from mgsr.models.loading import load_model
 from mgsr.storage import read_json
 from mgsr.training.adopt import adopt
 from mgsr.training.trainer import train
-from tests.records_support import plant_spec
+from tests.records_support import plant_spec, run_stage
 from tests.training_support import evaluated, evaluation_spec, make_root, run_spec
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_root(tmp_path_factory.mktemp("results"))
-    adopt("released", checkpoint_spec(), root)
+    (root / "runs" / run_stage(adopt, root, checkpoint_spec())).rename(root / "runs/released")
     return root
 
 
@@ -57,9 +57,9 @@ def test_it_is_evaluated_as_any_run_is(root: Path) -> None:
     assert read_json(folder / "summary.json")["heldout"]["forward_kl"] > 0
 
 
-def test_the_kind_of_its_spec_sends_the_command_here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_adopts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = plant_spec(root, checkpoint_spec())
-    monkeypatch.setattr("sys.argv", ["mgsr", "train", "--root", str(root), "--name", name])
+    monkeypatch.setattr("sys.argv", ["mgsr", "adopt", "--root", str(root), "--name", name])
     main()
     assert read_json(root / "runs" / name / "training.json")["learning_rate"] is None
     assert not (root / "checkpoints" / name).exists()
@@ -69,5 +69,5 @@ def test_another_vocabulary_is_refused(root: Path) -> None:
     model = TinyModel(builder="tiny", layers=1, width=16, heads=2, vocabulary_size=500)
     build_model(ModelSpec(model=model, seed=1, code=""), root / "models/other")
     with pytest.raises(MgsrError, match=r"released of family tiny: .*different vocabularies"):
-        adopt("refused", checkpoint_spec("other"), root)
-    assert not (root / "runs/refused").exists()
+        run_stage(adopt, root, checkpoint_spec("other"))
+    assert not (root / "runs" / spec_digest(checkpoint_spec("other"))).exists()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mgsr.data.examples import encode_examples
+from mgsr.data.encoding import encode_examples
 from mgsr.data.records import load_records
 from mgsr.models.loading import load_tokenizer
 from mgsr.storage import read_json

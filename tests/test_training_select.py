@@ -9,11 +9,11 @@ import pytest
 
 from mgsr.cli import main
 from mgsr.config.method import Method
-from mgsr.config.specs import SelectSpec
+from mgsr.config.specs import SelectSpec, spec_digest
 from mgsr.storage import read_json, write_json
 from mgsr.training.select import best, select
 from mgsr.training.trainer import train
-from tests.records_support import plant_spec
+from tests.records_support import plant_spec, run_stage
 from tests.training_support import evaluated, evaluation_spec, make_root, run_spec
 
 RATES = (1e-5, 3e-2)  # the first hardly moves the student
@@ -26,7 +26,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         train(f"at {rate:g}", run_spec(learning_rate=rate, select_by="loss"), root)
         record = root / f"runs/at {rate:g}/training.json"
         write_json(record, {**read_json(record), "commit": f"of {rate:g}"})  # trained at another time than it is selected
-    select("grid", grid(), root)
+    run_stage(select, root, grid())
     return root
 
 
@@ -37,8 +37,11 @@ def grid() -> SelectSpec:
     return SelectSpec(family="tiny", method=Method.model_validate(method), seed=10, candidates=candidates, code="")
 
 
+GRID = spec_digest(grid())
+
+
 def records(root: Path) -> dict[str, dict[str, Any]]:
-    return {name: read_json(root / f"runs/{name}/training.json") for name in ("at 1e-05", "at 0.03", "grid")}
+    return {name: read_json(root / f"runs/{name}/training.json") for name in ("at 1e-05", "at 0.03", GRID)}
 
 
 def test_the_best_by_validation_stands_for_the_grid(root: Path) -> None:
@@ -46,10 +49,12 @@ def test_the_best_by_validation_stands_for_the_grid(root: Path) -> None:
     assert high["validation"]["loss"] < low["validation"]["loss"]
     of_its_own = {"run", "spec", "candidates"}
     assert {key: chosen[key] for key in chosen.keys() - of_its_own} == {key: high[key] for key in high.keys() - of_its_own}
-    assert chosen["learning_rate"] == 3e-2 and chosen["run"] == "grid" and chosen["commit"] == "of 0.03"
-    assert chosen["spec"] == read_json(root / "runs/grid/spec.json") and SelectSpec.model_validate(chosen["spec"]) == grid()
+    assert chosen["learning_rate"] == 3e-2 and chosen["run"] == GRID and chosen["commit"] == "of 0.03"
+    assert (
+        chosen["spec"] == read_json(root / "runs" / GRID / "spec.json") and SelectSpec.model_validate(chosen["spec"]) == grid()
+    )
     for name in ("metrics.jsonl", "model/model.safetensors", "model/tokenizer.json"):
-        assert (root / "runs/grid" / name).read_bytes() == (root / "runs/at 0.03" / name).read_bytes()
+        assert (root / "runs" / GRID / name).read_bytes() == (root / "runs/at 0.03" / name).read_bytes()
 
 
 def test_it_says_what_each_candidate_reached(root: Path) -> None:
@@ -62,7 +67,7 @@ def test_it_says_what_each_candidate_reached(root: Path) -> None:
 
 
 def test_it_is_evaluated_as_any_run_is(root: Path) -> None:
-    grid, best_rate = (read_json(evaluated(root, evaluation_spec(run)) / "summary.json") for run in ("grid", "at 0.03"))
+    grid, best_rate = (read_json(evaluated(root, evaluation_spec(run)) / "summary.json") for run in (GRID, "at 0.03"))
     assert grid["scores"] == best_rate["scores"] and grid["heldout"] == best_rate["heldout"]
 
 
@@ -70,8 +75,8 @@ def test_the_model_takes_no_space_twice_and_survives_its_source(tmp_path: Path) 
     root = make_root(tmp_path)
     for rate in RATES:
         train(f"at {rate:g}", run_spec(learning_rate=rate, steps=1, validations=1), root)
-    select("grid", grid(), root)
-    files = [root / "runs" / name / "model/model.safetensors" for name in ("grid", read_chosen(root))]
+    run_stage(select, root, grid())
+    files = [root / "runs" / name / "model/model.safetensors" for name in (GRID, read_chosen(root))]
     assert files[0].samefile(files[1])
     kept = files[0].read_bytes()
     train(read_chosen(root), run_spec(learning_rate=1.0, steps=1, validations=1), root)  # the same folder, anew
@@ -79,7 +84,7 @@ def test_the_model_takes_no_space_twice_and_survives_its_source(tmp_path: Path) 
 
 
 def read_chosen(root: Path) -> str:
-    return f"at {read_json(root / 'runs/grid/training.json')['learning_rate']:g}"
+    return f"at {read_json(root / 'runs' / GRID / 'training.json')['learning_rate']:g}"
 
 
 def test_highest_rouge_l_or_lowest_loss_and_the_first_of_equals() -> None:
@@ -88,8 +93,8 @@ def test_highest_rouge_l_or_lowest_loss_and_the_first_of_equals() -> None:
     assert best(found, "rouge_l") is found[1] and best(found, "loss") is found[0]
 
 
-def test_the_kind_of_its_spec_sends_the_command_here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_selects(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = plant_spec(root, grid())
-    monkeypatch.setattr("sys.argv", ["mgsr", "train", "--root", str(root), "--name", name])
+    monkeypatch.setattr("sys.argv", ["mgsr", "select", "--root", str(root), "--name", name])
     main()
     assert len(read_json(root / "runs" / name / "training.json")["candidates"]) == 2

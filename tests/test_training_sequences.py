@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from mgsr.config.specs import RunSpec
-from mgsr.data.examples import Example
+from mgsr.data.encoding import Example
 from mgsr.errors import MgsrError
 from mgsr.models.language_model import LanguageModel, load_frozen
 from mgsr.models.loading import load_model, load_tokenizer

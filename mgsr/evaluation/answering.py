@@ -12,7 +12,7 @@ import torch
 
 from mgsr.config.measurement import NO_REPEAT_NGRAM
 from mgsr.config.specs import AnswersSpec, HeldoutSpec
-from mgsr.data.examples import Example, Lengths, encode_examples
+from mgsr.data.encoding import Example, Lengths, encode_examples
 from mgsr.data.records import Record
 from mgsr.evaluation.answers import Answer, Heldout
 from mgsr.evaluation.trained_model import TrainedModel, response_log_probabilities

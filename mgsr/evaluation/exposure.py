@@ -16,7 +16,7 @@ import torch
 
 from mgsr.config.measurement import ExposureConfig
 from mgsr.config.specs import ExposureSpec, SamplesSpec, read_spec
-from mgsr.data.examples import Example
+from mgsr.data.encoding import Example
 from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import SOURCES, Divergences
 from mgsr.evaluation.intervals import Numbers, percentile_interval

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from textblob.en.parsers import PatternParser
 
-from mgsr.data.examples import Example, Tokenizer
+from mgsr.data.encoding import Example, Tokenizer
 from mgsr.rollouts.noise import uniform
 
 Item = TypeVar("Item")

@@ -48,7 +48,7 @@ import torch
 
 from mgsr.config.policy import ScrgConfig
 from mgsr.config.specs import ProbeSpec, read_spec
-from mgsr.data.examples import Example
+from mgsr.data.encoding import Example
 from mgsr.evaluation.detection import BASELINES, DETECTORS, STARTS, WINDOWS, detection_rows
 from mgsr.evaluation.diversity import MEASURES, corpus_diversity, response_diversity
 from mgsr.evaluation.injection import ERRORS, inject

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mgsr.config.specs import ExposureSpec, ProbeSpec, SamplesSpec
-from mgsr.data.examples import Example, encode_examples
+from mgsr.data.encoding import Example, encode_examples
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
 from mgsr.models.language_model import LanguageModel, autocast, inference, load_frozen

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mgsr.data.examples import Example
+from mgsr.data.encoding import Example
 from mgsr.models.language_model import HiddenStates, LanguageModel
 
 Author = Literal["dataset", "student", "teacher"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Items
 from functools import cached_property, lru_cache
 
-from mgsr.data.examples import Example
+from mgsr.data.encoding import Example
 from mgsr.rollouts.noise import row_key
 
 

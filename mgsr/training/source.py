@@ -8,7 +8,7 @@ from typing import Any
 
 from mgsr.config.loss_terms import CrossEntropy, PolicyGradientConfig
 from mgsr.config.specs import TrainSpec
-from mgsr.data.examples import Example
+from mgsr.data.encoding import Example
 from mgsr.data.spans import token_spans
 from mgsr.errors import MgsrError
 from mgsr.plugins import load_custom

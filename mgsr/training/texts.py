@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from mgsr.config.specs import TrainSpec
-from mgsr.data.examples import Example
+from mgsr.data.encoding import Example
 from mgsr.errors import MgsrError
 from mgsr.models.language_model import LanguageModel, autocast
 from mgsr.rollouts.noise import row_key

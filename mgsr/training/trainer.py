@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from mgsr.config.measurement import NO_REPEAT_NGRAM
 from mgsr.config.specs import TrainSpec, read_spec
-from mgsr.data.examples import Example, encode_examples
+from mgsr.data.encoding import Example, encode_examples
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
 from mgsr.models.language_model import HiddenStates, LanguageModel, load_frozen

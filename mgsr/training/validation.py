@@ -6,7 +6,7 @@ from collections.abc import Sequence as Items
 
 import torch
 
-from mgsr.data.examples import Example
+from mgsr.data.encoding import Example
 from mgsr.models.language_model import LanguageModel, inference
 from mgsr.rollouts.sampler import Decoding, Prompt, generate
 from mgsr.rollouts.sequence import Sequence, by_length, collate, decode_texts, response_states

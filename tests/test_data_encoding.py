@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mgsr.config.record_sets import DataConfig
-from mgsr.data.examples import encode_examples
+from mgsr.data.encoding import encode_examples
 from mgsr.data.prompts import format_prompt
 from mgsr.data.records import Record
 
