@@ -56,7 +56,7 @@ def test_evaluation_stands_beside_training_and_not_on_it() -> None:
 
 @pytest.mark.parametrize(
     ("entry", "objectives"),
-    [("evaluator", set()), ("exposure", set()), ("floor", set()), ("probe", {"span_consistency.py"})],
+    [("evaluator", set()), ("exposure", set()), ("answering", set()), ("floor", set()), ("probe", {"span_consistency.py"})],
 )
 def test_no_evaluation_depends_on_an_objective(entry: str, objectives: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The digest of an evaluation's code covers no objective; the probe alone measures the span term."""

@@ -256,7 +256,7 @@ def test_comments_docstrings_and_descriptions_rename_nothing(package: Package) -
     [
         ("mgsr/rollouts/scrg.py", {"train", "probe"}),
         ("mgsr/rollouts/sampler.py", {"train", "answer", "exposure", "probe"}),
-        ("mgsr/training/record.py", {"train", "adopt", "select"}),
+        ("mgsr/training/run_record.py", {"train", "adopt", "select"}),
         ("mgsr/evaluation/floor.py", {"floor"}),
         ("mgsr/evaluation/evaluator.py", {"evaluate"}),
         ("mgsr/tables/tracking.py", {"pages"}),

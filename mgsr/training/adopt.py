@@ -11,7 +11,7 @@ from mgsr.config.specs import AdoptSpec, read_spec
 from mgsr.errors import MgsrError
 from mgsr.models.loading import check_shared_vocabulary, load_model, load_tokenizer, save_model
 from mgsr.storage import new_folder, read_json, write_json, write_jsonl
-from mgsr.training.record import RECORD, make_record
+from mgsr.training.run_record import RECORD, make_record
 
 
 def adopt(root: Path, run: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mgsr.config.specs import SelectSpec, read_spec
 from mgsr.storage import new_folder, read_json, write_json
-from mgsr.training.record import RECORD
+from mgsr.training.run_record import RECORD
 
 
 def best(records: list[dict[str, Any]], select_by: str) -> dict[str, Any]:

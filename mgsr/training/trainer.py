@@ -50,7 +50,7 @@ from mgsr.training.checkpoint import (
 )
 from mgsr.training.clock import Clock
 from mgsr.training.distributed import World, start_world
-from mgsr.training.record import RECORD, Signatures, make_record
+from mgsr.training.run_record import RECORD, Signatures, make_record
 from mgsr.training.source import StepSource
 from mgsr.training.step import Part, StepSequences, TrainStep, make_parts
 from mgsr.training.texts import Models

@@ -14,7 +14,7 @@ from mgsr.data.records import load_records
 from mgsr.models.loading import load_tokenizer
 from mgsr.storage import read_json
 from mgsr.training import trainer as run_module
-from mgsr.training.record import SPIKE_START, SPIKE_WINDOW, Signatures
+from mgsr.training.run_record import SPIKE_START, SPIKE_WINDOW, Signatures
 from mgsr.training.trainer import train
 from tests.training_support import DATA, MGSR, SCRG_MIXED, TRAINING, make_root, metrics, run_spec
 
