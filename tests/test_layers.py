@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mgsr"
 ORDER = ("config", "data", "models", "rollouts", "objectives", "training", "evaluation", "tables")
 BASE = ("errors", "storage", "rouge", "devices", "hub", "plugins")  # beneath every layer; they import one another only
-TOP = ("cli", "preflight", "examples")
+TOP = ("__main__", "cli", "preflight", "examples")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -1,6 +1,3 @@
-ruleorder: evaluate_floor > evaluate_run
-
-
 # All test sets, protocols and decoding seeds of one run share a process: start-up would dominate.
 
 
@@ -14,6 +11,8 @@ rule evaluate_run:
         f"{ROOT}/logs/evaluate_run.{{digest}}.log",
     benchmark:
         f"{ROOT}/benchmarks/evaluate_run.{{digest}}.tsv"
+    wildcard_constraints:
+        digest=f"(?!{FLOOR})[0-9a-f]{{16}}",
     threads: CONFIG.threads
     resources:
         gpu=1 if CONFIG.needs_gpu else 0,
