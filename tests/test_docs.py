@@ -75,9 +75,8 @@ def test_targets_of_the_readme_are_rules() -> None:
 def test_every_overlay_of_the_pages_is_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of YAML that begin with their file's name, with the Python files that they name beside them."""
     monkeypatch.chdir(tmp_path)
-    blocks = [
-        block for page in PAGES for block in re.findall(r"```(python|yaml)\n(# \S+\n.*?)```", page.read_text(), re.DOTALL)
-    ]
+    pages = "\n".join(page.read_text() for page in PAGES)
+    blocks = re.findall(r"```(python|yaml)\n(# \S+\n.*?)```", pages, re.DOTALL)
     files = {text.splitlines()[0].removeprefix("# "): text for _, text in blocks}
     for name, text in files.items():
         (tmp_path / name).write_text(text)

@@ -134,13 +134,15 @@ def test_a_mark_and_blank_lines_of_other_programs_are_passed_over(tmp_path: Path
 
 def test_a_lock_has_one_holder_and_ends_with_its_process(tmp_path: Path) -> None:
     path = tmp_path / "new" / "lock"
-    code = (
-        f"from mgsr.storage import file_lock; from pathlib import Path; lock = file_lock(Path({str(path)!r})); lock.__enter__()"
-    )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", f"{code}; print('held', flush=True); input()"],
-        cwd=Path(__file__).parents[1], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )  # fmt: skip
+    code = f"""
+from pathlib import Path
+from mgsr.storage import file_lock
+with file_lock(Path({str(path)!r})):
+    print("held", flush=True)
+    input()
+"""
+    command, folder = [sys.executable, "-c", code], Path(__file__).parents[1]
+    holder = subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
     with storage.file_lock(path, wait=False) as held:
         assert not held
