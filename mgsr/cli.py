@@ -152,10 +152,10 @@ def open_check(root: Path, name: str) -> None:
     write_check(root, name)
 
 
-def claims(root: Path, name: str) -> None:
+def claims(root: Path, _name: str) -> None:
     from mgsr.tables.claims import write_claims
 
-    write_claims(root, name)
+    write_claims(root)
 
 
 def report(root: Path, name: str) -> None:

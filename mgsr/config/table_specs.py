@@ -92,5 +92,4 @@ class PageSpec(Strict):
 
 def read_plan(root: Path, name: str, kind: type[Spec]) -> Spec:
     """What `name` is made of, from `ROOT/plan/<name>.json`. Raises MgsrError where it is missing or is no `kind`."""
-    path = root / "plan" / f"{name}.json"
-    return parsed(TypeAdapter(kind), read_json(path), f"{path} is no {kind.__name__}")
+    return parsed(TypeAdapter(kind), read_json(root / "plan" / f"{name}.json"), f"plan/{name}.json is no {kind.__name__}")
