@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 
 from mgsr.config.base import Strict
-from mgsr.config.load import read_yaml
+from mgsr.config.load import load_config, read_yaml
 from mgsr.config.loss_terms import DacKlConfig, Distillation, ObjectiveConfig, PolicyGradientConfig, SpanConfig
 from mgsr.config.measurement import ExposureConfig
 from mgsr.config.method import Method
+from mgsr.config.plan import make_plan
 from mgsr.config.policy import ScrgConfig
-from mgsr.config.schema import TableName
+from mgsr.config.schema import OTHER_TARGETS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -24,6 +26,7 @@ MODELS_OF_READINGS: dict[str, type[Strict]] = {  # by the name that the page giv
     "scrg": ScrgConfig, "objective": ObjectiveConfig, "dac_kl": DacKlConfig, "span": SpanConfig,
     "policy_gradient": PolicyGradientConfig, "exposure": ExposureConfig,
 }  # fmt: skip
+TABLES = set(read_yaml(ROOT / "workflow" / "tables.yaml")["tables"])
 
 
 def names_of_tests() -> set[str]:
@@ -34,7 +37,7 @@ def names_of_tests() -> set[str]:
 def targets() -> set[str]:
     """Rules, and the tables, whose rules are made in a loop."""
     files = [ROOT / "Snakefile", *(ROOT / "workflow" / "rules").glob("*.smk")]
-    return {*get_args(TableName), *re.findall(r"^rule (\w+):", "".join(path.read_text() for path in files), re.MULTILINE)}
+    return {*TABLES, *re.findall(r"^rule (\w+):", "".join(path.read_text() for path in files), re.MULTILINE)}
 
 
 def anchors(page: Path) -> set[str]:
@@ -84,7 +87,23 @@ def test_links_lead_to_headings(page: Path) -> None:
 def test_targets_of_the_readme_are_rules() -> None:
     section = (ROOT / "README.md").read_text().split("## Targets")[1].split("##")[0]
     named = [name for cell in re.findall(r"^\| (`.*?`) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)]
-    assert set(get_args(TableName)) < set(named) <= targets()
+    assert TABLES < set(named) <= targets() and set(OTHER_TARGETS) <= targets()
+
+
+def test_every_overlay_of_the_pages_is_a_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of YAML that begin with their file's name, with the Python files that they name beside them."""
+    monkeypatch.chdir(tmp_path)
+    pages = "\n".join(page.read_text() for page in PAGES)
+    blocks = re.findall(r"```(python|yaml)\n(# \S+\n.*?)```", pages, re.DOTALL)
+    files = {text.splitlines()[0].removeprefix("# "): text for _, text in blocks}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "mine.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    overlays = [yaml.safe_load(text) for name, text in files.items() if name.endswith(".yaml")]
+    assert len(overlays) >= 4
+    for overlay in overlays:
+        preset = "paper" if "checkpoints" in overlay else "smoke"
+        make_plan(ROOT / "workflow", load_config(ROOT / "workflow", {"preset": preset, **overlay}))
 
 
 def test_ones_own_method_takes_at_most_30_lines() -> None:

@@ -12,9 +12,11 @@ from typing import get_args
 import pandas as pd
 import pytest
 
-from mgsr.config.schema import CheckName, TableName
+from mgsr.config.load import read_yaml
+from mgsr.config.table_entries import CheckName
 
 REPOSITORY = Path(__file__).parents[1]
+TABLES = read_yaml(REPOSITORY / "workflow" / "tables.yaml")["tables"]
 SECONDS = 15 * 60  # promised for two idle cores
 
 pytestmark = pytest.mark.everything
@@ -34,7 +36,7 @@ def test_it_takes_no_longer_than_promised(made: tuple[Path, float]) -> None:
     assert made[1] < SECONDS, f"{made[1]:.0f} s"
 
 
-@pytest.mark.parametrize("name", [*get_args(TableName), "claims"])
+@pytest.mark.parametrize("name", [*TABLES, "claims"])
 def test_every_table_has_numbers(made: tuple[Path, float], name: str) -> None:
     frame = pd.read_csv(made[0] / "tables" / f"{name}.csv")
     assert len(frame) and frame.select_dtypes("number").notna().any(axis=None)

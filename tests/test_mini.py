@@ -1,22 +1,21 @@
 """A slice of the mini preset: real weights and real records, as few of each as show that the path works."""
 
-import json
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
 
-from tests.test_smoke import cells, snakemake
+from tests.test_smoke import cards, snakemake
 
 RECORDS = Path(__file__).parents[2] / "shared" / "data"
 TINY_SHARE = [
-    "training={steps: 1, global_batch: 2, micro_batch: 2, learning_rates: [], validations: 1, validation_rows: 2}",
+    "training={steps: 1, global_batch: 2, micro_batch: 2, learning_rate: 2.0e-4, validations: 1, validation_rows: 2}",
     "rows_without_sft=false",
     "data={train_rows: 8, validation_rows: 2, max_length: 160, max_prompt_length: 128, "
-    "test_rows: {dolly: 2, self_instruct: 2, vicuna: 2, sni: 2, unni: 2}}",
+    "test_sets: {dolly: {rows: 2}, self_instruct: {rows: 2}, vicuna: {rows: 2}, sni: {rows: 2}, unni: {rows: 2}}}",
     "evaluation={decoding_seeds: [10], max_new_tokens: 8, heldout_rows: 2}",
     "overlays=[{set: {sequences: {student_share: 1.0}}}, {methods: [teacher], set: {training: {steps: 1}}}]",
-    "tables={table1: [teacher, sft, mgsr], table2: [mgsr]}",
+    "tables={table1: {rows: [teacher, sft, mgsr]}, table2: {rows: [mgsr]}}",
 ]
 
 
@@ -38,8 +37,7 @@ def test_real_weights_and_records_give_a_table(tmp_path: Path) -> None:
     logs = "".join(path.read_text()[-2000:] for path in tmp_path.glob("mini/logs/*.log"))
     assert finished.returncode == 0, finished.stderr[-4000:] + logs[-8000:]
     assert "SmolLM2" in (tmp_path / "mini/tables/table1.md").read_text()
-    rows = cells(tmp_path, "mini")["rows"]
-    cards = {row["title"]: json.loads(Path(row["card"]).read_text()) for row in rows}
-    assert cards["MGSR"]["student_step_share"] == 1.0
-    assert cards["MGSR"]["timings"]["scrg"] > 0
-    assert 90e6 < cards["MGSR"]["parameters"] < cards["Teacher"]["parameters"]
+    card = cards(tmp_path / "mini")
+    assert card["MGSR"]["student_step_share"] == 1.0
+    assert card["MGSR"]["timings"]["scrg"] > 0
+    assert 90e6 < card["MGSR"]["parameters"] < card["Teacher"]["parameters"]

@@ -255,7 +255,7 @@ def test_comments_docstrings_and_descriptions_rename_nothing(package: Package) -
     ("file", "stages"),
     [
         ("mgsr/rollouts/scrg.py", {"train", "probe"}),
-        ("mgsr/rollouts/sampler.py", {"train", "answer", "exposure", "probe"}),
+        ("mgsr/rollouts/sampler.py", {"train", "evaluate", "exposure", "probe"}),
         ("mgsr/training/run_record.py", {"train", "adopt", "select"}),
         ("mgsr/evaluation/floor.py", {"floor"}),
         ("mgsr/evaluation/evaluator.py", {"evaluate"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import re
@@ -19,7 +20,7 @@ from mgsr.config.load import load_config
 from mgsr.config.plan import Plan, make_plan
 from mgsr.devices import lease_gpus, visible_gpus
 from mgsr.errors import MgsrError
-from mgsr.preflight import missing, preflight
+from mgsr.preflight import lock_data_sets, missing, preflight
 
 WORKFLOW = Path(__file__).parents[1] / "workflow"
 
@@ -89,6 +90,7 @@ def test_what_is_there_already_needs_no_hub_and_no_package(
     for path in [
         *(plan.root / "models" / name / "config.json" for name in plan.models),
         plan.root / "data" / plan.data_name / "manifest.json",
+        *(plan.root / "test_sets" / name / "manifest.json" for name in plan.floor.test_sets.values()),
     ]:
         path.parent.mkdir(parents=True)
         path.touch()
@@ -102,9 +104,38 @@ def test_records_and_disk_space(tmp_path: Path, closed_port: None, monkeypatch: 
     assert f"data_dir {tmp_path / 'none'} is not a folder" in lacks[0] and "disk space: 1000000000 GiB" in lacks[1]
     rates = [1e-3, 2e-3, 4e-3]  # three runs in a run's place, but for the teacher and the starts; choosing takes no space
     (needed,) = re.findall(
-        r"disk space: (\d+) GiB", missing(plan_of(tmp_path, "smoke", given | {"training": {"learning_rates": rates}}))[1]
+        r"disk space: (\d+) GiB", missing(plan_of(tmp_path, "smoke", given | {"training": {"learning_rate": rates}}))[1]
     )
     assert 2.5e9 < int(needed) < 3e9
+
+
+def test_a_file_of_ones_own_must_be_there(tmp_path: Path, closed_port: None) -> None:
+    mine = {"mine": {"title": "Mine", "file": str(tmp_path / "mine.jsonl")}}
+    (lack,) = missing(plan_of(tmp_path, "smoke", {"data": {"test_sets": mine}}))
+    assert lack == f"the records of data.test_sets.mine: there is no file {tmp_path / 'mine.jsonl'}"
+    (tmp_path / "mine.jsonl").touch()
+    assert missing(plan_of(tmp_path, "smoke", {"data": {"test_sets": mine}})) == []
+
+
+def test_commits_are_locked_before_the_plan_and_only_where_the_hub_answers(
+    tmp_path: Path, closed_port: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else every name of the first call would differ from those of the second."""
+    asked: list[list[str]] = []
+    monkeypatch.setattr(module, "lock_names", lambda path, datasets: asked.append([path.name, *datasets]))
+    config = load_config(WORKFLOW, {"preset": "paper", "results": str(tmp_path)})
+    lock_data_sets(config)
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        lock_data_sets(load_config(WORKFLOW, {"preset": "smoke", "results": str(tmp_path)}))
+        assert asked == []
+        lock_data_sets(config)
+        names = ["MiniLLM/Vicuna", "MiniLLM/dolly", "MiniLLM/self-inst", "MiniLLM/sinst", "MiniLLM/uinst"]
+        assert asked == [["hub.lock.json", *names]]
+        (tmp_path / "hub.lock.json").write_text(json.dumps({"datasets": dict.fromkeys(names, "a" * 40), "models": {}}))
+        lock_data_sets(config)
+        assert len(asked) == 1
 
 
 @pytest.mark.parametrize(("given", "expected"), [("", []), ("-1", []), ("0", ["0"]), ("2, 3", ["2", "3"]), ("1,-1,2", ["1"])])

@@ -1,6 +1,5 @@
 """The main job on its embedded default, through the real command: records in, tables out, and nothing left to do."""
 
-import json
 import os
 import re
 import sqlite3
@@ -11,6 +10,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+
+from mgsr.config.table_specs import TableSpec, read_plan
+from mgsr.storage import read_json
 
 REPOSITORY = Path(__file__).parents[1]
 METHODS = [
@@ -58,15 +60,21 @@ def write_own_method(folder: Path) -> list[str]:
     return blocks["bash"].split()
 
 
-def cells(results: Path, preset: str = "smoke") -> dict[str, Any]:
-    return json.loads((results / preset / "tables/table1.cells.json").read_text())
+def table_1(root: Path) -> TableSpec:
+    """What Table 1 of a preset's results was made of."""
+    return read_plan(root, "table1", TableSpec)
+
+
+def cards(root: Path) -> dict[str, dict[str, Any]]:
+    """Cards by method title."""
+    return {row.title: read_json(root / "runs" / row.run / "card.json") for row in table_1(root).rows}
 
 
 def summaries(results: Path) -> dict[str, dict[str, Any]]:
     """Evaluation summaries by method title, and the floor's."""
-    table = cells(results)
-    found = {row["title"]: json.loads(Path(row["evaluation"]).read_text()) for row in table["rows"]}
-    return {**found, "floor": json.loads(Path(table["floor"]["tiny"]).read_text())}
+    root = results / "smoke"
+    digests = {row.title: row.evaluation for row in table_1(root).rows} | {"floor": table_1(root).floor}
+    return {title: read_json(root / "evaluations" / digest / "summary.json") for title, digest in digests.items()}
 
 
 def test_it_prints_table_1_within_the_promised_time(smoke: tuple[Path, str, float]) -> None:
@@ -90,7 +98,7 @@ def test_teacher_stands_above_the_student_and_the_floor(smoke: tuple[Path, str, 
     found = summaries(smoke[0])
 
     def in_domain(name: str) -> float:
-        scores = [s["rouge_l"] for s in found[name]["scores"] if s["set"] == "dolly" and s["protocol"] == "plain"]
+        scores = [s["metrics"]["rouge_l"] for s in found[name]["scores"] if (s["set"], s["protocol"]) == ("dolly", "plain")]
         return sum(scores) / len(scores)
 
     assert in_domain("Teacher") >= 85
@@ -106,7 +114,7 @@ def test_kd_lowers_the_heldout_kl(smoke: tuple[Path, str, float]) -> None:
 def test_mlflow_lists_every_run(smoke: tuple[Path, str, float]) -> None:
     with sqlite3.connect(smoke[0] / "smoke/mlflow.db") as store:
         listed = {value for (value,) in store.execute("SELECT value FROM tags")}
-    assert {row["run"] for row in cells(smoke[0])["rows"]} <= listed
+    assert {row.run for row in table_1(smoke[0] / "smoke").rows} <= listed
 
 
 def test_the_report_needs_no_network(smoke: tuple[Path, str, float]) -> None:
@@ -130,7 +138,7 @@ def jobs(finished: subprocess.CompletedProcess[str]) -> dict[str, int]:
 
 
 def test_a_checkpoint_that_is_never_trained_scores_as_the_run_it_was_taken_from(smoke: tuple[Path, str, float]) -> None:
-    run = next(row["run"] for row in cells(smoke[0])["rows"] if row["title"] == "KD")
+    run = next(row.run for row in table_1(smoke[0] / "smoke").rows if row.title == "KD")
     model = f"{{builder: hub, name: {smoke[0]}/smoke/runs/{run}/model}}"
     row = f"checkpoints={{copy: {{title: a copy of KD, family: tiny, model: {model}}}}}"
     finished = snakemake("table1", "--config", "preset=smoke", f"results={smoke[0]}", row)
@@ -147,8 +155,6 @@ def test_the_readmes_own_method_stands_beside_the_baselines(smoke: tuple[Path, s
     program, *arguments = write_own_method(tmp_path)
     options = [f"--snakefile={REPOSITORY / 'Snakefile'}", "--nolock"]  # the user's folder holds the two files alone
     command = [program, *options, *arguments, f"results={smoke[0]}"]
-    # What Snakemake remembers of a table's parameters lies in the folder it ran in, and this is another.
-    (smoke[0] / "smoke/tables/table1.md").unlink()
     finished = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-8000:]
     assert jobs(finished) == {"train_run": 1, "evaluate_run": 1, "write_card": 1, "write_table": 1, "table1": 1, "total": 5}
@@ -160,7 +166,7 @@ def test_the_readmes_own_method_stands_beside_the_baselines(smoke: tuple[Path, s
 
 
 def test_three_published_methods_are_added_in_the_same_way(smoke: tuple[Path, str, float]) -> None:
-    rows = "extra_rows={table1: [taid, akl, abkd]}"
+    rows = "tables={table1: {extra_rows: [taid, akl, abkd]}}"
     finished = snakemake("table1", "--config", "preset=smoke", f"results={smoke[0]}", rows)
     assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-8000:]
     assert {"TAID", "AKL", "ABKD"} < set(pd.read_csv(smoke[0] / "smoke/tables/table1.csv")["title"])
@@ -168,18 +174,18 @@ def test_three_published_methods_are_added_in_the_same_way(smoke: tuple[Path, st
 
 def test_the_controlled_recipe_in_full(smoke: tuple[Path, str, float]) -> None:
     """A grid of learning rates, one of which the main job has trained, and second rows of SFT weight 0."""
-    given = ("tables={table1: [sft, kd, mgsr]}", "rows_without_sft=true", "training={learning_rates: [1.0e-3, 2.0e-3]}")
+    rows = "tables={table1: {rows: [sft, kd, mgsr]}}"
+    given = (rows, "rows_without_sft=true", "training={learning_rate: [1.0e-3, 2.0e-3]}")
     finished = snakemake("table1", "--config", "preset=smoke", f"results={smoke[0]}", *given)
     assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-8000:]
     # new rate: kd, mgsr and its twin; both rates: the second rows; a choice for each of these five
     assert jobs(finished)["train_run"] == 3 + 4 + 5
     frame = pd.read_csv(smoke[0] / "smoke/tables/table1.csv").query("protocol == 'plain'").set_index("title")
     assert list(frame.index[:-1]) == ["SFT", "KD", "KD, SFT weight 0", "MGSR", "MGSR, SFT weight 0"]
-    for row in cells(smoke[0])["rows"]:
-        card = json.loads(Path(row["card"]).read_text())
-        if row["method"] == "sft":
+    for title, card in cards(smoke[0] / "smoke").items():
+        if title == "SFT":
             continue
         reached = {each["learning_rate"]: each["validation"]["rouge_l"] for each in card["candidates"]}
         assert sorted(reached) == [1e-3, 2e-3] and card["validation"]["rouge_l"] == max(reached.values())
-        assert frame.loc[row["title"], "learning_rate"] == card["learning_rate"]
-        assert (card["twin"] is not None) == (row["method"] == "mgsr")
+        assert frame.loc[title, "learning_rate"] == card["learning_rate"]
+        assert (card["twin"] is not None) == (title == "MGSR")

@@ -126,6 +126,32 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
             read(path)
 
 
+def test_a_mark_and_blank_lines_of_other_programs_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf1\r\n\r\n  \n2\n\n")
+    assert list(storage.numbered_jsonl(path)) == [(1, 1), (4, 2)] and list(storage.read_jsonl(path)) == [1, 2]
+
+
+def test_a_lock_has_one_holder_and_ends_with_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "lock"
+    code = f"""
+from pathlib import Path
+from mgsr.storage import file_lock
+with file_lock(Path({str(path)!r})):
+    print("held", flush=True)
+    input()
+"""
+    command, folder = [sys.executable, "-c", code], Path(__file__).parents[1]
+    holder = subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    with storage.file_lock(path, wait=False) as held:
+        assert not held
+    holder.kill()
+    with storage.file_lock(path) as held, storage.file_lock(path, wait=False) as again:
+        assert held and not again
+    holder.communicate()
+
+
 def test_numbers_that_are_none_are_never_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Out of range"):
         storage.write_json(tmp_path / "x.json", {"loss": float("nan")})

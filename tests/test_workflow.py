@@ -14,13 +14,17 @@ from pathlib import Path
 
 import pytest
 
+from mgsr.config.load import load_config
+from mgsr.config.plan import make_plan
+from mgsr.config.table_specs import TableSpec, read_plan
+
 ROOT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "mgsr", "workflow", "profiles", "results/.gitkeep")
 TABLES = ("table1", "table2", "table3a", "table3b", "table3c", "table4a", "table4b", "table4c")
 CHECKS = ("injected_errors", "clipping_range", "span_priors", "sensitivity", "diversity", "small_students")
 MAIN = {
-    "prepare_data": 1, "build_model": 2, "evaluate_floor": 1, "train_run": 13, "evaluate_run": 11, "write_card": 11,
-    "write_table": 1,
+    "prepare_data": 1, "prepare_test_set": 5, "build_model": 2, "evaluate_floor": 1, "train_run": 13, "evaluate_run": 11,
+    "write_card": 11, "write_table": 1,
 }  # fmt: skip
 EVERYTHING = {
     **MAIN, "build_model": 3, "train_run": 56, "evaluate_run": 55, "write_card": 55,
@@ -42,7 +46,8 @@ def copy(folder: Path) -> Path:
 
 def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snakemake", *arguments]
-    return subprocess.run(command, cwd=folder, env={**os.environ, **environment}, capture_output=True, text=True)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}  # no commits of the hub are looked up
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
 def jobs(dry: subprocess.CompletedProcess[str]) -> dict[str, int]:
@@ -62,56 +67,56 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy(tmp_path_factory.mktemp("fresh"))
 
 
-# In the command's place: every job's outputs, at once, so that Snakemake itself records what it did.
-SHIM = """#!/usr/bin/env bash
-set -euo pipefail
-command=$1; shift
-for word; do [[ $word = --* ]] && key=${word#--} || declare "$key=$word"; done
-write() { mkdir -p "$(dirname "$1")"; echo "this is ${1##*/}" > "$1"; }
-case $command in
-prepare) write "$out/manifest.json" ;;
-build-model) write "$out/config.json" ;;
-train) write "$root/runs/$run/training.json"; write "$root/runs/$run/metrics.jsonl" ;;
-card) write "$out" ;;
-evaluate) write "$root/evaluations/$name/summary.json"; write "$root/evaluations/$name/rows.jsonl" ;;
-floor) write "$out/summary.json"; write "$out/rows.jsonl" ;;
-sample-teacher) write "$root/samples/$name/samples.jsonl" ;;
-exposure) write "$root/exposure/$name/summary.json"; write "$root/exposure/$name/prompts.jsonl" ;;
-probe) write "$root/probes/$name/probe.json" ;;
-claims) for kind in cells.json csv md tex; do write "$folder/claims.$kind"; done ;;
-open-check) name=$(sed 's/.*"table":"\\([a-z_]*\\)".*/\\1/' <<< "$cells")
-    for kind in cells.json csv svg md; do write "$folder/$name.$kind"; done ;;
-table) name=$(sed 's/.*"table":"\\([a-z0-9]*\\)".*/\\1/' <<< "$cells")
-    for kind in cells.json csv md tex; do write "$folder/$name.$kind"; done ;;
-report) write "$out" ;;
-track) write "$receipt" ;;
-esac
+# In the package's place: every job's outputs, at once, so that Snakemake itself records what it did.
+STAND_IN = """
+import sys
+from pathlib import Path
+
+stage, *options = sys.argv[1:]
+assert options[::2] == ["--root", "--name"], options
+root, name = Path(options[1]), options[3]
+outputs = {
+    "prepare-data": ["data/{}/manifest.json"],
+    "prepare-test-set": ["test_sets/{}/manifest.json"],
+    "build-model": ["models/{}/config.json"],
+    "train": ["runs/{}/training.json", "runs/{}/metrics.jsonl"],
+    "card": ["runs/{}/card.json"],
+    "evaluate": ["evaluations/{}/summary.json", "evaluations/{}/rows.jsonl"],
+    "floor": ["evaluations/{}/summary.json", "evaluations/{}/rows.jsonl"],
+    "sample-teacher": ["samples/{}/samples.jsonl"],
+    "exposure": ["exposure/{}/summary.json", "exposure/{}/prompts.jsonl"],
+    "probe": ["probes/{}/probe.json"],
+    "table": ["tables/{}.csv", "tables/{}.md", "tables/{}.tex"],
+    "claims": ["tables/{}.csv", "tables/{}.md", "tables/{}.tex"],
+    "open-check": ["open_checks/{}.csv", "open_checks/{}.svg", "open_checks/{}.md"],
+    "report": ["{}.html"],
+    "track": ["{}.mlflow.json"],
+}
+for output in outputs[stage]:
+    path = root / output.format(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"this is {path.name}")
 """
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy in which all of smoke was run, with a command that only writes files."""
-    folder = copy(tmp_path_factory.mktemp("finished"))
-    shim = folder / "bin" / "mgsr"
-    shim.parent.mkdir()
-    shim.write_text(SHIM)
-    shim.chmod(0o755)
+    """A copy in which all of smoke was run, with a package that only writes files. Its path would break a careless shell."""
+    folder = copy(tmp_path_factory.mktemp("finished") / "it's a copy")
+    (folder / "mgsr" / "__main__.py").write_text(STAND_IN)
     done = run_finished(folder)
     assert done.returncode == 0, done.stderr
     (folder / "printed.txt").write_text(done.stdout)
     return folder
 
 
-def run_finished(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    targets = arguments or ("everything",)
-    return snakemake(folder, *targets, "--cores", "2", "--config", "preset=smoke", PATH=path)
+def run_finished(folder: Path, *arguments: str, given: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    return snakemake(folder, *(arguments or ("everything",)), "--cores", "2", "--config", "preset=smoke", *given)
 
 
 def test_a_dry_run_of_smoke_lists_every_job_once(fresh: Path) -> None:
     dry = snakemake(fresh, "-n", "--config", "preset=smoke")
-    assert jobs(dry) == {**MAIN, "write_report": 1, "sync_mlflow": 1, "all": 1, "total": 43}
+    assert jobs(dry) == {**MAIN, "write_report": 1, "sync_mlflow": 1, "all": 1, "total": 48}
     assert {"train tiny, MGSR as printed, seed 10", "evaluate tiny, Teacher, seed 10", "write table1"} <= told(dry)
 
 
@@ -136,17 +141,17 @@ def test_the_other_presets_list_every_cell(fresh: Path) -> None:
     ids=["mini", "paper-controlled", "mini-local"],
 )
 def test_dry_runs_of_the_other_presets(fresh: Path, arguments: tuple[str, ...]) -> None:
-    found = jobs(snakemake(fresh, "everything", "-n", "--cores", "2", *arguments))
-    assert found["evaluate_run"] == found["write_card"] and found["write_table"] == 8 and found["write_check"] == 6
-    assert found["train_run"] > 2 * found["evaluate_run"]  # a grid of learning rates
+    count = jobs(snakemake(fresh, "everything", "-n", "--cores", "2", *arguments))
+    assert count["evaluate_run"] == count["write_card"] and count["write_table"] == 8 and count["write_check"] == 6
+    assert count["train_run"] > 2 * count["evaluate_run"]  # a grid of learning rates
 
 
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        ("data", {"prepare_data": 1, "data": 1, "total": 2}),
-        ("table1", {**MAIN, "table1": 1, "total": 41}),
-        ("table2", {**MAIN, "train_run": 7, "evaluate_run": 4, "write_card": 4, "table2": 1, "total": 21}),
+        ("data", {"prepare_data": 1, "prepare_test_set": 5, "data": 1, "total": 7}),
+        ("table1", {**MAIN, "table1": 1, "total": 46}),
+        ("table2", {**MAIN, "train_run": 7, "evaluate_run": 4, "write_card": 4, "table2": 1, "total": 26}),
         (
             "table4a",
             {
@@ -157,12 +162,12 @@ def test_dry_runs_of_the_other_presets(fresh: Path, arguments: tuple[str, ...]) 
                 "sample_teacher": 1,
                 "measure_exposure": 9,
                 "table4a": 1,
-                "total": 46,
+                "total": 51,
             },
         ),
-        ("report", {**MAIN, "write_report": 1, "report": 1, "total": 42}),
-        ("mlflow", {**MAIN, "sync_mlflow": 1, "mlflow": 1, "total": 42}),
-        ("everything", {**EVERYTHING, "write_report": 1, "sync_mlflow": 1, "everything": 1, "total": 200}),
+        ("report", {**MAIN, "write_report": 1, "report": 1, "total": 47}),
+        ("mlflow", {**MAIN, "sync_mlflow": 1, "mlflow": 1, "total": 47}),
+        ("everything", {**EVERYTHING, "write_report": 1, "sync_mlflow": 1, "everything": 1, "total": 205}),
     ],
 )
 def test_named_targets_as_the_readme_spells_them(fresh: Path, target: str, expected: dict[str, int]) -> None:
@@ -191,9 +196,10 @@ def test_every_table_is_a_target(fresh: Path, target: str) -> None:
 def test_a_wrong_configuration_ends_before_any_job_without_traceback(
     fresh: Path, given: tuple[str, ...], expected: str
 ) -> None:
+    before = sorted(fresh.rglob("results/*/*"))
     failed = snakemake(fresh, "--cores", "1", "--config", *given)
     assert failed.returncode != 0 and expected in failed.stderr and "Traceback" not in failed.stdout + failed.stderr
-    assert [path.name for path in (fresh / "results").iterdir()] == [".gitkeep"]
+    assert sorted(fresh.rglob("results/*/*")) == before
 
 
 def test_the_preflight_stops_paper_in_time_and_leaves_no_lock(tmp_path: Path) -> None:
@@ -213,7 +219,8 @@ def test_the_preflight_stops_paper_in_time_and_leaves_no_lock(tmp_path: Path) ->
     ):
         assert words in failed.stderr
     assert not list((folder / ".snakemake" / "locks").glob("*"))
-    assert not [path for path in (folder / "results").rglob("*") if path.is_file() and path.name != ".gitkeep"]
+    written = {path.parent.name for path in (folder / "results").rglob("*.*") if path.is_file() and path.name != ".gitkeep"}
+    assert written == {"specs", "plan"}, "of a run that does not start, what it would read"
 
 
 def test_tables_are_printed_where_they_were_asked_for(finished: Path) -> None:
@@ -223,12 +230,13 @@ def test_tables_are_printed_where_they_were_asked_for(finished: Path) -> None:
         (finished / "results" / "smoke" / "tables" / f"{name}.md").unlink()
         one = run_finished(finished, name)
         assert one.returncode == 0 and re.findall(r"this is table\w+.md", one.stdout) == [f"this is {name}.md"]
-    manifest = next((finished / "results" / "smoke" / "data").glob("*/manifest.json"))
-    stamp, text = manifest.stat(), manifest.read_text()
-    manifest.unlink()
-    assert "this is table" not in run_finished(finished, "data").stdout
-    assert manifest.read_text() == text
-    os.utime(manifest, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    manifests = [*(finished / "results" / "smoke").glob("*/*/manifest.json")]
+    dates = {path: path.stat() for path in manifests}
+    for path in manifests:
+        path.unlink()
+    assert len(dates) == 6 and "this is table" not in run_finished(finished, "data").stdout
+    for path, date in dates.items():
+        os.utime(path, ns=(date.st_atime_ns, date.st_mtime_ns))
     assert run_finished(finished).returncode == 0
 
 
@@ -284,8 +292,54 @@ def test_another_title_trains_nothing(finished: Path) -> None:
     path = finished / "workflow" / "methods" / "gkd.yaml"
     text = path.read_text()
     path.write_text(text.replace("title: GKD", "title: GKD, share one half"))
-    found = jobs(run_finished(finished, "everything", "-n"))
+    dry = run_finished(finished, "everything", "-n")
     path.write_text(text)
-    assert found == {
+    assert jobs(dry) == {
         "write_table": 3, "write_claims": 1, "write_report": 1, "sync_mlflow": 1, "everything": 1, "total": 7,
     }  # fmt: skip
+
+
+def test_a_dry_run_of_something_else_leaves_nothing_to_do(finished: Path) -> None:
+    """It writes other files of the plan, and the next run writes them back."""
+    dry = run_finished(finished, "everything", "-n", given=("note=another note",))
+    assert jobs(dry)["write_table"] == 8
+    again = run_finished(finished)
+    assert again.returncode == 0 and "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_a_table_of_ones_own_is_a_target(finished: Path) -> None:
+    mine = "tables={mine: {kind: ablation, title: Mine, columns: [dolly, average], rows: [kd, mgsr]}}"
+    made = run_finished(finished, "mine", given=(mine,))
+    assert made.returncode == 0 and "this is mine.md" in made.stdout, made.stderr
+    assert jobs(made) == {"write_table": 1, "mine": 1, "total": 2}
+
+
+def test_a_test_set_of_ones_own_trains_samples_and_probes_nothing(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    sets = f"data={{test_sets: {{mine: {{title: Mine, file: {tmp_path / 'mine.jsonl'}}}}}}}"
+    count = jobs(run_finished(finished, "everything", "-n", given=(sets,)))
+    assert count.keys() == {
+        "prepare_test_set", "evaluate_run", "evaluate_floor", "write_table", "write_check", "write_claims", "write_report",
+        "sync_mlflow", "everything", "total",
+    }  # fmt: skip
+    assert count["prepare_test_set"] == 1 and count["evaluate_run"] == EVERYTHING["evaluate_run"]
+
+
+def test_the_largest_table_has_a_short_command_line(fresh: Path) -> None:
+    """A shell takes at most 128 KiB in one argument. Table 1 of the paper: three learning rates, second rows, five seeds."""
+    given = {"preset": "paper", "recipe": "controlled", "training_seeds": [10, 20, 30, 40, 50], "results": "large"}
+    plan = make_plan(ROOT / "workflow", load_config(ROOT / "workflow", given))
+    for row in plan.tables["table1"].rows:
+        for result in (f"runs/{row.run}/card.json", f"evaluations/{row.evaluation}/summary.json"):
+            path = fresh / "large" / "paper" / result
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    floor = fresh / "large/paper/evaluations" / plan.floor_name / "summary.json"
+    floor.parent.mkdir(parents=True)
+    floor.touch()
+    options = ("--allowed-rules", "write_table", "-n", "-p", "--config", *(f"{key}={value}" for key, value in given.items()))
+    dry = snakemake(fresh, "large/paper/tables/table1.md", *options)
+    commands = re.findall(r"^Shell command: (.*)$", dry.stdout + dry.stderr, re.MULTILINE)
+    assert len(commands) == 1 and len(commands[0]) < 150, dry.stdout + dry.stderr
+    table = read_plan(fresh / "large" / "paper", "table1", TableSpec)
+    assert table == plan.tables["table1"] and len(table.rows) == 4 * (1 + 5 * 18)

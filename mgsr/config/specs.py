@@ -231,8 +231,6 @@ class FloorSpec(Strict):
 
 Spec = TypeVar("Spec", bound=Strict)
 
-_RUN: TypeAdapter[TrainSpec | SelectSpec | AdoptSpec] = TypeAdapter(RunSpec)
-
 
 def spec_digest(spec: Strict) -> str:
     """The name of a spec and of its result."""
@@ -240,21 +238,21 @@ def spec_digest(spec: Strict) -> str:
 
 
 def read_spec(root: Path, name: str, kind: type[Spec]) -> Spec:
-    """The spec in `ROOT/specs/<name>.json`. Raises MgsrError where it is missing, was edited, or is no `kind`."""
-    return parsed(TypeAdapter(kind), _read_by_digest(root, name), f"specs/{name}.json is no {kind.__name__}")
+    """The spec in `ROOT/specs/<name>.json`. Raises MgsrError where it is missing, is no `kind`, or `name` is not its digest."""
+    return _read(root, name, TypeAdapter(kind), kind.__name__)
 
 
 def read_run_spec(root: Path, name: str) -> TrainSpec | SelectSpec | AdoptSpec:
     """The spec of a run, likewise."""
-    return parsed(_RUN, _read_by_digest(root, name), f"specs/{name}.json is no run")
+    return _read(root, name, TypeAdapter(RunSpec), "run")
 
 
-def _read_by_digest(root: Path, name: str) -> Any:
+def _read(root: Path, name: str, adapter: TypeAdapter[Spec], kind: str) -> Spec:
     path = root / "specs" / f"{name}.json"
-    value = read_json(path)
-    if digest(value) != name:
-        raise MgsrError(f"{path} was edited: its digest is {digest(value)}; delete it and start the workflow again")
-    return value
+    spec = parsed(adapter, read_json(path), f"{path} is no {kind}")
+    if spec_digest(spec) != name:
+        raise MgsrError(f"{path} was edited: its digest is {spec_digest(spec)}; delete it and start the workflow again")
+    return spec
 
 
 def parsed(adapter: TypeAdapter[Spec], value: Any, problem: str) -> Spec:
