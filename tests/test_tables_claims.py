@@ -15,7 +15,6 @@ from mgsr.config.base import SECOND_ROW
 from mgsr.errors import MgsrError
 from mgsr.tables import claims
 from mgsr.tables.claims import FAILS, HOLDS, NOT_RUN, UNDECIDED, Finding, Judgement
-from mgsr.tables.statistics import Interval
 from tests.tables_support import SET_TITLES, SETS, edit_lines, plan_claims, plant, plant_exposure, shown
 
 LEVELS = {"sft": 50.0, "kd": 50.0, "distillm": 53.0, "mgsr": 60.0}
@@ -85,8 +84,7 @@ def test_what_would_decide_counts_every_method_compared_with() -> None:
     """To be above all takes the most prompts of any; to be below one, the fewest of those below."""
 
     def finding(effect: float | None, needed: int | None) -> Finding:
-        interval = None if effect is None else Interval(effect, effect - 1, effect + 1, 9)
-        return Finding("kd", "KD", "dolly", interval, needed=needed)
+        return Finding("kd", "KD", "dolly", effect, needed=needed)
 
     assert judgement(finding(0.2, 50), finding(0.3, 900), finding(None, None)).needed == 900
     assert judgement(finding(0.2, 50), finding(-0.1, 4000), finding(-0.3, 300)).needed == 300
@@ -147,7 +145,7 @@ def finding(values: Any) -> Finding:
     test = stats.ttest_1samp(values, 0.0)
     low, high = test.confidence_interval()
     mean = float(np.mean(values))
-    return Finding("x", "x", "", Interval(mean, float(low), float(high), len(values)), float(test.pvalue))
+    return Finding("x", "x", "", mean, float(low), float(high), len(values), float(test.pvalue))
 
 
 def test_verdicts_are_wrong_at_their_nominal_rate_only() -> None:

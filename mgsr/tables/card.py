@@ -21,7 +21,7 @@ def against_twin(record: dict[str, Any], twin: dict[str, Any]) -> Interval:
 
 def make_card(record: dict[str, Any], twin: dict[str, Any] | None) -> dict[str, Any]:
     """The record with the comparison under `twin` (null: the configuration has no such run), and the warning `scrg_hurts`
-    where the interval lies below 0 (method.md's failure signature; docs/methods.md)."""
+    (docs/methods.md) where the interval lies below 0."""
     if twin is None:
         return {**record, "twin": None}
     interval = against_twin(record, twin)
@@ -32,14 +32,14 @@ def make_card(record: dict[str, Any], twin: dict[str, Any] | None) -> dict[str, 
         "high": round(interval.high, 4),
         "prompts": interval.rows,
     }
-    found = []
+    warnings = []
     if interval.high < 0:
         message = (
             f"validation ROUGE-L minus that of the same run without SCRG ({twin['run']}): {interval.difference:.2f} "
             f"({interval.low:.2f} to {interval.high:.2f}) over {interval.rows} prompts"
         )
-        found.append({"name": "scrg_hurts", "message": message})
-    return {**record, "twin": compared, "warnings": [*record["warnings"], *found]}
+        warnings.append({"name": "scrg_hurts", "message": message})
+    return {**record, "twin": compared, "warnings": [*record["warnings"], *warnings]}
 
 
 def write_card(record: Path, twin: Path | None, out: Path) -> None:

@@ -49,8 +49,8 @@ def efficiency_table(spec: TableSpec, results: TableResults) -> Table:
 
 def _row(results: TableResults, method: MethodResult, metric: str) -> Row:
     pair, printed = paper.numbers(results.spec.name, method.family)
-    beside = printed.get(method.method, {})
-    average = beside.get(AVERAGE) if metric == results.metric else None
+    of_paper = printed.get(method.method, {})
+    average = of_paper.get(AVERAGE) if metric == results.metric else None
     speed, memory = method.card_mean("examples_per_second"), method.card_mean("peak_memory_bytes")
     numbers: dict[str, Measured] = {
         f"average_{protocol}": Score.of(method.spreads(metric, results.sets, protocol)[AVERAGE], average)
@@ -58,7 +58,7 @@ def _row(results: TableResults, method: MethodResult, metric: str) -> Row:
     }
     numbers |= {
         SPEED: Fact(speed),
-        BATCHES: Measured(None if speed is None else speed / PAPER_BATCH, beside.get(BATCHES)),
+        BATCHES: Measured(None if speed is None else speed / PAPER_BATCH, of_paper.get(BATCHES)),
         **{f"{stage}_share": Fact(share) for stage, share in stage_shares(method).items()},
         MEMORY: Fact(None if memory is None else memory / GIBIBYTE),
         "training_seconds": Fact(method.seconds),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -109,29 +109,15 @@ def _row(spec: TableSpec, method: MethodResult) -> ExposureRow:
     pair, numbers = paper.numbers(spec.name, method.family)
     printed = numbers.get(method.method, {})
     errors = {} if pair == method.family else {length: ExcessError(value=None, printed=p) for length, p in printed.items()}
+    samples = [value["rows"] * value["samples"] for value in values]
     for place, length in enumerate(lengths):
-        seeds = [value["excess_error"][place] for value in values]
-        mean = _mean(seeds)
-        low, high = (len(values) == 1 and values[0]["intervals"][place]) or (None, None)
-        errors[str(length)] = ExcessError(
-            value=mean,
-            printed=printed.get(str(length)),
-            accumulated=_mean([value["accumulated"][place] for value in values]),
-            expected=_mean([value["expected"][place] for value in values]),
-            running_student=_running(values, "running_student", place),
-            running_teacher=_running(values, "running_teacher", place),
-            training_deviation=float(np.std(seeds, ddof=1)) if mean is not None and len(values) > 1 else None,
-            low=low,
-            high=high,
-        )
+        seeds = {name: [value[name][place] for value in values] for name in ("excess_error", "accumulated", "expected")}
+        for name in ("running_student", "running_teacher"):
+            seeds[name] = [value[name][place] / count for value, count in zip(values, samples, strict=True)]
+        means = {name: None if None in numbers else float(np.mean(numbers)) for name, numbers in seeds.items()}
+        mean, lone = means.pop("excess_error"), len(values) == 1
+        deviation = None if mean is None or lone else float(np.std(seeds["excess_error"], ddof=1))
+        low, high = (lone and values[0]["intervals"][place]) or (None, None)
+        bounds = {"training_deviation": deviation, "low": low, "high": high}
+        errors[str(length)] = ExcessError(value=mean, printed=printed.get(str(length)), **bounds, **means)
     return ExposureRow(method=method, pair=pair, numbers=errors, lengths=lengths)
-
-
-def _running(values: Sequence[Mapping[str, Any]], name: str, place: int) -> float | None:
-    return _mean([value[name][place] / (value["rows"] * value["samples"]) for value in values])
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    """None where a training seed has no value."""
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if len(known) == len(values) else None

@@ -25,6 +25,8 @@ from mgsr.evaluation.intervals import (
     two_sided_tail,
 )
 
+POWER = 0.8  # chance to show an effect that is there
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -112,7 +114,7 @@ def effect(parts: Sequence[Numbers]) -> float:
     return float(np.mean([part.mean() for part in parts]))
 
 
-def compare(parts: Sequence[Numbers], *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
+def compare(parts: Sequence[Numbers], *, resamples: int = RESAMPLES) -> Comparison:
     """Differences [training seeds, prompts] of each test set -> intervals and a p-value.
 
     The p-value is a sign-flip test over prompts, not a bootstrap's: where neither system is better, its false alarms are at
@@ -121,33 +123,25 @@ def compare(parts: Sequence[Numbers], *, level: float = LEVEL, resamples: int = 
     prompts and seeds, so that a lucky seed is not taken for a better method.
     """
     check_parts(parts)
-    prompts = prompt_bootstrap(parts, resamples, seed)
-    p = sign_flip_p(parts, resamples=resamples, seed=seed)
+    prompts, p = prompt_bootstrap(parts, resamples), sign_flip_p(parts, resamples=resamples)
     training = None
     if len(parts[0]) > 1:
-        draws = prompts + seed_deviations(parts, resamples, seed)
-        training = _interval(parts, draws, level)
+        draws = prompts + seed_deviations(parts, resamples)
+        training = _interval(parts, draws)
         p = max(p, two_sided_tail(draws))
-    return Comparison(_interval(parts, prompts, level), training, p, rows_to_decide(spread_of(parts), effect(parts)))
+    return Comparison(_interval(parts, prompts), training, p, rows_to_decide(spread_of(parts), effect(parts)))
 
 
-def paired_bootstrap(
-    first: Mapping[str, float],
-    second: Mapping[str, float],
-    *,
-    level: float = LEVEL,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval:
+def paired_bootstrap(first: Mapping[str, float], second: Mapping[str, float], *, resamples: int = RESAMPLES) -> Interval:
     """Percentile interval of mean(first - second), prompts drawn with replacement (Efron 1979; Koehn 2004).
 
     Both map a prompt's id to a score (already averaged over seeds), under the conditions of `paired_differences`.
     """
     parts = [paired_differences([first], [second])]
-    return _interval(parts, prompt_bootstrap(parts, resamples, seed), level)
+    return _interval(parts, prompt_bootstrap(parts, resamples))
 
 
-def seed_deviations(parts: Sequence[Numbers], resamples: int, seed: int) -> Numbers:
+def seed_deviations(parts: Sequence[Numbers], resamples: int) -> Numbers:
     """[resamples] deviations of the effect because of training seeds: Student's t with seeds - 1 degrees of freedom times
     the standard error over seeds.
 
@@ -156,11 +150,11 @@ def seed_deviations(parts: Sequence[Numbers], resamples: int, seed: int) -> Numb
     """
     effects = np.mean([part.mean(axis=1) for part in parts], axis=0)
     seeds = len(effects)
-    generator = np.random.default_rng([seed, 1])
+    generator = np.random.default_rng([0, 1])
     return np.asarray(generator.standard_t(seeds - 1, resamples) * effects.std(ddof=1) / math.sqrt(seeds))
 
 
-def sign_flip_p(parts: Sequence[Numbers], *, resamples: int = RESAMPLES, seed: int = 0) -> float:
+def sign_flip_p(parts: Sequence[Numbers], *, resamples: int = RESAMPLES) -> float:
     """Two-sided p-value of no difference between two systems: each prompt's difference could as well have the other sign.
 
     All 2^prompts sign patterns where they are at most `resamples`, else random ones and the observed one (Phipson and Smyth
@@ -172,7 +166,7 @@ def sign_flip_p(parts: Sequence[Numbers], *, resamples: int = RESAMPLES, seed: i
     if 2**rows <= resamples:
         bits = (np.arange(2**rows)[:, None] >> np.arange(rows)) & 1
         return float(np.mean(np.abs(weighted.sum() - 2 * bits @ weighted) >= observed))
-    generator = np.random.default_rng([seed, 2])
+    generator = np.random.default_rng([0, 2])
 
     def flipped(count: int) -> Numbers:
         bits = np.unpackbits(np.frombuffer(generator.bytes(count * -(-rows // 8)), np.uint8).reshape(count, -1), axis=1)
@@ -199,15 +193,15 @@ def spread_of(parts: Sequence[Numbers]) -> Numbers:
     return np.concatenate(scaled) + effect(parts)
 
 
-def rows_to_decide(differences: ArrayLike, effect: float, *, level: float = LEVEL, power: float = 0.8) -> int | None:
-    """How many prompts would show `effect` with this power: ((z_level + z_power) deviation / effect)^2, by the normal
+def rows_to_decide(differences: ArrayLike, effect: float) -> int | None:
+    """How many prompts would show `effect` with `POWER`: ((z_level + z_power) deviation / effect)^2, by the normal
     approximation, with the deviation of the paired `differences` [prompts]. None where no number of prompts would, or where
     fewer than two are known."""
     values = np.asarray(differences, dtype=np.float64)
     if effect == 0 or values.size < 2:
         return None
     normal = NormalDist()
-    z = normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(power)
+    z = normal.inv_cdf((1 + LEVEL) / 2) + normal.inv_cdf(POWER)
     return max(2, math.ceil((z * float(values.std(ddof=1)) / effect) ** 2))
 
 
@@ -219,6 +213,6 @@ def check_parts(parts: Sequence[Numbers]) -> None:
         raise MgsrError("differences must be finite numbers; a score is not")
 
 
-def _interval(parts: Sequence[Numbers], draws: Numbers, level: float) -> Interval:
-    low, high = percentile_bounds(draws, level)
+def _interval(parts: Sequence[Numbers], draws: Numbers) -> Interval:
+    low, high = percentile_bounds(draws)
     return Interval(effect(parts), float(low), float(high), sum(part.shape[1] for part in parts))

@@ -11,13 +11,12 @@ from mgsr.config.table_entries import AVERAGE
 from mgsr.tables.render import FAMILY, MISSING, Block, CsvLine, Document, metric_title, number
 from mgsr.tables.results import MethodResult, TableResults
 from mgsr.tables.rows import ALPHA, TIE
-from mgsr.tables.statistics import Interval, holm
+from mgsr.tables.statistics import POWER, Interval, holm
 
 REFERENCE = "mgsr"
 TIES = f"{TIE}: undecided, its interval or its p-value (Holm, over the variants) does not tell it from 0."
 ABOVE, BELOW, UNDECIDED = "above", "below", "undecided"
 DOUBT = f", {UNDECIDED}"  # after a number in a sentence
-POWER = 0.8
 Bounds = tuple[float, float | None, float | None]  # value, low, high
 
 
@@ -151,10 +150,11 @@ def differences(
     for scopes in ((AVERAGE,), results.sets if each_set else ()):
         pairs = [(method, scope) for scope in scopes for method in others]
         sets = [results.sets if scope == AVERAGE else (scope,) for _, scope in pairs]
-        found = [method.compare(base, metric, chosen, protocol) for (method, _), chosen in zip(pairs, sets, strict=True)]
+        comparisons = [method.compare(base, metric, chosen, protocol) for (method, _), chosen in zip(pairs, sets, strict=True)]
+        corrected = holm([comparison.p for comparison in comparisons])
         compared += [
             Difference(method, base, metric, protocol, scope, comparison.interval, p)
-            for (method, scope), comparison, p in zip(pairs, found, holm([each.p for each in found]), strict=True)
+            for (method, scope), comparison, p in zip(pairs, comparisons, corrected, strict=True)
         ]
     return compared
 
