@@ -59,7 +59,7 @@ def test_a_planted_effect_is_found_against_the_best_of_the_baselines(tmp_path: P
     error = np.sqrt(sum(part.var() / len(part) for part in differences)) / 2
     assert float(line["high"]) - float(line["low"]) == pytest.approx(2 * 1.96 * error, rel=0.05)
     text = text_of(tmp_path)
-    assert "DISTILLM (3 of 7 compared)" in text and "One training seed" in text and "A note." in text
+    assert "DISTILLM (3 of 7 compared)" in text and "There is one training seed" in text and "A note." in text
     assert r"\begin{table}" in (tmp_path / "tables/claims.tex").read_text()
 
 
@@ -137,7 +137,7 @@ def test_training_seeds_widen_the_interval(tmp_path: Path) -> None:
         rows.append(plant(tmp_path, "mgsr", scores(50.0 + gain, seed=seed), seed=seed))
     line = hardest(judged(tmp_path, table1=rows), "above_baselines")
     assert line["verdict"] == UNDECIDED and claims.MORE_SEEDS in text_of(tmp_path)
-    assert "One training seed" not in text_of(tmp_path)
+    assert "There is one training seed" not in text_of(tmp_path)
 
 
 def finding(values: Any) -> Finding:

@@ -14,8 +14,8 @@ from mgsr.tables.scores import score_blocks, score_notes, score_rows, tests
 
 COMPONENTS = {"scrg": "SCRG", "dac_kl": "DAC-KL", "span": "span"}
 VALIDATION_NOTE = (
-    "Dolly validation: ROUGE-L of the kept checkpoint, decoded during training with one seed, by the first protocol. It chose "
-    "the checkpoint, so it is no test and is not compared."
+    "Dolly validation is the ROUGE-L of the kept checkpoint, decoded during training with one seed by the first protocol. It "
+    "chose the checkpoint, so it is no test and is not compared."
 )
 
 

@@ -66,16 +66,19 @@ CLAIMS = (
 EXPOSURE = Claim("less_exposure_bias", "MGSR has less exposure bias", "table4a", "mgsr", ("minillm", "distillm"))
 
 NOTES = (
-    "Effect: points of {metric}, mean over the sets of the paper's table, positive where it speaks for the claim; of several "
-    "methods to be above, the hardest is shown and the CSV has all. For 15 %: points above 1.15 times the SFT student.",
-    f"{HOLDS}: above every method compared with, its 95 % interval above 0 and p below {ALPHA}; {FAILS}: below one of them, "
-    f"its interval below 0 and p below {ALPHA} after Holm's correction over them, or equal in every answer; else undecided. "
-    "Nothing is corrected over claims: one verdict in twenty may be chance.",
-    "Prompts to decide: in all sets together, with a chance of 0.8, if the true effects are those seen; above every method "
-    "compared with, or below the first of them.",
-    "ExAccErr: percentage points by which MGSR's is lower, at lengths that samples reach; intervals are over prompts alone.",
+    "An effect is in points of {metric}, a mean over the sets of the paper's table, and positive where it speaks for the "
+    "claim. Of several methods to be above, the hardest one is shown; the CSV has all. The claim of 15 % counts points above "
+    "1.15 times the SFT student.",
+    f"A claim `{HOLDS}` where the method is above every method compared with: the 95 % interval is above 0 and p is below "
+    f"{ALPHA}. It `{FAILS}` where the method is below one of them (the interval is below 0, and p is below {ALPHA} after "
+    "Holm's correction over them) or equal in every answer. Else it is undecided. Nothing is corrected over claims, so one "
+    "verdict in twenty may be chance.",
+    "Prompts to decide are counted over all sets. With a chance of 0.8, so many would put the method above every method "
+    "compared with, or below the first of them, if the true effects are those seen.",
+    "Effects on ExAccErr are the percentage points by which MGSR's is lower, at lengths that samples reach; their intervals "
+    "are over prompts alone.",
 )
-ONE_SEED = "One training seed: verdicts speak of the models trained here and cannot tell what other seeds would give."
+ONE_SEED = "There is one training seed: verdicts speak of the models trained here and cannot tell what other seeds would give."
 
 
 # --- findings ---------------------------------------------------------------------------------------------------------
@@ -83,7 +86,8 @@ ONE_SEED = "One training seed: verdicts speak of the models trained here and can
 
 @dataclass(frozen=True)
 class Finding:
-    """One comparison of a claim. None: not defined. `gain`: per cent of the other's score. `needed`: prompts that would decide."""
+    """One comparison of a claim; None where it is not defined. `gain` is in per cent of the other's score, `needed` counts the
+    prompts that would decide."""
 
     against: str = ""
     title: str = ""
@@ -135,9 +139,10 @@ def exposure_findings(methods: Mapping[str, MethodResult], in_domain: str) -> li
             finding = Finding(name, methods[name].title, f"{in_domain}, length {length}")
             if np.isfinite([effect, *draws]).all():
                 low, high = map(float, percentile_bounds(draws))
-                needed = rows_to_decide(draws * math.sqrt(prompts), float(effect))
-                tested = {"p": two_sided_tail(draws), "needed": needed, "prompts": prompts}
-                finding = replace(finding, effect=float(effect), low=low, high=high, **tested)
+                finding = replace(
+                    finding, effect=float(effect), low=low, high=high, prompts=prompts, p=two_sided_tail(draws),
+                    needed=rows_to_decide(draws * math.sqrt(prompts), float(effect)),
+                )  # fmt: skip
             findings.append(finding)
     return findings
 

@@ -16,11 +16,12 @@ PAPER_BATCH = 4  # samples in a batch of the paper's unit
 GIBIBYTE = 2**30
 SPEED, BATCHES, MEMORY = "examples_per_second", "batches_of_4_per_second", "peak_memory_gib"
 NOTES = (
-    "Speed: sequences trained on a second, start and validation not counted; batches of 4 a second is the paper's unit.",
-    "Stages: share of the time of all stages. scrg: the teacher's scores, the corrections and the suffixes written anew.",
-    "Peak memory: of the accelerator where there is one, else of the process.",
-    "These are measurements of one machine under its load of the day. They differ from run to run, so this table, unlike the "
-    "others, is not reproduced byte for byte; methods compare only where they ran on the same machine alike.",
+    "Speed counts the sequences trained on a second, without start and validation; batches of 4 a second is the paper's unit.",
+    "Each stage has its share of the time of all stages. `scrg` is scoring by the teacher, correcting, and writing suffixes "
+    "anew.",
+    "Peak memory is the accelerator's where there is one, else the process's.",
+    "All this was measured on one machine under its load of the day and differs from run to run. So this table, unlike the "
+    "others, is not reproduced byte for byte, and methods compare only where they ran on the same machine alike.",
 )
 
 

@@ -17,11 +17,14 @@ from mgsr.tables.rows import Measured, Row
 from mgsr.tables.scores import other_pair_blocks, row_notes
 
 LEGEND = (
-    "ExAccErr in per cent, mean over training seeds (deviation over them), by response length in tokens: how far errors on the "
-    "student's own prefixes add up beyond errors on the teacher's. 0 is no exposure bias; below 0 the student does better on "
-    "its own prefixes. With one training seed: its 95 % interval, percentile bootstrap over prompts."
+    "ExAccErr says by how many per cent errors add up more on the student's own prefixes than on the teacher's, up to a "
+    "response length in tokens. 0 is no exposure bias; below 0 the student does better on its own prefixes. It is a mean "
+    "over training seeds with their deviation in parentheses, or one seed's number with its 95 % interval (percentile "
+    "bootstrap over prompts)."
 )
-RUNNING_NOTE = "running: share of the student's samples (of the teacher's) that are so long; where few are, read nothing."
+RUNNING_NOTE = (
+    "running: the share of the student's samples (the teacher's) that are so long; where few are, the number says nothing."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +78,7 @@ def exposure_table(spec: TableSpec, results: TableResults) -> Table:
     title = results.title(results.sets[0])
     made = "; ".join(f"{prompts} prompts of {title}'s test rows, {samples} samples each" for prompts, samples in sizes)
     notes = [
-        LEGEND, RUNNING_NOTE, f"Measured on {made}, at T = 1 without any repetition rule.",
+        LEGEND, RUNNING_NOTE, f"It was measured on {made}, at T = 1 without any repetition rule.",
         *row_notes(spec.name, rows),
     ]  # fmt: skip
     return Table([line for row in rows for line in row.lines()], document(spec, spec.title, blocks, notes))

@@ -16,13 +16,13 @@ from mgsr.tables.statistics import Interval, paired_bootstrap
 
 BEST = "best_baseline"
 FLOOR_NOTE = (
-    "answers borrowed from other rows of the same kind: an answer from another row of the same category; not decoded, so the "
-    "same under every protocol."
+    "Borrowed answers: each row is answered with the answer of another row of its category. Nothing is decoded, so they are "
+    "the same under every protocol."
 )
-SHARE_NOTE = "student steps: share of optimiser steps on the student's own sequences; n/a where the method has none by design."
+SHARE_NOTE = "student steps: the share of optimiser steps that trained on text of the student; n/a: the method asks for none."
 BASELINE_NOTE = (
-    f"Baselines: {', '.join(paper.BASELINES.values())}, of either SFT weight where both are shown. The best of them is chosen "
-    "by the very scores shown, one a column, which favours it against the rows compared with it."
+    f"Baselines are {', '.join(paper.BASELINES.values())}, with either SFT weight where both are shown. The best one of a "
+    "column is chosen by the very scores shown, which favours it against the rows compared with it."
 )
 
 

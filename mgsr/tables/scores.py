@@ -14,29 +14,35 @@ from mgsr.tables.rows import ALPHA, TIE, Mark, Row, Score
 from mgsr.tables.statistics import Comparison, holm, mean_and_deviations
 
 LEGEND = (
-    "{metrics} as `mean ± decoding deviation (training deviation)`: sample deviations over decoding seeds (averaged over "
-    "training seeds) and over training seeds (of each one's mean over decoding seeds); n/a where there is one seed."
+    "{metrics}: `mean ± decoding deviation (training deviation)`. Both are sample deviations: the first one over decoding "
+    "seeds, averaged over training seeds; the second one over training seeds, of the means over decoding seeds. n/a: there "
+    "is one seed."
 )
-METRICS_NOTE = "Rows are compared, ranked and marked by {ranking} alone; {others} is shown beside it."
-PAPER_NOTE = "In square brackets: the paper's number; ours minus it."
+METRICS_NOTE = "Rows are ranked, compared and marked by {ranking} alone."
+PAPER_NOTE = "In square brackets stand the paper's number, and ours minus it."
 OTHER_PAIR_NOTE = (
-    "The paper has no such pair of models in this table, so its numbers of another pair stand apart. Ours minus them is a "
-    "distance between models (and records, where they differ): it says nothing of whether the paper was reproduced."
+    "The paper has no such pair of models in this table, so its numbers are of another pair and stand apart. Ours minus them "
+    "is a distance between models (and records, where these differ): it does not say whether the paper was reproduced."
 )
-MARK_NOTE = f"{MARK} its policy generates student sequences, but none was ever used: the row is training on the data set."
+MARK_NOTE = (
+    f"{MARK}: the method asks for text of the student, but no step was trained on any: the row is training on the data set."
+)
 BEST_NOTE = (
-    f"Bold: above every other student row of its column and family. {TIE}: the highest row and those that it is not told apart "
-    "from; then none is bold. Sign-flip test over prompts, two-sided, 5 %, Holm over sets (the average is a test of its own). "
-    "Teachers, checkpoints and the floor take no part."
+    f"A score in bold is above every other student row of its column and family. {TIE} marks the highest row and those that "
+    "are not told apart from it; then none is bold. The test is a two-sided sign-flip test over prompts at 5 %, with Holm's "
+    "correction over test sets (the average is a test of its own). Teachers, checkpoints and the floor take no part."
 )
-DIFFERENCE_NOTE = f"Differences: `difference (95 % interval; p)`; {TIE}: p is not below 0.05. Only p is corrected over sets."
+DIFFERENCE_NOTE = (
+    f"A difference is printed as `difference (95 % interval; p)`; {TIE} says that p is not below 0.05. Only p is corrected "
+    "over test sets."
+)
 ONE_SEED_NOTE = (
-    "One training seed: differences are between these trained models. Another seed of the same method may differ by more, and "
-    "nothing here says by how much."
+    "There is one training seed, so differences are between the models trained here. Another seed of the same method may "
+    "differ by more, and nothing here says by how much."
 )
 SEEDS_NOTE = (
-    "Intervals and p-values are over prompts and training seeds, so they speak of the methods: prompts are resampled, the mean "
-    "over seeds varies as Student's t with seeds - 1 degrees of freedom."
+    "Intervals and p-values are over prompts and training seeds, so they speak of the methods: prompts are resampled, and the "
+    "mean over seeds varies as Student's t with (seeds - 1) degrees of freedom."
 )
 
 Reference = Callable[[Sequence[MethodResult], str], Mapping[str, MethodResult]]
@@ -203,7 +209,7 @@ def score_notes(results: TableResults, rows: Sequence[Row]) -> list[str]:
     ranking, *others = (metric_title(metric) for metric in results.spec.metrics)
     return [
         LEGEND.format(metrics=" and ".join([ranking, *others])),
-        *([METRICS_NOTE.format(ranking=ranking, others=" and ".join(others))] if others else []),
+        *([METRICS_NOTE.format(ranking=ranking)] if others else []),
         BEST_NOTE, DIFFERENCE_NOTE, SEEDS_NOTE if several else ONE_SEED_NOTE, *chosen_rates(results),
         *row_notes(results.spec.name, rows),
     ]  # fmt: skip
@@ -222,8 +228,9 @@ def chosen_rates(results: TableResults) -> list[str]:
             rates = ", ".join(f"{rate:g}" for rate in sorted(grid))
             chosen = "; ".join(f"{method.title} {method.learning_rates}" for method in searched)
             ends = [_at_end(run) for run in runs if len(run.card["candidates"]) > 2]
-            where = f" At an end of the grid, beyond which a better may lie: {sum(ends)} of {len(ends)} runs." if ends else ""
-            notes.append(f"{family}: learning rates, chosen by validation from {rates}: {chosen}.{where}")
+            count = f"{sum(ends)} of {len(ends)} runs"
+            where = f" {count} were given an end of the grid, beyond which a better rate may lie." if ends else ""
+            notes.append(f"{family}: validation chose the learning rate from {rates}: {chosen}.{where}")
     return notes
 
 

@@ -14,7 +14,7 @@ from mgsr.tables.rows import ALPHA, TIE
 from mgsr.tables.statistics import POWER, Interval, holm
 
 REFERENCE = "mgsr"
-TIES = f"{TIE}: undecided, its interval or its p-value (Holm, over the variants) does not tell it from 0."
+TIES = f"{TIE} marks what is undecided: the interval or the p-value (Holm, over the variants) does not tell it from 0."
 ABOVE, BELOW, UNDECIDED = "above", "below", "undecided"
 DOUBT = f", {UNDECIDED}"  # after a number in a sentence
 Bounds = tuple[float, float | None, float | None]  # value, low, high

@@ -155,8 +155,8 @@ def diversity(results: TableResults) -> check.Check:
     )  # fmt: skip
     figure = figures.forest(series, "share (95 %)", reference=None)
     notes = (
-        "distinct-n: different n-grams over all n-grams of a response; repetition: share of its 4-grams that came before; "
-        "words by white space. Longer texts have a lower distinct-n of themselves.",
-        f"Differences of answers are to MGSR without SCRG over {title}'s prompts; no correction over measures.",
+        "distinct-n divides the different n-grams of a response by all its n-grams; repetition is the share of its 4-grams "
+        "that came before; words are split at white space. Longer texts have a lower distinct-n in any case.",
+        f"Answers are compared with those of MGSR without SCRG over {title}'s prompts. Nothing is corrected over measures.",
     )
     return check.Check(document(results.spec, "Diversity", blocks, notes), sentences, lines, figure)

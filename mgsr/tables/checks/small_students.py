@@ -14,7 +14,7 @@ from mgsr.tables.rows import TIE
 
 BASES = ("sft", "mgsr_without_scrg")
 NOTES = (
-    f"{TIE}: undecided, its interval or its p-value does not tell it from 0; no correction over students.",
+    f"{TIE} marks what is undecided: the interval or the p-value does not tell it from 0. Nothing is corrected over students.",
     "The difference of two students' gains takes them as independent.",
 )
 
