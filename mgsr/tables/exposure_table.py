@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,21 +27,27 @@ RUNNING_NOTE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExcessError(Measured):
+class PrintedError(Measured):
+    """The paper's ExAccErr at one length, in whole per cent."""
+
+    printed_digits: ClassVar[int] = 0
+    difference_digits: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExcessError(PrintedError):
     """ExAccErr at one length: a mean over training seeds; with one seed its interval, with several their deviation.
 
     `running_student`, `running_teacher`: share of the samples that are so long. None where no sample is.
     """
 
-    accumulated: float | None = None
-    expected: float | None = None
-    running_student: float | None = None
-    running_teacher: float | None = None
-    training_deviation: float | None = None
-    low: float | None = None
-    high: float | None = None
-    printed_digits: ClassVar[int] = 0
-    difference_digits: ClassVar[int] = 1
+    accumulated: float | None
+    expected: float | None
+    running_student: float | None
+    running_teacher: float | None
+    training_deviation: float | None
+    low: float | None
+    high: float | None
 
     @property
     def own_text(self) -> str:
@@ -66,54 +71,31 @@ def exposures(method: MethodResult) -> list[dict[str, Any]]:
 def exposure_table(spec: TableSpec, results: TableResults) -> Table:
     """One row for each family and method, and of it a CSV line for each length; no error where no sample is so long."""
     rows = [_row(spec, method) for method in results.methods]
-    lengths = list(dict.fromkeys(length for row in rows for length in row.lengths))
+    columns = {name: f"{name} tokens" for row in rows for name in _measured(row)}
     texts = tuple(
-        (row.family, row.label, *(row.numbers[str(n)].text(row.own_pair) if n in row.lengths else "" for n in lengths))
-        for row in rows
+        (row.family, row.label, *(row.texts([name])[0] if name in _measured(row) else "" for name in columns)) for row in rows
     )
     printed = sorted({int(name) for row in rows for name, error in row.numbers.items() if error.printed is not None})
-    pairs = other_pair_blocks("", rows, {str(length): f"{length} tokens" for length in printed})
-    blocks = [Block("exposure bias", (FAMILY, "method", *(f"{length} tokens" for length in lengths)), texts), *pairs]
+    blocks = [Block("exposure bias", (FAMILY, "method", *columns.values()), texts)]
+    blocks += other_pair_blocks("", rows, {str(length): f"{length} tokens" for length in printed})
     sizes = sorted({(value["rows"], value["samples"]) for method in results.methods for value in exposures(method)})
     title = results.title(results.sets[0])
-    made = "; ".join(f"{prompts} prompts of {title}'s test rows, {samples} samples each" for prompts, samples in sizes)
-    notes = [
-        LEGEND, RUNNING_NOTE, f"It was measured on {made}, at T = 1 without any repetition rule.",
-        *row_notes(spec.name, rows),
-    ]  # fmt: skip
-    return Table([line for row in rows for line in row.lines()], document(spec, spec.title, blocks, notes))
+    prompts = "; ".join(f"{count} prompts of {title}'s test rows, {samples} samples each" for count, samples in sizes)
+    measured = f"It was measured on {prompts}, at T = 1 without any repetition rule."
+    lines = [_line(row, name, error) for row in rows for name, error in _measured(row).items()]
+    return Table(lines, document(spec, spec.title, blocks, [LEGEND, RUNNING_NOTE, measured, *row_notes(spec.name, rows)]))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExposureRow(Row):
-    """`numbers`: by length as text; lengths that the paper has and the run has not are there too, for other pairs than its own.
-    `lengths`: those that were measured."""
-
-    numbers: Mapping[str, ExcessError]
-    lengths: tuple[int, ...]
-
-    def lines(self) -> Iterator[CsvLine]:
-        for length in self.lengths:
-            error = self.numbers[str(length)]
-            yield {
-                "family": self.family, "method": self.method.method, "title": self.method.title,
-                "training_seeds": len(self.method.runs), "student_steps_unused": self.student_steps_unused,
-                "length": float(length), "excess_error": error.value,
-                "excess_error_training_deviation": error.training_deviation, "excess_error_low": error.low,
-                "excess_error_high": error.high, "excess_error_paper": error.printed, "paper_family": self.pair,
-                "excess_error_difference": error.difference, "accumulated": error.accumulated, "expected": error.expected,
-                "running_student": error.running_student, "running_teacher": error.running_teacher,
-            }  # fmt: skip
-
-
-def _row(spec: TableSpec, method: MethodResult) -> ExposureRow:
+def _row(spec: TableSpec, method: MethodResult) -> Row:
+    """By length: our numbers, and those that the paper has of another pair at lengths that were not measured."""
     values = exposures(method)
-    lengths = tuple(values[0]["lengths"])
     pair, numbers = paper.numbers(spec.name, method.family)
     printed = numbers.get(method.method, {})
-    errors = {} if pair == method.family else {length: ExcessError(value=None, printed=p) for length, p in printed.items()}
+    errors: dict[str, Measured] = {}
+    if pair != method.family:
+        errors = {name: PrintedError(value=None, printed=error) for name, error in printed.items()}
     samples = [value["rows"] * value["samples"] for value in values]
-    for place, length in enumerate(lengths):
+    for place, length in enumerate(values[0]["lengths"]):
         seeds = {name: [value[name][place] for value in values] for name in ("excess_error", "accumulated", "expected")}
         for name in ("running_student", "running_teacher"):
             seeds[name] = [value[name][place] / count for value, count in zip(values, samples, strict=True)]
@@ -121,6 +103,22 @@ def _row(spec: TableSpec, method: MethodResult) -> ExposureRow:
         mean, lone = means.pop("excess_error"), len(values) == 1
         deviation = None if mean is None or lone else float(np.std(seeds["excess_error"], ddof=1))
         low, high = (lone and values[0]["intervals"][place]) or (None, None)
-        bounds = {"training_deviation": deviation, "low": low, "high": high}
-        errors[str(length)] = ExcessError(value=mean, printed=printed.get(str(length)), **bounds, **means)
-    return ExposureRow(method=method, pair=pair, numbers=errors, lengths=lengths)
+        errors[str(length)] = ExcessError(
+            value=mean, printed=printed.get(str(length)), training_deviation=deviation, low=low, high=high, **means
+        )
+    return Row(method=method, pair=pair, numbers=errors)
+
+
+def _measured(row: Row) -> dict[str, ExcessError]:
+    return {name: error for name, error in row.numbers.items() if isinstance(error, ExcessError)}
+
+
+def _line(row: Row, length: str, error: ExcessError) -> CsvLine:
+    return {
+        "family": row.family, "method": row.method.method, "title": row.method.title,
+        "training_seeds": len(row.method.runs), "student_steps_unused": row.student_steps_unused, "length": float(length),
+        "excess_error": error.value, "excess_error_training_deviation": error.training_deviation,
+        "excess_error_low": error.low, "excess_error_high": error.high, "excess_error_paper": error.printed,
+        "paper_family": row.pair, "excess_error_difference": error.difference, "accumulated": error.accumulated,
+        "expected": error.expected, "running_student": error.running_student, "running_teacher": error.running_teacher,
+    }  # fmt: skip

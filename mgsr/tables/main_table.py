@@ -57,9 +57,6 @@ def _line(row: Row) -> CsvLine:
     return line
 
 
-# --- checks -----------------------------------------------------------------------------------------------------------
-
-
 def interval_text(interval: Interval) -> str:
     verdict = "excludes 0" if interval.excludes_zero else "includes 0"
     return (

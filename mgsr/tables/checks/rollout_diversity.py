@@ -16,7 +16,6 @@ from mgsr.tables.statistics import compare, paired_differences
 
 UNREVISED = "mgsr_without_scrg"
 NAMED = 3  # check.differences that a sentence names
-DIFFERENCE = "_difference"
 TITLES = {name: name.replace("_", "-") for name in MEASURES}
 
 
@@ -59,11 +58,9 @@ def answer_lines(methods: Mapping[str, MethodResult], test_set: str, protocol: s
                 continue
             pair = _common(seeds, measured[UNREVISED][measure])
             if pair[0][0]:
-                result = compare([paired_differences(*pair)])
-                interval, base = result.interval, methods[UNREVISED].title
-                numbers = (interval.low, interval.high, result.p, interval.rows)
-                lines.append(check.Line(method.family, f"answers_{measure}{DIFFERENCE}", method.title, interval.difference,
-                                        test_set, protocol, base, *numbers))  # fmt: skip
+                comparison = compare([paired_differences(*pair)])
+                base, name = methods[UNREVISED], f"answers_{measure}"
+                lines.append(check.difference_line(method, base, name, comparison, test_set, protocol))
     return lines
 
 
@@ -79,13 +76,13 @@ def _answer_texts(answers: Sequence[check.Line], ending: str) -> tuple[tuple[str
 
 
 def _answer_sentence(answers: Sequence[check.Line], results: TableResults) -> str:
-    compared = [line for line in answers if line.measure.endswith(DIFFERENCE)]
+    compared = [line for line in answers if line.measure.endswith(check.DIFFERENCE)]
     if not compared:
         return "No trained student was compared with MGSR without SCRG."
-    decided = [line for line in compared if line.low is not None and line.high is not None and line.low * line.high > 0]
+    decided = [line for line in compared if check.side(vars(line))]
     named = [
         f"{f'{line.family}, ' if len(results.families) > 1 else ''}{line.subject}, "
-        f"{TITLES[line.measure.removeprefix('answers_').removesuffix(DIFFERENCE)]} "
+        f"{TITLES[line.measure.removeprefix('answers_').removesuffix(check.DIFFERENCE)]} "
         f"{check.interval_text(line.value or 0.0, line.low, line.high, 3)}"
         for line in decided
     ]
@@ -105,7 +102,7 @@ def _rollout_lines(family: str, part: Mapping[str, Any]) -> list[check.Line]:
     """Of the probe: texts of the SFT student, revised texts and references."""
     lines = [check.entry_line(family, entry["measure"], entry["source"], entry, "mean") for entry in part["summary"]]
     lines += [
-        check.entry_line(family, f"{entry['measure']}{DIFFERENCE}", "scrg", entry, "difference", against="student")
+        check.entry_line(family, f"{entry['measure']}{check.DIFFERENCE}", "scrg", entry, "difference", against="student")
         for entry in part["differences"]
     ]
     for entry in part["corpus"]:
@@ -151,7 +148,7 @@ def diversity(results: TableResults) -> check.Check:
         Block("texts of the SFT student and references, each by itself", (FAMILY, "text", *TITLES.values()), tuple(rows)),
         Block(f"answers of trained students on {title}, protocol {first}", header, _answer_texts(answers, "")),
         Block(f"answers on {title} minus those of MGSR without SCRG, protocol {first}", header,
-              _answer_texts(answers, DIFFERENCE)),
+              _answer_texts(answers, check.DIFFERENCE)),
     )  # fmt: skip
     figure = figures.forest(series, "share (95 %)", reference=None)
     notes = (
