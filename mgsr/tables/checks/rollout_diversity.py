@@ -58,9 +58,8 @@ def answer_lines(methods: Mapping[str, MethodResult], test_set: str, protocol: s
                 continue
             pair = _common(seeds, measured[UNREVISED][measure])
             if pair[0][0]:
-                comparison = compare([paired_differences(*pair)])
-                base, name = methods[UNREVISED], f"answers_{measure}"
-                lines.append(check.difference_line(method, base, name, comparison, test_set, protocol))
+                base, comparison = methods[UNREVISED], compare([paired_differences(*pair)])
+                lines.append(check.difference_line(method, base, f"answers_{measure}", comparison, test_set, protocol))
     return lines
 
 
