@@ -1,4 +1,4 @@
-"""A run's card: the record that training wrote, and what only a second run can tell, whether SCRG made it worse."""
+"""A run's card is the record that training wrote, and what only a second run can tell: whether SCRG made it worse."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from mgsr.tables.statistics import Interval, paired_bootstrap
 
 
 def against_twin(record: dict[str, Any], twin: dict[str, Any]) -> Interval:
-    """Validation ROUGE-L of a run minus that of its twin, the run that differs in SCRG alone: mean and 95 % interval (paired
-    bootstrap over validation prompts). Raises MgsrError where they were validated on different prompts."""
+    """Validation ROUGE-L of a run minus that of its twin, the run that differs in SCRG alone, with the 95 % interval of a
+    paired bootstrap over validation prompts. Raises MgsrError where the two were validated on different prompts."""
     scores, of_twin = record["validation_scores"], twin["validation_scores"]
     if not scores or scores.keys() != of_twin.keys():
         raise MgsrError(f"run {record['run']} and its twin {twin['run']} were validated on different prompts; train both anew")

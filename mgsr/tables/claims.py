@@ -35,8 +35,8 @@ HEADER = (FAMILY, "claim", "compared with", "effect", "95 % interval", "gain %",
 
 @dataclass(frozen=True)
 class Claim:
-    """`method` above `factor` times each of `against` and of their second rows (SFT weight 0), on the mean over `sets` (None:
-    all of the table's)."""
+    """The claim that `method` is above `factor` times each method of `against`, and above their second rows (SFT weight 0),
+    on the mean over `sets` (None: all sets of the table)."""
 
     key: str
     text: str
@@ -123,7 +123,8 @@ def score_findings(claim: Claim, results: TableResults, family: str, protocol: s
 
 
 def exposure_findings(methods: Mapping[str, MethodResult], in_domain: str) -> list[Finding]:
-    """MGSR's ExAccErr below each other method's, at each length; `in_domain`: the title of the set that it is measured on."""
+    """How far MGSR's ExAccErr is below that of each other method, at each length. `in_domain` is the title of the set that
+    it was measured on."""
     if EXPOSURE.method not in methods:
         return []
     findings = []
@@ -182,8 +183,8 @@ class Judgement:
 
     @property
     def needed(self) -> int | None:
-        """Prompts that would decide the claim if the effects seen are true: enough to be below the first method that it is
-        below, else to be above the last of all."""
+        """How many prompts would decide the claim if the effects seen are true. Where the claim's method is below others,
+        they show it to be below the first one; else they show it to be above the last one."""
         needs = [(finding.effect, finding.needed) for finding in self.findings if finding.needed is not None]
         below = [needed for effect, needed in needs if effect is not None and effect < 0]
         return min(below) if below else max((needed for _, needed in needs), default=None)
@@ -214,8 +215,8 @@ class Judgement:
         ]  # fmt: skip
 
     def texts(self, lone: bool) -> tuple[str, ...]:
-        """What the document shows: the hardest comparison. `lone`: there is one training seed, so that more of them cannot be
-        what is missing."""
+        """The claim's row in the document, with the hardest comparison. `lone` says that there is one training seed, so that
+        nothing is known of what more seeds would decide."""
         finding, prompts, expected = self.hardest, self.hardest.prompts, len(self.claim.against)
         others = f" ({self.compared} of {expected} compared)" if expected > 1 and finding.against else ""
         where = f", {finding.sets.partition(', ')[2]}" if self.claim is EXPOSURE and finding.sets else ""
@@ -234,8 +235,8 @@ def _float(count: int | None) -> float | None:
 
 
 def judge(tables: Mapping[str, TableResults]) -> Iterator[Judgement]:
-    """In the order of the paper's text. A family that the claim's table does not show is left out, unless there is no such
-    table."""
+    """Judge every claim, in the order of the paper's text. A family that the claim's table does not show is left out; where
+    there is no such table, no family is."""
     families = list(dict.fromkeys(family for results in tables.values() for family in results.families))
     protocols = dict.fromkeys(protocol for results in tables.values() for protocol in results.protocols)
     for protocol, claim in (*product(protocols, CLAIMS), (EXPOSURE_PROTOCOL, EXPOSURE)):
@@ -257,7 +258,7 @@ def judge(tables: Mapping[str, TableResults]) -> Iterator[Judgement]:
 
 
 def claims_table(spec: ClaimsSpec, root: Path) -> Table:
-    """A CSV line for each comparison, a line of the document for each claim, family and protocol."""
+    """The CSV has a line for each comparison, the document one for each claim, family and protocol."""
     tables = {table.name: load_results(table, root) for table in spec.tables}
     if not tables:
         raise MgsrError("there is no table to judge claims by; make at least one table")

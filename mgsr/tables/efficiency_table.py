@@ -33,7 +33,7 @@ def stage_shares(method: MethodResult) -> dict[str, float | None]:
 
 
 def efficiency_table(spec: TableSpec, results: TableResults) -> Table:
-    """One row for each metric, family and method: speed, and the average score of each protocol."""
+    """The table has one row for each metric, family and method: speed, and the average score under each protocol."""
     rows = {metric: [_row(results, method, metric) for method in results.methods] for metric in spec.metrics}
     averages = {f"average_{protocol}": f"average, {protocol}" for protocol in results.protocols}
     ranking, *others = rows

@@ -69,7 +69,8 @@ def exposures(method: MethodResult) -> list[dict[str, Any]]:
 
 
 def exposure_table(spec: TableSpec, results: TableResults) -> Table:
-    """One row for each family and method, and of it a CSV line for each length; no error where no sample is so long."""
+    """The table has one row for each family and method, and its CSV one line for each row and length. ExAccErr is missing at
+    lengths that no sample has."""
     rows = [_row(spec, method) for method in results.methods]
     columns = {name: f"{name} tokens" for row in rows for name in _measured(row)}
     texts = tuple(
@@ -87,7 +88,8 @@ def exposure_table(spec: TableSpec, results: TableResults) -> Table:
 
 
 def _row(spec: TableSpec, method: MethodResult) -> Row:
-    """By length: our numbers, and those that the paper has of another pair at lengths that were not measured."""
+    """A method's row: by length our numbers and, at lengths that were not measured, those that the paper has of another
+    pair."""
     values = exposures(method)
     pair, numbers = paper.numbers(spec.name, method.family)
     printed = numbers.get(method.method, {})

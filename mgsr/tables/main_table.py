@@ -87,7 +87,7 @@ def checks(results: TableResults) -> list[str]:
 
 
 def _teacher_checks(results: TableResults, teacher: MethodResult, sft: MethodResult | None) -> list[str]:
-    """Teacher minus SFT and minus the floor, on the first set."""
+    """How far the teacher is above SFT and above the floor, on the first test set."""
     sentences, place = [], (results.metric, results.sets[0])
     for protocol in results.protocols:
         answers = teacher.row_scores(*place, protocol)

@@ -58,9 +58,9 @@ def tests(columns: Iterable[str]) -> tuple[str, ...]:
 
 
 def score_rows(results: TableResults, columns: Sequence[str], reference: Reference, *, floor: bool = False) -> list[Row]:
-    """One row for each metric, protocol, family and method, and one for the floor where asked for.
+    """One row for each metric, protocol, family and method and, with `floor`, one for the floor.
 
-    `reference(methods, protocol)`: by column, the method of a family that its others are compared with. Marks, comparisons
+    `reference(methods, protocol)` says by column which of a family's methods the others are compared with. Marks, comparisons
     and the paper's numbers are of the metric that ranks.
     """
     rows = []
@@ -95,8 +95,8 @@ def _numbers(
 def comparisons(
     method: MethodResult, others: Mapping[str, MethodResult], results: TableResults, protocol: str
 ) -> dict[str, Comparison]:
-    """`method` minus those of `others` that are not itself, by column: a test set, or `average` over all of them. The sets'
-    p-values are Holm's, together."""
+    """By column (a test set, or `average` over all of them), `method` minus the method that `others` names, if that is
+    another one. The p-values of the test sets are corrected together (Holm)."""
     compared = {
         name: method.compare(other, results.metric, results.sets if name == AVERAGE else (name,), protocol)
         for name, other in others.items()
@@ -118,8 +118,8 @@ def highest(
 def best_and_tied(
     methods: Sequence[MethodResult], columns: Sequence[str], results: TableResults, protocol: str
 ) -> dict[str, dict[str, Mark]]:
-    """By method and column: `best`, where its difference to every other row survives, or `tie`, for the highest row and those
-    it is not told apart from. `methods` are one family's; a single row is neither."""
+    """Marks by method and column. The highest method is `best` where it is told apart from each other one; else it and those
+    that it is not told apart from are a `tie`. `methods` are of one family; a single method has no mark."""
     marks: dict[str, dict[str, Mark]] = {method.method: {} for method in methods}
     if len(methods) < 2:
         return marks
@@ -146,10 +146,10 @@ def score_blocks(
     lead: Texts | None = None,
     tail: Texts | None = None,
 ) -> list[Block]:
-    """For each metric and protocol: the scores, with further columns before (`lead`) and after (`tail`); the differences to the
-    reference, which is called `against`; and the paper's numbers of another pair.
+    """Up to three blocks for each metric and protocol: the scores, with further columns before (`lead`) and after (`tail`)
+    them; the differences to the reference, which the heading calls `against`; the paper's numbers of another pair.
 
-    `named`: the label of a line that names the reference of each column; empty where that is one method.
+    `named` is the label of a line that names the reference of each column; it is empty where that is always the same method.
     """
     lead, tail, blocks = lead or {}, tail or {}, list[Block]()
     for (metric, protocol), members in groupby(rows, key=lambda row: (row.metric, row.protocol)):
@@ -181,8 +181,8 @@ def _difference_texts(rows: Sequence[Row], columns: Iterable[str], named: str) -
 
 
 def other_pair_blocks(heading: str, rows: Sequence[Row], columns: Mapping[str, str]) -> list[Block]:
-    """The paper's numbers of another pair, for families that it has none of: by row, `paper; ours minus it`. `columns`: title
-    by column. One block or none; `OTHER_PAIR_NOTE` goes with it."""
+    """One block with the paper's numbers of another pair, `paper; ours minus it`, for families that it has none of; none
+    where there are no such rows. `columns` are titles by column. `OTHER_PAIR_NOTE` goes with it."""
     others = [row for row in rows if not row.own_pair and row.has_paper_number]
     if not others:
         return []
@@ -216,8 +216,8 @@ def score_notes(results: TableResults, rows: Sequence[Row]) -> list[str]:
 
 
 def chosen_rates(results: TableResults) -> list[str]:
-    """A line for each family with a grid of learning rates: which rate each method was given, and, for grids with a middle, at
-    how many the grid may be too narrow."""
+    """A note for each family with a grid of learning rates. It says which rate each method was given and, for grids with a
+    middle, for how many runs the grid may be too narrow."""
     notes = []
     for family in results.families:
         methods = results.of_family(family).values()

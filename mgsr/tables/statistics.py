@@ -38,10 +38,10 @@ class Spread:
 
 
 def mean_and_deviations(scores: ArrayLike) -> Spread:
-    """`scores` [training seeds, decoding seeds] -> mean over all, and two sample standard deviations (n - 1):
+    """The mean of `scores` [training seeds, decoding seeds], and two sample standard deviations (n - 1).
 
-    `training`: of the per-training-seed means; `decoding`: over decoding seeds, averaged over training seeds. The second says
-    nothing about training (pitfall 25).
+    `training` is the deviation of the means of each training seed; `decoding` is the deviation over decoding seeds, averaged
+    over training seeds, and says nothing about training (pitfall 25).
     """
     table = np.asarray(scores, dtype=np.float64)
     if table.ndim != 2 or not table.size or not np.isfinite(table).all():
@@ -72,9 +72,10 @@ class Interval:
 class Comparison:
     """One system minus another.
 
-    `prompts`: interval over other prompts, for the trained models as they are. `training`: over other prompts and other
-    training seeds, so about the methods; None with one training seed, which cannot tell. `p`: two-sided, of no difference.
-    `rows_to_decide`: prompts that would show an effect of this size; None where there is none.
+    The interval `prompts` is over other prompts and speaks of the trained models as they are; `training` is over other prompts
+    and other training seeds and speaks of the methods (None with one training seed, which cannot tell). `p` is the two-sided
+    p-value of no difference. `rows_to_decide` counts the prompts that would show an effect of this size; None where the effect
+    is 0.
     """
 
     prompts: Interval
@@ -84,7 +85,7 @@ class Comparison:
 
     @property
     def interval(self) -> Interval:
-        """The widest claim that the runs allow: about methods where there are several training seeds."""
+        """The interval that speaks of the methods where there are several training seeds, else of the trained models."""
         return self.training or self.prompts
 
 
@@ -142,10 +143,10 @@ def paired_bootstrap(first: Mapping[str, float], second: Mapping[str, float], *,
 
 
 def seed_deviations(parts: Sequence[Numbers], resamples: int) -> Numbers:
-    """[resamples] deviations of the effect because of training seeds: Student's t with seeds - 1 degrees of freedom times
-    the standard error over seeds.
+    """[resamples] deviations of the effect because of training seeds: Student's t with seeds - 1 degrees of freedom times the
+    standard error over seeds.
 
-    Parametric where prompts are resampled: three seeds have ten different resamples, and an interval from those is too narrow
+    Seeds are not resampled as prompts are: three seeds have ten different resamples, and an interval from those is too narrow
     (17 % false alarms with two seeds and 12 % with three, where 5 % were asked for).
     """
     effects = np.mean([part.mean(axis=1) for part in parts], axis=0)
@@ -155,10 +156,11 @@ def seed_deviations(parts: Sequence[Numbers], resamples: int) -> Numbers:
 
 
 def sign_flip_p(parts: Sequence[Numbers], *, resamples: int = RESAMPLES) -> float:
-    """Two-sided p-value of no difference between two systems: each prompt's difference could as well have the other sign.
+    """Two-sided p-value of no difference between two systems, in which case each prompt's difference could as well have the
+    other sign.
 
-    All 2^prompts sign patterns where they are at most `resamples`, else random ones and the observed one (Phipson and Smyth
-    2010).
+    It is over all 2^prompts sign patterns where they are at most `resamples`, else over random ones and the observed one
+    (Phipson and Smyth 2010).
     """
     rows = sum(part.shape[1] for part in parts)
     weighted = np.concatenate([part.mean(axis=0) / (len(parts) * part.shape[1]) for part in parts])

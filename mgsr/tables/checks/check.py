@@ -23,7 +23,7 @@ Bounds = tuple[float, float | None, float | None]  # value, low, high
 
 @dataclass(frozen=True)
 class Line:
-    """One number of a check's CSV; every check has these columns. None: does not apply, or not defined."""
+    """One number of a check's CSV; every check has these columns. None says that a column does not apply or is not defined."""
 
     family: str
     measure: str  # a difference's ends with `DIFFERENCE`
@@ -36,6 +36,8 @@ class Line:
     high: float | None = None
     p: float | None = None  # scores: Holm's, over all comparisons of this family and protocol, the average apart from the sets
     prompts: int | None = None
+
+    # Of a difference, whose numbers are all there:
 
     @property
     def effect(self) -> float:
@@ -51,7 +53,7 @@ class Line:
 
     @property
     def outcome(self) -> str:
-        """Of a difference: `above` or `below` where interval and p-value agree that it is not chance."""
+        """`above` or `below` where interval and p-value agree that it is not chance."""
         if side(vars(self)) == 0 or (self.p is not None and self.p >= ALPHA):
             return UNDECIDED
         return ABOVE if self.effect > 0 else BELOW
@@ -61,7 +63,7 @@ class Line:
         return self.outcome != UNDECIDED
 
     def text(self, if_undecided: str = "") -> str:
-        """A difference with its interval, and what is to be said where it is undecided."""
+        """The difference with its interval, and what is to be said where it is undecided."""
         return interval_text(*self.bounds) + ("" if self.decided else if_undecided)
 
 
@@ -76,7 +78,8 @@ class Check:
 
     @property
     def csv_lines(self) -> list[CsvLine]:
-        """The lines with every number but `prompts` as a float, so that its text does not depend on where it is from."""
+        """The lines as CSV has them: each number but `prompts` is a float, so that its text does not depend on where it
+        comes from."""
         lines, floats = [dict(vars(line)) for line in self.lines], ("value", "low", "high", "p")
         return [line | {name: None if line[name] is None else float(line[name]) for name in floats} for line in lines]
 
@@ -123,8 +126,8 @@ def side(entry: Mapping[str, Any]) -> int:
 def differences(
     methods: Mapping[str, MethodResult], reference: str, results: TableResults, protocol: str, *, each_set: bool = False
 ) -> list[Line]:
-    """Every method minus the reference, on the average over sets and, if asked for, on each set. p-values are corrected over
-    the methods, those of single sets over methods and sets together."""
+    """Each method minus the reference, on the average over sets and, with `each_set`, on each set. The p-values of the
+    average are corrected over the methods, those of single sets over methods and sets together."""
     if reference not in methods:
         return []
     base, lines, measure = methods[reference], list[Line](), results.metric
@@ -162,7 +165,8 @@ def score_lines(methods: Iterable[MethodResult], results: TableResults, protocol
 
 
 def against_reference(results: TableResults, family: str, *, each_set: bool = False) -> tuple[list[Line], list[Line]]:
-    """A family's scores and differences to MGSR as lines, under every protocol; and the differences under the first."""
+    """The lines of a family, under every protocol: its scores and the differences to MGSR; and apart the differences under
+    the first protocol."""
     methods, lines, first = results.of_family(family), list[Line](), list[Line]()
     for protocol in results.protocols:
         compared = differences(methods, REFERENCE, results, protocol, each_set=each_set)
@@ -172,15 +176,15 @@ def against_reference(results: TableResults, family: str, *, each_set: bool = Fa
 
 
 def detectable(half_widths: Sequence[float]) -> float:
-    """The difference that the median variant would have shown with this power at Holm's strictest level, alpha over the number
-    of variants; `half_widths`: of the 95 % intervals. Normal approximation."""
+    """The difference that the median variant would show with a chance of `POWER` at Holm's strictest level, alpha over the
+    number of variants, by the normal approximation. `half_widths` are those of the 95 % intervals."""
     normal = NormalDist()
     needed = normal.inv_cdf(1 - ALPHA / 2 / len(half_widths)) + normal.inv_cdf(POWER)
     return median(half_widths) * needed / normal.inv_cdf(1 - ALPHA / 2)
 
 
 def count_text(compared: Sequence[Line], reference: str) -> str:
-    """How many of some variants differ from the reference, and what could have been seen."""
+    """A sentence's beginning: how many variants differ from the reference, and how large a difference could have been seen."""
     counts = {word: sum(line.outcome == word for line in compared) for word in (ABOVE, BELOW, UNDECIDED)}
     text = f"of {len(compared)} variants, {counts[ABOVE]} are above {reference}, {counts[BELOW]} below, "
     text += f"{counts[UNDECIDED]} undecided"
@@ -200,7 +204,7 @@ def telling(compared: Sequence[Line], most: int) -> str:
 
 
 def difference_block(compared: Sequence[Line], heading: str, results: TableResults) -> Block:
-    """Subjects by scope: difference with interval, marked where it is undecided."""
+    """A row for each variant and a column for each scope: the difference with its interval, marked where it is undecided."""
     scopes = list(dict.fromkeys(line.scope for line in compared))
     texts: dict[tuple[str, str], dict[str, str]] = {}
     for line in compared:

@@ -17,7 +17,8 @@ CONVERGENCE = ("95 % of best validation ROUGE-L", "lowest validation loss")
 
 
 def convergence(method: MethodResult) -> tuple[float | None, float | None]:
-    """Optimiser step of the first validation within 5 % of the run's best ROUGE-L, and of its lowest loss; means over seeds."""
+    """The optimiser steps of the first validation within 5 % of the run's best ROUGE-L, and of the lowest validation loss;
+    means over training seeds."""
     reached: list[int] = []
     lowest: list[int] = []
     for run in method.runs:

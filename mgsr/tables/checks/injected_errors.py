@@ -112,7 +112,7 @@ def _points(entry: Mapping[str, Any]) -> str:
 
 
 def _range(entries: Sequence[Mapping[str, Any]], digits: int, unit: str) -> str:
-    """Least to largest gain over the kinds of errors, and which are undecided."""
+    """The range from the least to the largest gain over the kinds of errors, and which of them are undecided."""
     known = sorted((entry for entry in entries if entry["gain"] is not None), key=lambda entry: float(entry["gain"]))
     if not known:
         return MISSING

@@ -23,8 +23,8 @@ TITLES = {name: name.replace("_", "-") for name in MEASURES}
 
 
 def _answer_measures(method: MethodResult, test_set: str, protocol: str) -> dict[str, list[dict[str, float]]]:
-    """By measure, each training seed's values by prompt id, averaged over decoding seeds; answers too short to tell are left
-    out."""
+    """By measure, one mapping for each training seed: the value by prompt id, averaged over decoding seeds. Answers that are
+    too short for a measure are left out."""
     measures: dict[str, list[dict[str, float]]] = {measure: [] for measure in MEASURES}
     for run in method.runs:
         values: dict[str, dict[str, list[float]]] = {measure: {} for measure in MEASURES}
@@ -45,7 +45,7 @@ def _common(*systems: Sequence[Mapping[str, float]]) -> list[list[dict[str, floa
 
 
 def answer_lines(methods: Mapping[str, MethodResult], test_set: str, protocol: str) -> list[check.Line]:
-    """Diversity of the evaluation's answers to a set, and each method's difference to MGSR without SCRG over prompts."""
+    """How diverse the evaluation's answers to a set are, and how much each method differs in this from MGSR without SCRG."""
     lines = []
     measured = {name: _answer_measures(method, test_set, protocol) for name, method in methods.items()}
     for name, method in methods.items():
@@ -64,7 +64,8 @@ def answer_lines(methods: Mapping[str, MethodResult], test_set: str, protocol: s
 
 
 def _answer_texts(answers: Sequence[check.Line], ending: str) -> tuple[tuple[str, ...], ...]:
-    """Methods by measures: the values (no ending), or the check.differences with their intervals."""
+    """A row for each method and a column for each measure: values, or, with the ending `DIFFERENCE`, differences with
+    intervals."""
     texts: dict[tuple[str, str], dict[str, str]] = {}
     for line in answers:
         for name in MEASURES:
@@ -98,7 +99,7 @@ def _with_names(text: str, named: Sequence[str]) -> str:
 
 
 def _rollout_lines(family: str, part: Mapping[str, Any]) -> list[check.Line]:
-    """Of the probe: texts of the SFT student, revised texts and references."""
+    """Lines of the probe's texts: those of the SFT student, the revised ones, and the references."""
     lines = [check.entry_line(family, entry["measure"], entry["source"], entry, "mean") for entry in part["summary"]]
     lines += [
         check.entry_line(family, f"{entry['measure']}{check.DIFFERENCE}", "scrg", entry, "difference", against="student")

@@ -21,7 +21,7 @@ NOTES = (
 
 @dataclass(frozen=True, order=True)
 class Student:
-    """`parameters`: how many the student has."""
+    """A student's number of parameters, and its name."""
 
     parameters: int
     name: str
@@ -78,7 +78,7 @@ def _gain_sentence(gains: Gains, base: str) -> str:
 
 
 def _gap_text(gains: Gains) -> str:
-    """The smallest student's gain minus the largest's, as if independent."""
+    """The smallest student's gain minus the largest's, as if the two were independent."""
     (_, small), (_, large) = gains[0], gains[-1]
     gap, half = small.effect - large.effect, math.hypot(small.half_width, large.half_width)
     return check.interval_text(gap, gap - half, gap + half) + (check.DOUBT if abs(gap) <= half else "")
