@@ -14,7 +14,7 @@ import pytest
 
 from mgsr.config.base import SECOND_ROW
 from mgsr.config.load import load_config
-from mgsr.config.plan import STAGES, Plan, make_plan
+from mgsr.config.plan import Plan, make_plan
 from mgsr.config.schema import TableEntry
 from mgsr.config.specs import (
     AdoptSpec,
@@ -24,6 +24,7 @@ from mgsr.config.specs import (
     read_spec,
     spec_digest,
 )
+from mgsr.config.stages import STAGES
 from mgsr.config.table_specs import CardSpec, PageSpec, TableSpec, read_plan
 from mgsr.errors import MgsrError
 
@@ -217,8 +218,8 @@ class Package:
 
     def digests(self) -> dict[str, str]:
         code = (
-            "import json; from mgsr.config.identity import code_digest; from mgsr.config.plan import STAGES; "
-            "print(json.dumps({name: code_digest(*entries) for name, entries in STAGES.items()}))"
+            "import json; from mgsr.config.stages import STAGES, stage_code; "
+            "print(json.dumps({stage: stage_code(stage) for stage in STAGES}))"
         )
         done = subprocess.run([sys.executable, "-c", code], cwd=self.folder, capture_output=True, text=True, check=True)
         digests: dict[str, str] = json.loads(done.stdout)

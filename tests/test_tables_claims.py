@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,8 @@ from scipy import stats
 from mgsr.config.base import SECOND_ROW
 from mgsr.errors import MgsrError
 from mgsr.tables import claims
-from mgsr.tables.claims import FAILS, HOLDS, NOT_RUN, UNDECIDED, Finding
-from mgsr.tables.statistics import Interval
-from tests.planted_runs import SETS, cells, plant, plant_exposure, write, write_lines
+from mgsr.tables.claims import FAILS, HOLDS, NOT_RUN, UNDECIDED, Finding, Judgement
+from tests.tables_support import SET_TITLES, SETS, edit_lines, plan_claims, plant, plant_exposure, shown
 
 LEVELS = {"sft": 50.0, "kd": 50.0, "distillm": 53.0, "mgsr": 60.0}
 
@@ -28,31 +26,30 @@ def scores(level: float, *, spread: float = 1.0, seed: int = 0, prompts: int = 6
     return {name: level + 5 * shared.standard_normal(prompts) + spread * own.standard_normal(prompts) for name in SETS}
 
 
-def claims_file(root: Path, tables: Mapping[str, Any]) -> Path:
-    value = {"table": "claims", "preset": "smoke", "recipe": "controlled", "note": "A note.", "tables": dict(tables)}
-    return write(root / "claims.cells.json", value)
-
-
 def judged(root: Path, **tables: Any) -> pd.DataFrame:
-    path = claims_file(root, tables)
-    claims.write(path, root)
-    return pd.read_csv(root / "claims.csv", keep_default_na=False)
+    """claims.csv; `tables`: rows or specs by name."""
+    values = [value if isinstance(value, dict) else shown(name, value) for name, value in tables.items()]
+    plan_claims(root, *values, note="A note.")
+    claims.write_claims(root)
+    return pd.read_csv(root / "tables/claims.csv", keep_default_na=False)
 
 
-def one(frame: pd.DataFrame, claim: str, protocol: str = "plain") -> dict[Any, Any]:
+def text_of(root: Path) -> str:
+    return (root / "tables/claims.md").read_text()
+
+
+def hardest(frame: pd.DataFrame, claim: str, protocol: str = "plain") -> dict[Any, Any]:
     chosen = frame[(frame["claim"] == claim) & (frame["protocol"] == protocol) & frame["hardest"]]
     assert len(chosen) == 1
     return dict(chosen.to_dict("records")[0])
 
 
-def table1(root: Path, levels: Mapping[str, float] = LEVELS, spread: float = 1.0) -> dict[str, Any]:
-    return cells(
-        "table1", [plant(root, name, scores(level, spread=spread), title=name.upper()) for name, level in levels.items()]
-    )
+def table1(root: Path, levels: Mapping[str, float] = LEVELS, spread: float = 1.0) -> list[dict[str, Any]]:
+    return [plant(root, name, scores(level, spread=spread), title=name.upper()) for name, level in levels.items()]
 
 
 def test_a_planted_effect_is_found_against_the_best_of_the_baselines(tmp_path: Path) -> None:
-    line = one(judged(tmp_path, table1=table1(tmp_path)), "above_baselines")
+    line = hardest(judged(tmp_path, table1=table1(tmp_path)), "above_baselines")
     assert line["verdict"] == HOLDS and line["against"] == "distillm"
     assert (line["compared"], line["expected"]) == (3, 7)
     ours, theirs = (np.mean([values.mean() for values in scores(LEVELS[name]).values()]) for name in ("mgsr", "distillm"))
@@ -61,39 +58,43 @@ def test_a_planted_effect_is_found_against_the_best_of_the_baselines(tmp_path: P
     differences = [a - b for a, b in zip(scores(60.0).values(), scores(53.0).values(), strict=True)]
     error = np.sqrt(sum(part.var() / len(part) for part in differences)) / 2
     assert float(line["high"]) - float(line["low"]) == pytest.approx(2 * 1.96 * error, rel=0.05)
-    text = (tmp_path / "claims.md").read_text()
-    assert "DISTILLM (3 of 7 compared)" in text and "One training seed" in text and "A note." in text
-    assert r"\begin{table}" in (tmp_path / "claims.tex").read_text()
+    text = text_of(tmp_path)
+    assert "DISTILLM (3 of 7 compared)" in text and "There is one training seed" in text and "A note." in text
+    assert r"\begin{table}" in (tmp_path / "tables/claims.tex").read_text()
 
 
 def test_below_one_baseline_is_enough_to_fail(tmp_path: Path) -> None:
-    line = one(judged(tmp_path, table1=table1(tmp_path, LEVELS | {"distillm": 63.0})), "above_baselines")
+    line = hardest(judged(tmp_path, table1=table1(tmp_path, LEVELS | {"distillm": 63.0})), "above_baselines")
     assert line["verdict"] == FAILS and float(line["high"]) < 0
 
 
 def test_no_difference_is_undecided_and_says_what_would_decide(tmp_path: Path) -> None:
     frame = judged(tmp_path, table1=table1(tmp_path, {"sft": 50.0, "mgsr": 50.05}, spread=4.0))
-    line = one(frame, "above_baselines")
+    line = hardest(frame, "above_baselines")
     assert line["verdict"] == UNDECIDED and float(line["low"]) < 0 < float(line["high"])
     assert int(float(line["prompts_to_decide"])) > line["prompts"]
-    assert f"{int(float(line['prompts_to_decide'])):,}" in (tmp_path / "claims.md").read_text()
+    assert f"{int(float(line['prompts_to_decide'])):,}" in text_of(tmp_path)
+
+
+def judgement(*findings: Finding) -> Judgement:
+    return Judgement(claims.CLAIMS[0], "plain", "tiny", "MGSR", findings)
 
 
 def test_what_would_decide_counts_every_method_compared_with() -> None:
     """To be above all takes the most prompts of any; to be below one, the fewest of those below."""
 
-    def finding(effect: float | None, needed: int | None) -> claims.Finding:
-        return claims.Finding("kd", "KD", "dolly", effect, None, None, None, needed)
+    def finding(effect: float | None, needed: int | None) -> Finding:
+        return Finding("kd", "KD", "dolly", effect, needed=needed)
 
-    assert claims.deciding([finding(0.2, 50), finding(0.3, 900), finding(None, None)]) == 900
-    assert claims.deciding([finding(0.2, 50), finding(-0.1, 4000), finding(-0.3, 300)]) == 300
-    assert claims.deciding([]) is None and claims.deciding([finding(0.0, None)]) is None
+    assert judgement(finding(0.2, 50), finding(0.3, 900), finding(None, None)).needed == 900
+    assert judgement(finding(0.2, 50), finding(-0.1, 4000), finding(-0.3, 300)).needed == 300
+    assert judgement().needed is None and judgement(finding(0.0, None)).needed is None
 
 
 def test_equal_answers_are_not_above(tmp_path: Path) -> None:
     same = scores(50.0)
     rows = [plant(tmp_path, name, same) for name in ("mgsr", "mgsr_three_passes")]
-    assert one(judged(tmp_path, table4c=cells("table4c", rows)), "three_passes_add")["verdict"] == FAILS
+    assert hardest(judged(tmp_path, table4c=rows), "three_passes_add")["verdict"] == FAILS
 
 
 @pytest.mark.parametrize(("level", "expected"), [(60.0, HOLDS), (57.5, UNDECIDED), (55.0, FAILS)])
@@ -102,7 +103,7 @@ def test_fifteen_per_cent_is_the_bar_over_sft(tmp_path: Path, level: float, expe
     base = {name: 50.0 + np.linspace(-9, 9, 40) for name in SETS}
     noise = np.resize([0.4, -0.4], 40)
     rows = [plant(tmp_path, "sft", base), plant(tmp_path, "mgsr", {n: v * level / 50 + noise for n, v in base.items()})]
-    line = one(judged(tmp_path, table1=cells("table1", rows)), "gain_over_sft")
+    line = hardest(judged(tmp_path, table1=rows), "gain_over_sft")
     assert line["verdict"] == expected
     assert float(line["effect"]) == pytest.approx(level - 57.5, abs=1e-3)
     assert float(line["gain_percent"]) == pytest.approx(100 * (level / 50 - 1), abs=1e-3)
@@ -110,10 +111,10 @@ def test_fifteen_per_cent_is_the_bar_over_sft(tmp_path: Path, level: float, expe
 
 def test_what_was_not_run_says_so(tmp_path: Path) -> None:
     rows = [plant(tmp_path, "mgsr_without_scrg", scores(50.0)), plant(tmp_path, "mgsr", scores(52.0))]
-    frame = judged(tmp_path, table1=table1(tmp_path), table4c=cells("table4c", rows))
+    frame = judged(tmp_path, table1=table1(tmp_path), table4c=rows)
     for claim in ("above_losses", "above_generation", "three_passes_add", "five_passes_add", "span_adds"):
-        assert one(frame, claim)["verdict"] == NOT_RUN
-    assert one(frame, "less_exposure_bias", "plain sampling")["verdict"] == NOT_RUN
+        assert hardest(frame, claim)["verdict"] == NOT_RUN
+    assert hardest(frame, "less_exposure_bias", "plain sampling")["verdict"] == NOT_RUN
     assert {claim.key for claim in claims.CLAIMS} | {claims.EXPOSURE.key} == set(frame["claim"])
 
 
@@ -123,8 +124,8 @@ def test_components_are_judged_on_the_sets_of_their_table(tmp_path: Path) -> Non
     for name, level in {"mgsr_without_span": 50.0, "mgsr": 52.0}.items():
         harm = -20.0 if name == "mgsr" else 0.0
         rows.append(plant(tmp_path, name, scores(level) | {"unni": 50 + harm + np.linspace(-1, 1, 40)}))
-    frame = judged(tmp_path, table2=cells("table2", rows, sets=[*SETS, "unni"]))
-    line = one(frame, "span_adds")
+    frame = judged(tmp_path, table2=shown("table2", rows, test_sets={**SET_TITLES, "unni": "UnNI"}))
+    line = hardest(frame, "span_adds")
     assert line["verdict"] == HOLDS and line["sets"] == "dolly, self_instruct"
 
 
@@ -134,9 +135,9 @@ def test_training_seeds_widen_the_interval(tmp_path: Path) -> None:
     for seed, gain in ((10, 6.0), (20, -2.0), (30, 0.0)):
         rows.append(plant(tmp_path, "sft", scores(50.0, seed=seed), seed=seed))
         rows.append(plant(tmp_path, "mgsr", scores(50.0 + gain, seed=seed), seed=seed))
-    line = one(judged(tmp_path, table1=cells("table1", rows)), "above_baselines")
-    assert line["verdict"] == UNDECIDED and claims.MORE_SEEDS in (tmp_path / "claims.md").read_text()
-    assert "One training seed" not in (tmp_path / "claims.md").read_text()
+    line = hardest(judged(tmp_path, table1=rows), "above_baselines")
+    assert line["verdict"] == UNDECIDED and claims.MORE_SEEDS in text_of(tmp_path)
+    assert "There is one training seed" not in text_of(tmp_path)
 
 
 def finding(values: Any) -> Finding:
@@ -144,7 +145,7 @@ def finding(values: Any) -> Finding:
     test = stats.ttest_1samp(values, 0.0)
     low, high = test.confidence_interval()
     mean = float(np.mean(values))
-    return Finding("x", "x", "", mean, Interval(mean, float(low), float(high), len(values)), float(test.pvalue), None, None)
+    return Finding("x", "x", "", mean, float(low), float(high), len(values), float(test.pvalue))
 
 
 def test_verdicts_are_wrong_at_their_nominal_rate_only() -> None:
@@ -154,9 +155,9 @@ def test_verdicts_are_wrong_at_their_nominal_rate_only() -> None:
     trials = 600
     for _ in range(trials):
         ours, theirs = generator.standard_normal(30), generator.standard_normal((7, 30))
-        found = [finding(ours - other) for other in theirs]
-        wrong[claims.verdict(found)] += 1
-        single[claims.verdict(found[:1])] += 1
+        findings = [finding(ours - other) for other in theirs]
+        wrong[judgement(*findings).verdict] += 1
+        single[judgement(*findings[:1]).verdict] += 1
     bound = {tail: stats.binom.ppf(0.999, trials, tail) for tail in (0.025, 0.05)}
     assert wrong[HOLDS] <= bound[0.025] and wrong[FAILS] <= bound[0.05]
     assert max(single[HOLDS], single[FAILS]) <= bound[0.025]
@@ -169,9 +170,9 @@ def test_exposure_bias_by_brute_force(tmp_path: Path) -> None:
     own = {"minillm": 1.3 * teacher, "distillm": 1.5 * teacher, "mgsr": 1.2 * teacher + 0.05 * generator.random((prompts, 4))}
     rows = []
     for name, student in own.items():
-        summary = plant_exposure(tmp_path / "exposure" / name, f"tiny-{name}-10", student, teacher, lengths)
-        rows.append(plant(tmp_path, name, scores(50.0), title=name, exposure=summary))
-    frame = judged(tmp_path, table4a=cells("table4a", rows))
+        digest = plant_exposure(tmp_path, f"tiny-{name}-10", lengths=lengths, student=student, teacher=teacher)
+        rows.append(plant(tmp_path, name, scores(50.0), title=name, exposure=digest))
+    frame = judged(tmp_path, table4a=rows)
     lines = frame[frame["claim"] == "less_exposure_bias"]
     assert len(lines) == 4 and set(lines["verdict"]) == {HOLDS}
     for line in lines.to_dict("records"):
@@ -181,43 +182,52 @@ def test_exposure_bias_by_brute_force(tmp_path: Path) -> None:
         gap = 100 * (excess[line["against"]] - excess["mgsr"]) / expected
         assert float(line["effect"]) == pytest.approx(gap, abs=1e-3)
         assert float(line["low"]) < gap < float(line["high"])
-    assert one(frame, "less_exposure_bias", "plain sampling")["against"] == "minillm"
+    assert hardest(frame, "less_exposure_bias", "plain sampling")["against"] == "minillm"
+
+
+def _without_fourth(line: dict[str, Any]) -> dict[str, Any]:
+    line["student"]["counts"][3] = 0
+    return line
 
 
 def test_a_length_that_no_sample_reaches_takes_no_part(tmp_path: Path) -> None:
     teacher, rows = 1 + np.random.default_rng(1).random((50, 4)), []
     for name, factor in {"minillm": 1.5, "mgsr": 1.2}.items():
-        summary = plant_exposure(tmp_path / "exposure" / name, f"tiny-{name}-10", factor * teacher, teacher, [2, 4])
-        lines = [json.loads(line) for line in summary.with_name("prompts.jsonl").read_text().splitlines()]
-        for line in lines:
-            line["student"]["counts"][3] = 0
-        write_lines(summary.with_name("prompts.jsonl"), lines)
-        rows.append(plant(tmp_path, name, scores(50.0), exposure=summary))
-    frame = judged(tmp_path, table4a=cells("table4a", rows))
-    line = one(frame, "less_exposure_bias", "plain sampling")
+        run = f"tiny-{name}-10"
+        digest = plant_exposure(tmp_path, run, lengths=[2, 4], student=factor * teacher, teacher=teacher)
+        edit_lines(tmp_path / f"exposure/{digest}/prompts.jsonl", _without_fourth)
+        rows.append(plant(tmp_path, name, scores(50.0), exposure=digest))
+    frame = judged(tmp_path, table4a=rows)
+    line = hardest(frame, "less_exposure_bias", "plain sampling")
     assert line["verdict"] == HOLDS and line["sets"] == "Dolly, length 2"
     undefined = frame[(frame["claim"] == "less_exposure_bias") & ~frame["hardest"]].to_dict("records")
     assert [(other["sets"], other["effect"]) for other in undefined] == [("Dolly, length 4", "n/a")]
 
 
-def test_the_same_cells_give_the_same_bytes(tmp_path: Path) -> None:
-    path = claims_file(tmp_path, {"table1": table1(tmp_path)})
-    for folder in ("a", "b"):
-        claims.write(path, tmp_path / folder)
-    for name in ("claims.csv", "claims.md", "claims.tex"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
+    files = [tmp_path / "tables" / f"claims.{kind}" for kind in ("csv", "md", "tex")]
+    written = []
+    for _ in range(2):
+        judged(tmp_path, table1=table1(tmp_path))
+        written.append([file.read_bytes() for file in files])
+    assert written[0] == written[1]
 
 
-def test_another_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MgsrError, match="not a claims file"):
-        claims.write(write(tmp_path / "x.json", cells("table1", [])), tmp_path)
-    with pytest.raises(MgsrError, match="holds no table"):
-        claims.write(claims_file(tmp_path, {}), tmp_path)
+def test_claims_need_a_table(tmp_path: Path) -> None:
+    with pytest.raises(MgsrError, match="no table to judge"):
+        judged(tmp_path)
+
+
+def test_sets_of_ones_own_leave_the_papers_claims_not_run(tmp_path: Path) -> None:
+    rows = [plant(tmp_path, name, {"mine": scores(50.0)["dolly"]}) for name in ("mgsr", "mgsr_without_span")]
+    assert (
+        hardest(judged(tmp_path, table2=shown("table2", rows, test_sets={"mine": "Mine"})), "span_adds")["verdict"] == NOT_RUN
+    )
 
 
 def test_a_baselines_second_row_is_a_baseline(tmp_path: Path) -> None:
     """KD of SFT weight 0 is above MGSR, KD of weight 1 is not."""
     levels = {**LEVELS, f"kd{SECOND_ROW}": 65.0, f"mgsr{SECOND_ROW}": 70.0}
-    line = one(judged(tmp_path, table1=table1(tmp_path, levels)), "above_baselines")
+    line = hardest(judged(tmp_path, table1=table1(tmp_path, levels)), "above_baselines")
     assert line["verdict"] == FAILS and line["against"] == f"kd{SECOND_ROW}"
     assert (line["compared"], line["expected"]) == (3, 7)

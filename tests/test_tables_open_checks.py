@@ -15,9 +15,8 @@ from scipy import stats
 from mgsr.errors import MgsrError
 from mgsr.tables import open_checks
 from mgsr.tables.checks.check import Line
-from mgsr.tables.results import AVERAGE, load_cells
-from tests.planted_probe import PROMPTS, plant_probe, rate_bounds
-from tests.planted_runs import SETS, cells, plant, write
+from mgsr.tables.results import AVERAGE
+from tests.tables_support import NOTE, PROBED, SETS, load, plan, plant, plant_probe, shown
 
 
 def scores(level: float, seed: int, *, spread: float = 2.0, prompts: int = 80) -> dict[str, Any]:
@@ -32,15 +31,17 @@ def variants(root: Path, levels: dict[str, float], *, family: str = "tiny", **mo
     ]
 
 
-def answered(root: Path, check: str, rows: Any, **more: Any) -> tuple[pd.DataFrame, str]:
+def answered(root: Path, name: str, rows: Any, **more: Any) -> tuple[pd.DataFrame, str]:
     """The CSV and the Markdown; the figure is parsed."""
-    open_checks.write(write(root / f"{check}.cells.json", cells(check, rows, **more)), root / "a")
-    assert ET.parse(root / "a" / f"{check}.svg").getroot().tag.endswith("svg")
-    frame = pd.read_csv(root / "a" / f"{check}.csv", keep_default_na=False, na_values=["n/a"])
+    plan(root, shown(name, rows, **more))
+    open_checks.write_check(root, name)
+    folder = root / "open_checks"
+    assert ET.parse(folder / f"{name}.svg").getroot().tag.endswith("svg")
+    frame = pd.read_csv(folder / f"{name}.csv", keep_default_na=False, na_values=["n/a"])
     assert list(frame.columns) == list(Line.__dataclass_fields__)
-    text = (root / "a" / f"{check}.md").read_text()
-    assert f"({check}.svg)" in text and "Tiny models rank no methods." in text
-    sentences = open_checks.build_check(load_cells(root / f"{check}.cells.json")).sentences
+    text = (folder / f"{name}.md").read_text()
+    assert f"({name}.svg)" in text and NOTE in text
+    sentences = open_checks.build_check(load(root, name)).sentences
     assert " ".join(sentences) == answer(text) and len(sentences) <= 3
     for sentence in sentences:
         assert len(sentence.split()) <= 50 and sentence[0].isupper() and sentence.endswith(".") and "{" not in sentence
@@ -52,7 +53,7 @@ def answer(text: str) -> str:
     return text.split("\n\n")[1]
 
 
-def one(frame: pd.DataFrame, **where: Any) -> dict[Any, Any]:
+def only(frame: pd.DataFrame, **where: Any) -> dict[Any, Any]:
     for column, value in where.items():
         frame = frame[frame[column] == value]
     assert len(frame) == 1, frame
@@ -65,7 +66,7 @@ LEVELS = {"mgsr": 50.0, "mgsr_better": 53.0, "mgsr_worse": 46.0, "mgsr_same": 50
 def test_sensitivity_tells_planted_effects_from_none(tmp_path: Path) -> None:
     frame, text = answered(tmp_path, "sensitivity", variants(tmp_path, LEVELS))
     lines = {
-        name: one(frame, measure="rouge_l_difference", subject=f"mgsr {name}", protocol="plain", scope=AVERAGE)
+        name: only(frame, measure="rouge_l_difference", subject=f"mgsr {name}", protocol="plain", scope=AVERAGE)
         for name in ("better", "worse", "same")
     }
     assert lines["better"]["low"] > 0 > lines["worse"]["high"] and lines["better"]["p"] < 0.05
@@ -81,20 +82,31 @@ def test_sensitivity_tells_planted_effects_from_none(tmp_path: Path) -> None:
     assert seen == pytest.approx((stats.norm.isf(0.05 / 6) + 0.842) * spread, rel=0.15)
 
 
-def test_the_same_cells_give_the_same_bytes(tmp_path: Path) -> None:
+def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
     rows = [plant(tmp_path, name, scores(level, 0), protocols=["plain"]) for name, level in LEVELS.items()]
-    path = write(tmp_path / "x.json", cells("sensitivity", rows))
-    for folder in ("a", "b"):
-        open_checks.write(path, tmp_path / folder)
-    for kind in ("csv", "md", "svg"):
-        assert len({(tmp_path / folder / f"sensitivity.{kind}").read_bytes() for folder in ("a", "b")}) == 1
+    files = [tmp_path / "open_checks" / f"sensitivity.{kind}" for kind in ("csv", "md", "svg")]
+    written = []
+    for _ in range(2):
+        answered(tmp_path, "sensitivity", rows)
+        written.append([file.read_bytes() for file in files])
+    assert written[0] == written[1]
+
+
+def test_a_further_metric_adds_its_scores_alone(tmp_path: Path) -> None:
+    rows = [plant(tmp_path, name, scores(level, 0), halved=["mine:half"]) for name, level in LEVELS.items()]
+    ranking, text = answered(tmp_path, "sensitivity", rows)
+    frame, both = answered(tmp_path, "sensitivity", rows, metrics=["rouge_l", "mine:half"])
+    pd.testing.assert_frame_equal(frame[frame["measure"] != "mine:half"].reset_index(drop=True), ranking)
+    scope = {"subject": "mgsr", "protocol": "plain", "scope": "dolly"}
+    half, whole = (only(frame, measure=measure, **scope)["value"] for measure in ("mine:half", "rouge_l"))
+    assert half == pytest.approx(whole / 2, abs=1e-3) and text == both
 
 
 def test_the_average_agrees_with_a_t_test(tmp_path: Path) -> None:
     """One set only, so that the average is that set's mean."""
     rows = [plant(tmp_path, name, {"dolly": scores(level, i)["dolly"]}) for i, (name, level) in enumerate(LEVELS.items())]
-    frame, _ = answered(tmp_path, "sensitivity", rows, sets=["dolly"])
-    line = one(frame, measure="rouge_l_difference", subject="mgsr_better", protocol="plain", scope=AVERAGE)
+    frame, _ = answered(tmp_path, "sensitivity", rows, test_sets={"dolly": "Dolly"})
+    line = only(frame, measure="rouge_l_difference", subject="mgsr_better", protocol="plain", scope=AVERAGE)
     values = scores(53.0, 1)["dolly"] - scores(50.0, 0)["dolly"]
     expected = stats.ttest_1samp(values, 0.0).confidence_interval()
     assert (line["low"], line["high"]) == pytest.approx((expected.low, expected.high), abs=0.06)
@@ -127,9 +139,9 @@ def test_small_students_by_size(tmp_path: Path) -> None:
     rows = []
     for family, parameters, gain in (("large", 2_000_000, 1.0), ("small", 1_000, 6.0)):
         levels = {"sft": 40.0, "mgsr_without_scrg": 40.0, "mgsr": 40.0 + gain}
-        rows += variants(tmp_path, levels, family=family, parameters=parameters)
+        rows += variants(tmp_path, levels, family=family, card={"parameters": parameters})
     frame, text = answered(tmp_path, "small_students", rows)
-    line = one(frame, measure="rouge_l_difference", family="small", against="sft", protocol="plain")
+    line = only(frame, measure="rouge_l_difference", family="small", against="sft", protocol="plain")
     assert line["value"] == pytest.approx(6.0, abs=0.6) and line["low"] > 0
     assert "gain over sft is decided for 2 of 2 students: small (1,000 parameters) +" in answer(text)
     apart = answer(text).split("largest's: over sft ")[1].split("; ")[0]
@@ -137,25 +149,20 @@ def test_small_students_by_size(tmp_path: Path) -> None:
     assert text.index("| small | 1,000 |") < text.index("| large | 2,000,000 |")
 
 
-@pytest.fixture(scope="module")
-def probe(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return {"tiny": str(plant_probe(tmp_path_factory.mktemp("probes") / "probe.json"))}
-
-
-def test_injected_errors(tmp_path: Path, probe: dict[str, str]) -> None:
-    frame, text = answered(tmp_path, "injected_errors", [], probe=probe)
-    found = one(frame, measure="rate_minus_twin_rate", subject="teacher_nll", scope="drift, at")
-    values = np.array([float(i % 5 != 0) - float(i % 5 == 1) for i in range(PROMPTS)])
-    low, high = rate_bounds(values)
-    assert found["value"] == pytest.approx(values.mean(), abs=1e-5) and found["prompts"] == PROMPTS
-    assert (found["low"], found["high"]) == pytest.approx((low, high), abs=0.02)
-    lost = one(frame, measure="rate_minus_twin_rate", subject="kl_student_teacher", scope="drift, at")
+def test_injected_errors(tmp_path: Path) -> None:
+    frame, text = answered(tmp_path, "injected_errors", [], probes=plant_probe(tmp_path))
+    planted = only(frame, measure="rate_minus_twin_rate", subject="teacher_nll", scope="drift, at")
+    values = np.array([float(i % 5 != 0) - float(i % 5 == 1) for i in range(PROBED)])
+    half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5  # normal approximation
+    assert planted["value"] == pytest.approx(values.mean(), abs=1e-5) and planted["prompts"] == PROBED
+    assert (planted["low"], planted["high"]) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
+    lost = only(frame, measure="rate_minus_twin_rate", subject="kl_student_teacher", scope="drift, at")
     assert lost["low"] < 0 < lost["high"]
-    gain = one(frame, measure="gain", subject="rouge_l", scope="repetition, at_error")
-    assert gain["value"] == pytest.approx(np.mean([5 + i % 2 - i % 3 for i in range(PROMPTS)]), abs=1e-5)
+    gain = only(frame, measure="gain", subject="rouge_l", scope="repetition, at_error")
+    assert gain["value"] == pytest.approx(np.mean([5 + i % 2 - i % 3 for i in range(PROBED)]), abs=1e-5)
     assert set(frame[frame["measure"] == "prompts_without_this_error"]["value"]) == {3}
-    above = one(frame, measure="rate_above_random", subject="teacher_nll", scope="drift, at")
-    assert above["value"] == pytest.approx(np.mean([float(i % 5 != 0) - float(i % 5 == 0) for i in range(PROMPTS)]), abs=1e-5)
+    above = only(frame, measure="rate_above_random", subject="teacher_nll", scope="drift, at")
+    assert above["value"] == pytest.approx(np.mean([float(i % 5 != 0) - float(i % 5 == 0) for i in range(PROBED)]), abs=1e-5)
     printed, best, helped = answer(text).split(". ")
     assert "for no kind of error; in points: " in printed and printed.count("0.0 (undecided)") == 3
     assert "teacher_nll (" in best and best.count("+60.0") == 3 and "undecided" not in best
@@ -165,19 +172,19 @@ def test_injected_errors(tmp_path: Path, probe: dict[str, str]) -> None:
     )  # beside the twin's and a random candidate's
 
 
-def test_span_priors(tmp_path: Path, probe: dict[str, str]) -> None:
+def test_span_priors(tmp_path: Path) -> None:
     rows = variants(tmp_path, {"mgsr": 50.0, "mgsr_span_fixed": 45.0, "mgsr_span_sentences": 50.0})
-    frame, text = answered(tmp_path, "span_priors", rows, probe=probe)
+    frame, text = answered(tmp_path, "span_priors", rows, probes=plant_probe(tmp_path))
     assert "Of 2 variants, 0 are above phrases, 1 below, 1 undecided" in answer(text)
-    term = one(frame, measure="span_term", subject="phrases", scope="reference, poem")
-    assert term["value"] == pytest.approx(np.mean([0.3 + 0.01 * (i % 7) for i in range(1, PROMPTS, 2)]), abs=1e-5)
-    covered = one(frame, measure="covered", subject="fixed", scope="scrg, all")
+    term = only(frame, measure="span_term", subject="phrases", scope="reference, poem")
+    assert term["value"] == pytest.approx(np.mean([0.3 + 0.01 * (i % 7) for i in range(1, PROBED, 2)]), abs=1e-5)
+    covered = only(frame, measure="covered", subject="fixed", scope="scrg, all")
     assert covered["value"] == 0.8
     assert "phrases 80 % (4.0 tokens a span)" in answer(text) and re.search(r"from 0\.1\d+ \(qa\) to 0\.3\d+ \(poem\)", text)
     assert "undecided" not in answer(text).rpartition("by category")[2]
 
 
-def test_diversity(tmp_path: Path, probe: dict[str, str]) -> None:
+def test_diversity(tmp_path: Path) -> None:
     """MGSR's answers say everything twice; the rollouts of the probe lose variety too."""
     varied = [f"a{i} b{i} c{i} d{i} e{i} f{i}" for i in range(11)]
     repeated = [f"{' '.join(text.split()[:5])} {' '.join(text.split()[:5])}" for text in varied]
@@ -186,20 +193,20 @@ def test_diversity(tmp_path: Path, probe: dict[str, str]) -> None:
         plant(tmp_path, "mgsr", scores(50.0, 1), title="MGSR", texts=repeated),
         plant(tmp_path, "mgsr_five_passes", scores(50.0, 2), title="five", texts=varied),
     ]
-    frame, text = answered(tmp_path, "diversity", rows, probe=probe)
-    line = one(frame, measure="answers_repetition_difference", subject="MGSR", protocol="plain")
+    frame, text = answered(tmp_path, "diversity", rows, probes=plant_probe(tmp_path))
+    line = only(frame, measure="answers_repetition_difference", subject="MGSR", protocol="plain")
     assert line["value"] == pytest.approx(2 / 7, abs=1e-5)  # 7 four-grams, of which the last two came before
-    assert one(frame, measure="answers_repetition_difference", subject="five", protocol="plain")["value"] == 0
-    assert one(frame, measure="repetition_difference", subject="scrg")["low"] > 0.25
+    assert only(frame, measure="answers_repetition_difference", subject="five", protocol="plain")["value"] == 0
+    assert only(frame, measure="repetition_difference", subject="scrg")["low"] > 0.25
     assert "SCRG changes 1 of 5 measures" in answer(text) and "repetition +0.305" in answer(text)
     assert "| scrg minus student | 0.000 (0.000 to 0.000) |" in text
     assert "without SCRG in 5 of 10 comparisons" in answer(text) and "; ..." in answer(text)
 
 
 def test_a_check_that_does_not_exist(tmp_path: Path) -> None:
-    path = write(tmp_path / "x.json", cells("table1", variants(tmp_path, {"mgsr": 1.0})))
-    with pytest.raises(MgsrError, match="no open check 'table1'"):
-        open_checks.write(path, tmp_path)
+    plan(tmp_path, shown("unknown", variants(tmp_path, {"mgsr": 1.0})))
+    with pytest.raises(MgsrError, match="no open check 'unknown'"):
+        open_checks.write_check(tmp_path, "unknown")
 
 
 def test_nothing_to_compare_is_said(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_sets_of_unequal_size_weigh_the_same() -> None:
     )
     assert sign_flip_p(parts) == pytest.approx(theirs.pvalue)
     deviations = [part.mean(axis=0).std(ddof=1) / np.sqrt(part.shape[1]) for part in parts]
-    draws = prompt_bootstrap(parts, 40_000, 0)
+    draws = prompt_bootstrap(parts, 40_000)
     unbiased = [d * np.sqrt(1 - 1 / part.shape[1]) for d, part in zip(deviations, parts, strict=True)]  # a bootstrap's n
     assert draws.std() == pytest.approx(np.hypot(*unbiased) / 2, rel=0.02)
 

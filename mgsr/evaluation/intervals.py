@@ -15,9 +15,9 @@ _ROWS_AT_ONCE = 1000  # resamples whose weights exist at one time, so that memor
 _NUMBERS_AT_ONCE = 1_000_000
 
 
-def percentile_bounds(draws: Numbers, level: float = LEVEL) -> Numbers:
-    """Lower and upper bound of the central `level` of `draws` [resamples, ...]: [2, ...]. NaN where a resample is NaN."""
-    return np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=0)
+def percentile_bounds(draws: Numbers) -> Numbers:
+    """Lower and upper bound of the central 95 % of `draws` [resamples, ...]: [2, ...]. NaN where a resample is NaN."""
+    return np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
 
 
 def two_sided_tail(draws: Numbers) -> float:
@@ -32,10 +32,10 @@ def in_chunks(draw: Callable[[int], Numbers], rows: int, resamples: int) -> Numb
     return np.concatenate([draw(min(size, resamples - start)) for start in range(0, resamples, size)])
 
 
-def prompt_bootstrap(parts: Sequence[Numbers], resamples: int, seed: int) -> Numbers:
+def prompt_bootstrap(parts: Sequence[Numbers], resamples: int = RESAMPLES) -> Numbers:
     """[resamples] effects with each test set's prompts drawn with replacement, the trained models kept. `parts`: for each set
     the differences [training seeds, prompts]; the effect is the mean over sets of the mean difference."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
 
     def drawn(differences: Numbers) -> Numbers:
         rows = len(differences)
@@ -53,9 +53,9 @@ def resampling_weights(rows: int, resamples: int = RESAMPLES, seed: int = 0) -> 
         yield draws.astype(np.float64)
 
 
-def percentile_interval(resamples: Numbers, level: float = LEVEL) -> list[list[float] | None]:
+def percentile_interval(resamples: Numbers) -> list[list[float] | None]:
     """The bounds by column of [resamples, columns]; null where a resample has no value."""
-    low, high = percentile_bounds(resamples, level)
+    low, high = percentile_bounds(resamples)
     return [[float(a), float(b)] if np.isfinite([a, b]).all() else None for a, b in zip(low, high, strict=True)]
 
 

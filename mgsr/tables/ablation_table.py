@@ -14,13 +14,13 @@ from mgsr.tables.scores import score_blocks, score_notes, score_rows, tests
 
 COMPONENTS = {"scrg": "SCRG", "dac_kl": "DAC-KL", "span": "span"}
 VALIDATION_NOTE = (
-    "Dolly validation: ROUGE-L of the kept checkpoint, decoded during training with one seed, by the first protocol. It chose "
-    "the checkpoint, so it is no test and is not compared."
+    "Dolly validation is the ROUGE-L of the kept checkpoint, decoded during training with one seed by the first protocol. It "
+    "chose the checkpoint, so it is no test and is not compared."
 )
 
 
 def components(method: MethodResult) -> dict[str, bool]:
-    """SCRG, DAC-KL and span consistency: on or off in the resolved method on the run's card."""
+    """Whether a method has SCRG, DAC-KL and span consistency, by the resolved method on its first run's card."""
     resolved = method.runs[0].card["spec"]["method"]
     objective = resolved["objective"]
     return {
@@ -35,7 +35,7 @@ def _tick(name: str) -> Callable[[Row], str]:
 
 
 def ablation_table(spec: TableSpec, results: TableResults) -> Table:
-    """One row for each metric, protocol, family and method; compared with the table's reference."""
+    """The table has one row for each metric, protocol, family and method; rows are compared with the table's reference."""
     columns = spec.columns or (AVERAGE,)
 
     def reference(methods: Sequence[MethodResult], protocol: str) -> dict[str, MethodResult]:

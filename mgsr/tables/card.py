@@ -1,4 +1,4 @@
-"""A run's card: the record that training wrote, and what only a second run can tell, whether SCRG made it worse."""
+"""A run's card is the record that training wrote, and what only a second run can tell: whether SCRG made it worse."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from mgsr.tables.statistics import Interval, paired_bootstrap
 
 
 def against_twin(record: dict[str, Any], twin: dict[str, Any]) -> Interval:
-    """Validation ROUGE-L of a run minus that of its twin, the run that differs in SCRG alone: mean and 95 % interval (paired
-    bootstrap over validation prompts). Raises MgsrError where they were validated on different prompts."""
+    """Validation ROUGE-L of a run minus that of its twin, the run that differs in SCRG alone, with the 95 % interval of a
+    paired bootstrap over validation prompts. Raises MgsrError where the two were validated on different prompts."""
     scores, of_twin = record["validation_scores"], twin["validation_scores"]
     if not scores or scores.keys() != of_twin.keys():
         raise MgsrError(f"run {record['run']} and its twin {twin['run']} were validated on different prompts; train both anew")
@@ -22,7 +22,7 @@ def against_twin(record: dict[str, Any], twin: dict[str, Any]) -> Interval:
 
 def make_card(record: dict[str, Any], twin: dict[str, Any] | None) -> dict[str, Any]:
     """The record with the comparison under `twin` (null: the configuration has no such run), and the warning `scrg_hurts`
-    where the interval lies below 0 (method.md's failure signature; docs/methods.md)."""
+    (docs/methods.md) where the interval lies below 0."""
     if twin is None:
         return {**record, "twin": None}
     interval = against_twin(record, twin)
@@ -33,14 +33,14 @@ def make_card(record: dict[str, Any], twin: dict[str, Any] | None) -> dict[str, 
         "high": round(interval.high, 4),
         "prompts": interval.rows,
     }
-    found = []
+    warnings = []
     if interval.high < 0:
         message = (
             f"validation ROUGE-L minus that of the same run without SCRG ({twin['run']}): {interval.difference:.2f} "
             f"({interval.low:.2f} to {interval.high:.2f}) over {interval.rows} prompts"
         )
-        found.append({"name": "scrg_hurts", "message": message})
-    return {**record, "twin": compared, "warnings": [*record["warnings"], *found]}
+        warnings.append({"name": "scrg_hurts", "message": message})
+    return {**record, "twin": compared, "warnings": [*record["warnings"], *warnings]}
 
 
 def write_card(root: Path, name: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from mgsr.evaluation.intervals import Numbers, percentile_bounds, two_sided_tail
 from mgsr.tables.render import FAMILY, MISSING, Block, CsvLine, Table, document, metric_title, number, write_files
 from mgsr.tables.results import MethodResult, TableResults, load_results
 from mgsr.tables.rows import ALPHA
-from mgsr.tables.statistics import Interval, holm, rows_to_decide
+from mgsr.tables.statistics import holm, rows_to_decide
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided at this sample size", "not run"
 MORE_SEEDS = "more training seeds"
@@ -35,8 +35,8 @@ HEADER = (FAMILY, "claim", "compared with", "effect", "95 % interval", "gain %",
 
 @dataclass(frozen=True)
 class Claim:
-    """`method` above `factor` times each of `against` and of their second rows (SFT weight 0), on the mean over `sets` (None:
-    all of the table's)."""
+    """The claim that `method` is above `factor` times each method of `against`, and above their second rows (SFT weight 0),
+    on the mean over `sets` (None: all sets of the table)."""
 
     key: str
     text: str
@@ -66,16 +66,19 @@ CLAIMS = (
 EXPOSURE = Claim("less_exposure_bias", "MGSR has less exposure bias", "table4a", "mgsr", ("minillm", "distillm"))
 
 NOTES = (
-    "Effect: points of {metric}, mean over the sets of the paper's table, positive where it speaks for the claim; of several "
-    "methods to be above, the hardest is shown and the CSV has all. For 15 %: points above 1.15 times the SFT student.",
-    f"{HOLDS}: above every method compared with, its 95 % interval above 0 and p below {ALPHA}; {FAILS}: below one of them, "
-    f"its interval below 0 and p below {ALPHA} after Holm's correction over them, or equal in every answer; else undecided. "
-    "Nothing is corrected over claims: one verdict in twenty may be chance.",
-    "Prompts to decide: in all sets together, with a chance of 0.8, if the true effects are those seen; above every method "
-    "compared with, or below the first of them.",
-    "ExAccErr: percentage points by which MGSR's is lower, at lengths that samples reach; intervals are over prompts alone.",
+    "An effect is in points of {metric}, a mean over the sets of the paper's table, and positive where it speaks for the "
+    "claim. Of several methods to be above, the hardest one is shown; the CSV has all. The claim of 15 % counts points above "
+    "1.15 times the SFT student.",
+    f"A claim `{HOLDS}` where the method is above every method compared with: the 95 % interval is above 0 and p is below "
+    f"{ALPHA}. It `{FAILS}` where the method is below one of them (the interval is below 0, and p is below {ALPHA} after "
+    "Holm's correction over them) or equal in every answer. Else it is undecided. Nothing is corrected over claims, so one "
+    "verdict in twenty may be chance.",
+    "Prompts to decide are counted over all sets. With a chance of 0.8, so many would put the method above every method "
+    "compared with, or below the first of them, if the true effects are those seen.",
+    "Effects on ExAccErr are the percentage points by which MGSR's is lower, at lengths that samples reach; their intervals "
+    "are over prompts alone.",
 )
-ONE_SEED = "One training seed: verdicts speak of the models trained here and cannot tell what other seeds would give."
+ONE_SEED = "There is one training seed: verdicts speak of the models trained here and cannot tell what other seeds would give."
 
 
 # --- findings ---------------------------------------------------------------------------------------------------------
@@ -83,45 +86,45 @@ ONE_SEED = "One training seed: verdicts speak of the models trained here and can
 
 @dataclass(frozen=True)
 class Finding:
-    """One comparison of a claim; `interval` is None where it is not defined. `gain`: per cent of the other's score. `needed`:
+    """One comparison of a claim; None where it is not defined. `gain` is in per cent of the other's score, `needed` counts the
     prompts that would decide."""
 
-    against: str
-    title: str
-    sets: str
-    interval: Interval | None = None
+    against: str = ""
+    title: str = ""
+    sets: str = ""
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+    prompts: int = 0
     p: float | None = None
     gain: float | None = None
     needed: int | None = None
 
-    @property
-    def effect(self) -> float | None:
-        return self.interval.difference if self.interval else None
-
 
 def score_findings(claim: Claim, results: TableResults, family: str, protocol: str) -> list[Finding]:
     """Every comparison of a claim that can be made."""
-    methods = results.of_family(family)
-    method = methods.get(claim.method)
+    methods, findings = results.of_family(family), list[Finding]()
     sets = [name for name in results.sets if claim.sets is None or name in claim.sets]
-    if method is None or not sets:
+    if claim.method not in methods or not sets:
         return []
-    findings = []
+    method = methods[claim.method]
     for other in (other for name, other in methods.items() if name.removesuffix(SECOND_ROW) in claim.against):
         comparison = method.compare(other, results.metric, sets, protocol, claim.factor)
         ours, theirs = (
             np.mean([system.scores(results.metric, name, protocol).mean() for name in sets]) for system in (method, other)
         )
         gain = float(100 * (ours / theirs - 1)) if theirs else None
+        found = comparison.interval
         findings.append(
-            Finding(other.method, other.title, ", ".join(sets), comparison.interval, comparison.p, gain,
-                    comparison.rows_to_decide)
+            Finding(other.method, other.title, ", ".join(sets), found.difference, found.low, found.high, found.rows,
+                    comparison.p, gain, comparison.rows_to_decide)
         )  # fmt: skip
     return findings
 
 
 def exposure_findings(methods: Mapping[str, MethodResult], in_domain: str) -> list[Finding]:
-    """MGSR's ExAccErr below each other method's, at each length; `in_domain`: the title of the set that it is measured on."""
+    """How far MGSR's ExAccErr is below that of each other method, at each length. `in_domain` is the title of the set that
+    it was measured on."""
     if EXPOSURE.method not in methods:
         return []
     findings = []
@@ -136,10 +139,11 @@ def exposure_findings(methods: Mapping[str, MethodResult], in_domain: str) -> li
             effect, draws = (theirs[part][..., place] - ours[part][..., place] for part in (0, 1))
             finding = Finding(name, methods[name].title, f"{in_domain}, length {length}")
             if np.isfinite([effect, *draws]).all():
-                low, high = percentile_bounds(draws)
-                interval = Interval(float(effect), float(low), float(high), prompts)
-                needed = rows_to_decide(draws * math.sqrt(prompts), float(effect))
-                finding = replace(finding, interval=interval, p=two_sided_tail(draws), needed=needed)
+                low, high = map(float, percentile_bounds(draws))
+                finding = replace(
+                    finding, effect=float(effect), low=low, high=high, prompts=prompts, p=two_sided_tail(draws),
+                    needed=rows_to_decide(draws * math.sqrt(prompts), float(effect)),
+                )  # fmt: skip
             findings.append(finding)
     return findings
 
@@ -167,20 +171,20 @@ class Judgement:
     def verdict(self) -> str:
         """Being above all of several needs no correction (each must hold by itself); being below one of several does. A
         comparison that is not defined (no sample of that length) takes no part."""
-        known = [(finding.interval, finding.p) for finding in self.findings if finding.interval and finding.p is not None]
+        tests = [(f.low, f.high, f.p) for f in self.findings if f.low is not None and f.high is not None and f.p is not None]
         if not self.findings:
             return NOT_RUN
-        if known and all(interval.low > 0 and p < ALPHA for interval, p in known):
+        if tests and all(low > 0 and p < ALPHA for low, _, p in tests):
             return HOLDS
-        adjusted = holm([p for _, p in known])
-        below = any(interval.high < 0 and p < ALPHA for (interval, _), p in zip(known, adjusted, strict=True))
-        equal = any(interval.low == interval.high == interval.difference == 0 for interval, _ in known)
+        adjusted = holm([p for *_, p in tests])
+        below = any(high < 0 and p < ALPHA for (_, high, _), p in zip(tests, adjusted, strict=True))
+        equal = any(finding.low == finding.high == finding.effect == 0 for finding in self.findings)
         return FAILS if below or equal else UNDECIDED
 
     @property
     def needed(self) -> int | None:
-        """Prompts that would decide the claim if the effects seen are true: enough to be below the first method that it is
-        below, else to be above the last of all."""
+        """How many prompts would decide the claim if the effects seen are true. Where the claim's method is below others,
+        they show it to be below the first one; else they show it to be above the last one."""
         needs = [(finding.effect, finding.needed) for finding in self.findings if finding.needed is not None]
         below = [needed for effect, needed in needs if effect is not None and effect < 0]
         return min(below) if below else max((needed for _, needed in needs), default=None)
@@ -188,41 +192,41 @@ class Judgement:
     @property
     def hardest(self) -> Finding:
         """The comparison that speaks least for the claim; an empty one where none was made."""
-        effects = [math.inf if finding.effect is None else finding.effect for finding in self.findings]
-        return self.findings[effects.index(min(effects))] if effects else Finding("", "", "")
+        return min(self.findings, key=lambda f: math.inf if f.effect is None else f.effect, default=Finding())
 
-    def lines(self) -> Iterator[CsvLine]:
-        """A CSV line for each comparison. `compared` of `expected` other methods were run; the verdict is the claim's, so the
-        same on all its lines."""
-        claim, needed = self.claim, self.needed
-        compared = {finding.against.removesuffix(SECOND_ROW) for finding in self.findings}
-        for finding in self.findings or (self.hardest,):
-            interval = finding.interval
-            yield {
+    @property
+    def compared(self) -> int:
+        """How many of the methods that the claim names were run."""
+        return len({finding.against.removesuffix(SECOND_ROW) for finding in self.findings})
+
+    def lines(self) -> list[CsvLine]:
+        """A CSV line for each comparison; the verdict is the claim's, so the same on all of them."""
+        claim = self.claim
+        return [
+            {
                 "protocol": self.protocol, "claim": claim.key, "text": claim.text, "family": self.family,
                 "method": claim.method, "title": self.title, "against": finding.against, "against_title": finding.title,
-                "hardest": finding == self.hardest, "compared": len(compared), "expected": len(claim.against),
-                "sets": finding.sets, "effect": finding.effect, "low": interval.low if interval else None,
-                "high": interval.high if interval else None, "p": finding.p, "gain_percent": finding.gain,
-                "prompts": interval.rows if interval else 0, "prompts_to_decide": _float(finding.needed),
-                "verdict": self.verdict, "claim_prompts_to_decide": _float(needed),
-            }  # fmt: skip
+                "hardest": finding == self.hardest, "compared": self.compared, "expected": len(claim.against),
+                "sets": finding.sets, "effect": finding.effect, "low": finding.low, "high": finding.high, "p": finding.p,
+                "gain_percent": finding.gain, "prompts": finding.prompts, "prompts_to_decide": _float(finding.needed),
+                "verdict": self.verdict, "claim_prompts_to_decide": _float(self.needed),
+            }
+            for finding in self.findings or (self.hardest,)
+        ]  # fmt: skip
 
     def texts(self, lone: bool) -> tuple[str, ...]:
-        """What Markdown shows: the hardest comparison. `lone`: there is one training seed, so that more of them cannot be what
-        is missing."""
-        finding, interval, expected = self.hardest, self.hardest.interval, len(self.claim.against)
-        compared = len({finding.against.removesuffix(SECOND_ROW) for finding in self.findings})
-        others = f" ({compared} of {expected} compared)" if expected > 1 and finding.against else ""
+        """The claim's row in the document, with the hardest comparison. `lone` says that there is one training seed, so that
+        nothing is known of what more seeds would decide."""
+        finding, prompts, expected = self.hardest, self.hardest.prompts, len(self.claim.against)
+        others = f" ({self.compared} of {expected} compared)" if expected > 1 and finding.against else ""
         where = f", {finding.sets.partition(', ')[2]}" if self.claim is EXPOSURE and finding.sets else ""
-        prompts = interval.rows if interval else 0
+        interval = MISSING if finding.low is None else f"{number(finding.low)} to {number(finding.high)}"
         decide = "–" if self.verdict in (HOLDS, FAILS) else MISSING
         if self.verdict == UNDECIDED and self.needed is not None:
             decide = f"{self.needed:,}" if self.needed > prompts else f"over {prompts:,}" if lone else MORE_SEEDS
         return (
-            self.family, self.claim.text, f"{finding.title}{where}{others}" or MISSING, number(finding.effect),
-            f"{number(interval.low)} to {number(interval.high)}" if interval else MISSING, number(finding.gain, 1),
-            str(prompts), self.verdict, decide,
+            self.family, self.claim.text, f"{finding.title}{where}{others}" or MISSING, number(finding.effect), interval,
+            number(finding.gain, 1), str(prompts), self.verdict, decide,
         )  # fmt: skip
 
 
@@ -231,31 +235,30 @@ def _float(count: int | None) -> float | None:
 
 
 def judge(tables: Mapping[str, TableResults]) -> Iterator[Judgement]:
-    """In the order of the paper's text. A family that the claim's table does not show is left out, unless there is no such
-    table."""
+    """Judge every claim, in the order of the paper's text. A family that the claim's table does not show is left out; where
+    there is no such table, no family is."""
     families = list(dict.fromkeys(family for results in tables.values() for family in results.families))
-    for protocol in dict.fromkeys(protocol for results in tables.values() for protocol in results.protocols):
-        for claim in CLAIMS:
-            results = tables.get(claim.table)
-            for family in results.families if results else families:
-                findings = score_findings(claim, results, family, protocol) if results else []
-                yield Judgement(claim, protocol, family, _title(claim, results, family), tuple(findings))
-    results = tables.get(EXPOSURE.table)
-    for family in results.families if results else families:
-        findings = exposure_findings(results.of_family(family), results.title(results.sets[0])) if results else []
-        yield Judgement(EXPOSURE, EXPOSURE_PROTOCOL, family, _title(EXPOSURE, results, family), tuple(findings))
-
-
-def _title(claim: Claim, results: TableResults | None, family: str) -> str:
-    methods = results.of_family(family) if results else {}
-    return methods[claim.method].title if claim.method in methods else claim.method
+    protocols = dict.fromkeys(protocol for results in tables.values() for protocol in results.protocols)
+    for protocol, claim in (*product(protocols, CLAIMS), (EXPOSURE_PROTOCOL, EXPOSURE)):
+        results = tables.get(claim.table)
+        for family in results.families if results else families:
+            findings, title = list[Finding](), claim.method
+            if results:
+                methods = results.of_family(family)
+                title = methods[claim.method].title if claim.method in methods else title
+                findings = (
+                    exposure_findings(methods, results.title(results.sets[0]))
+                    if claim is EXPOSURE
+                    else score_findings(claim, results, family, protocol)
+                )
+            yield Judgement(claim, protocol, family, title, tuple(findings))
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
 def claims_table(spec: ClaimsSpec, root: Path) -> Table:
-    """A CSV line for each comparison, a line of the document for each claim, family and protocol."""
+    """The CSV has a line for each comparison, the document one for each claim, family and protocol."""
     tables = {table.name: load_results(table, root) for table in spec.tables}
     if not tables:
         raise MgsrError("there is no table to judge claims by; make at least one table")

@@ -16,11 +16,12 @@ PAPER_BATCH = 4  # samples in a batch of the paper's unit
 GIBIBYTE = 2**30
 SPEED, BATCHES, MEMORY = "examples_per_second", "batches_of_4_per_second", "peak_memory_gib"
 NOTES = (
-    "Speed: sequences trained on a second, start and validation not counted; batches of 4 a second is the paper's unit.",
-    "Stages: share of the time of all stages. scrg: the teacher's scores, the corrections and the suffixes written anew.",
-    "Peak memory: of the accelerator where there is one, else of the process.",
-    "These are measurements of one machine under its load of the day. They differ from run to run, so this table, unlike the "
-    "others, is not reproduced byte for byte; methods compare only where they ran on the same machine alike.",
+    "Speed counts the sequences trained on a second, without start and validation; batches of 4 a second is the paper's unit.",
+    "Each stage has its share of the time of all stages. `scrg` is scoring by the teacher, correcting, and writing suffixes "
+    "anew.",
+    "Peak memory is the accelerator's where there is one, else the process's.",
+    "All this was measured on one machine under its load of the day and differs from run to run. So this table, unlike the "
+    "others, is not reproduced byte for byte, and methods compare only where they ran on the same machine alike.",
 )
 
 
@@ -32,7 +33,7 @@ def stage_shares(method: MethodResult) -> dict[str, float | None]:
 
 
 def efficiency_table(spec: TableSpec, results: TableResults) -> Table:
-    """One row for each metric, family and method: speed, and the average score of each protocol."""
+    """The table has one row for each metric, family and method: speed, and the average score under each protocol."""
     rows = {metric: [_row(results, method, metric) for method in results.methods] for metric in spec.metrics}
     averages = {f"average_{protocol}": f"average, {protocol}" for protocol in results.protocols}
     ranking, *others = rows
@@ -49,8 +50,8 @@ def efficiency_table(spec: TableSpec, results: TableResults) -> Table:
 
 def _row(results: TableResults, method: MethodResult, metric: str) -> Row:
     pair, printed = paper.numbers(results.spec.name, method.family)
-    beside = printed.get(method.method, {})
-    average = beside.get(AVERAGE) if metric == results.metric else None
+    of_paper = printed.get(method.method, {})
+    average = of_paper.get(AVERAGE) if metric == results.metric else None
     speed, memory = method.card_mean("examples_per_second"), method.card_mean("peak_memory_bytes")
     numbers: dict[str, Measured] = {
         f"average_{protocol}": Score.of(method.spreads(metric, results.sets, protocol)[AVERAGE], average)
@@ -58,7 +59,7 @@ def _row(results: TableResults, method: MethodResult, metric: str) -> Row:
     }
     numbers |= {
         SPEED: Fact(speed),
-        BATCHES: Measured(None if speed is None else speed / PAPER_BATCH, beside.get(BATCHES)),
+        BATCHES: Measured(None if speed is None else speed / PAPER_BATCH, of_paper.get(BATCHES)),
         **{f"{stage}_share": Fact(share) for stage, share in stage_shares(method).items()},
         MEMORY: Fact(None if memory is None else memory / GIBIBYTE),
         "training_seconds": Fact(method.seconds),

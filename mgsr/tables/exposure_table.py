@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,29 +16,38 @@ from mgsr.tables.rows import Measured, Row
 from mgsr.tables.scores import other_pair_blocks, row_notes
 
 LEGEND = (
-    "ExAccErr in per cent, mean over training seeds (deviation over them), by response length in tokens: how far errors on the "
-    "student's own prefixes add up beyond errors on the teacher's. 0 is no exposure bias; below 0 the student does better on "
-    "its own prefixes. With one training seed: its 95 % interval, percentile bootstrap over prompts."
+    "ExAccErr says by how many per cent errors add up more on the student's own prefixes than on the teacher's, up to a "
+    "response length in tokens. 0 is no exposure bias; below 0 the student does better on its own prefixes. It is a mean "
+    "over training seeds with their deviation in parentheses, or one seed's number with its 95 % interval (percentile "
+    "bootstrap over prompts)."
 )
-RUNNING_NOTE = "running: share of the student's samples (of the teacher's) that are so long; where few are, read nothing."
+RUNNING_NOTE = (
+    "running: the share of the student's samples (the teacher's) that are so long; where few are, the number says nothing."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExcessError(Measured):
+class PrintedError(Measured):
+    """The paper's ExAccErr at one length, in whole per cent."""
+
+    printed_digits: ClassVar[int] = 0
+    difference_digits: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExcessError(PrintedError):
     """ExAccErr at one length: a mean over training seeds; with one seed its interval, with several their deviation.
 
     `running_student`, `running_teacher`: share of the samples that are so long. None where no sample is.
     """
 
-    accumulated: float | None = None
-    expected: float | None = None
-    running_student: float | None = None
-    running_teacher: float | None = None
-    training_deviation: float | None = None
-    low: float | None = None
-    high: float | None = None
-    printed_digits: ClassVar[int] = 0
-    difference_digits: ClassVar[int] = 1
+    accumulated: float | None
+    expected: float | None
+    running_student: float | None
+    running_teacher: float | None
+    training_deviation: float | None
+    low: float | None
+    high: float | None
 
     @property
     def own_text(self) -> str:
@@ -61,77 +69,58 @@ def exposures(method: MethodResult) -> list[dict[str, Any]]:
 
 
 def exposure_table(spec: TableSpec, results: TableResults) -> Table:
-    """One row for each family and method, and of it a CSV line for each length; no error where no sample is so long."""
+    """The table has one row for each family and method, and its CSV one line for each row and length. ExAccErr is missing at
+    lengths that no sample has."""
     rows = [_row(spec, method) for method in results.methods]
-    lengths = list(dict.fromkeys(length for row in rows for length in row.lengths))
+    columns = {name: f"{name} tokens" for row in rows for name in _measured(row)}
     texts = tuple(
-        (row.family, row.label, *(row.numbers[str(n)].text(row.own_pair) if n in row.lengths else "" for n in lengths))
-        for row in rows
+        (row.family, row.label, *(row.texts([name])[0] if name in _measured(row) else "" for name in columns)) for row in rows
     )
     printed = sorted({int(name) for row in rows for name, error in row.numbers.items() if error.printed is not None})
-    pairs = other_pair_blocks("", rows, {str(length): f"{length} tokens" for length in printed})
-    blocks = [Block("exposure bias", (FAMILY, "method", *(f"{length} tokens" for length in lengths)), texts), *pairs]
+    blocks = [Block("exposure bias", (FAMILY, "method", *columns.values()), texts)]
+    blocks += other_pair_blocks("", rows, {str(length): f"{length} tokens" for length in printed})
     sizes = sorted({(value["rows"], value["samples"]) for method in results.methods for value in exposures(method)})
     title = results.title(results.sets[0])
-    made = "; ".join(f"{prompts} prompts of {title}'s test rows, {samples} samples each" for prompts, samples in sizes)
-    notes = [
-        LEGEND, RUNNING_NOTE, f"Measured on {made}, at T = 1 without any repetition rule.",
-        *row_notes(spec.name, rows),
-    ]  # fmt: skip
-    return Table([line for row in rows for line in row.lines()], document(spec, spec.title, blocks, notes))
+    prompts = "; ".join(f"{count} prompts of {title}'s test rows, {samples} samples each" for count, samples in sizes)
+    measured = f"It was measured on {prompts}, at T = 1 without any repetition rule."
+    lines = [_line(row, name, error) for row in rows for name, error in _measured(row).items()]
+    return Table(lines, document(spec, spec.title, blocks, [LEGEND, RUNNING_NOTE, measured, *row_notes(spec.name, rows)]))
 
 
-@dataclass(frozen=True, kw_only=True)
-class ExposureRow(Row):
-    """`numbers`: by length as text; lengths that the paper has and the run has not are there too, for other pairs than its own.
-    `lengths`: those that were measured."""
-
-    numbers: Mapping[str, ExcessError]
-    lengths: tuple[int, ...]
-
-    def lines(self) -> Iterator[CsvLine]:
-        for length in self.lengths:
-            error = self.numbers[str(length)]
-            yield {
-                "family": self.family, "method": self.method.method, "title": self.method.title,
-                "training_seeds": len(self.method.runs), "student_steps_unused": self.student_steps_unused,
-                "length": float(length), "excess_error": error.value,
-                "excess_error_training_deviation": error.training_deviation, "excess_error_low": error.low,
-                "excess_error_high": error.high, "excess_error_paper": error.printed, "paper_family": self.pair,
-                "excess_error_difference": error.difference, "accumulated": error.accumulated, "expected": error.expected,
-                "running_student": error.running_student, "running_teacher": error.running_teacher,
-            }  # fmt: skip
-
-
-def _row(spec: TableSpec, method: MethodResult) -> ExposureRow:
+def _row(spec: TableSpec, method: MethodResult) -> Row:
+    """A method's row: by length our numbers and, at lengths that were not measured, those that the paper has of another
+    pair."""
     values = exposures(method)
-    lengths = tuple(values[0]["lengths"])
     pair, numbers = paper.numbers(spec.name, method.family)
     printed = numbers.get(method.method, {})
-    errors = {} if pair == method.family else {length: ExcessError(value=None, printed=p) for length, p in printed.items()}
-    for place, length in enumerate(lengths):
-        seeds = [value["excess_error"][place] for value in values]
-        mean = _mean(seeds)
-        low, high = (len(values) == 1 and values[0]["intervals"][place]) or (None, None)
+    errors: dict[str, Measured] = {}
+    if pair != method.family:
+        errors = {name: PrintedError(value=None, printed=error) for name, error in printed.items()}
+    samples = [value["rows"] * value["samples"] for value in values]
+    for place, length in enumerate(values[0]["lengths"]):
+        seeds = {name: [value[name][place] for value in values] for name in ("excess_error", "accumulated", "expected")}
+        for name in ("running_student", "running_teacher"):
+            seeds[name] = [value[name][place] / count for value, count in zip(values, samples, strict=True)]
+        means = {name: None if None in numbers else float(np.mean(numbers)) for name, numbers in seeds.items()}
+        mean, lone = means.pop("excess_error"), len(values) == 1
+        deviation = None if mean is None or lone else float(np.std(seeds["excess_error"], ddof=1))
+        low, high = (lone and values[0]["intervals"][place]) or (None, None)
         errors[str(length)] = ExcessError(
-            value=mean,
-            printed=printed.get(str(length)),
-            accumulated=_mean([value["accumulated"][place] for value in values]),
-            expected=_mean([value["expected"][place] for value in values]),
-            running_student=_running(values, "running_student", place),
-            running_teacher=_running(values, "running_teacher", place),
-            training_deviation=float(np.std(seeds, ddof=1)) if mean is not None and len(values) > 1 else None,
-            low=low,
-            high=high,
+            value=mean, printed=printed.get(str(length)), training_deviation=deviation, low=low, high=high, **means
         )
-    return ExposureRow(method=method, pair=pair, numbers=errors, lengths=lengths)
+    return Row(method=method, pair=pair, numbers=errors)
 
 
-def _running(values: Sequence[Mapping[str, Any]], name: str, place: int) -> float | None:
-    return _mean([value[name][place] / (value["rows"] * value["samples"]) for value in values])
+def _measured(row: Row) -> dict[str, ExcessError]:
+    return {name: error for name, error in row.numbers.items() if isinstance(error, ExcessError)}
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    """None where a training seed has no value."""
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if len(known) == len(values) else None
+def _line(row: Row, length: str, error: ExcessError) -> CsvLine:
+    return {
+        "family": row.family, "method": row.method.method, "title": row.method.title,
+        "training_seeds": len(row.method.runs), "student_steps_unused": row.student_steps_unused, "length": float(length),
+        "excess_error": error.value, "excess_error_training_deviation": error.training_deviation,
+        "excess_error_low": error.low, "excess_error_high": error.high, "excess_error_paper": error.printed,
+        "paper_family": row.pair, "excess_error_difference": error.difference, "accumulated": error.accumulated,
+        "expected": error.expected, "running_student": error.running_student, "running_teacher": error.running_teacher,
+    }  # fmt: skip

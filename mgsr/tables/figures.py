@@ -62,7 +62,8 @@ def _legend(figure: Figure, panel: Axes) -> None:
 
 
 def courses(methods: Sequence[MethodResult], panels: Sequence[tuple[str, str, str]]) -> str:
-    """(kind, key, title) of metrics.jsonl over optimiser steps, a panel each; a line for each run, a colour for each method."""
+    """Values of metrics.jsonl over optimiser steps: one panel for each (kind, key, title), one line for each run, one colour
+    for each method."""
 
     def plot(figure: Figure) -> None:
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -103,7 +104,7 @@ def bar_chart(methods: Sequence[MethodResult], results: TableResults, metric: st
 
 
 def hit_positions(hits: Mapping[str, Sequence[tuple[int, int]]]) -> str:
-    """Where SCRG corrected, by run: (position, response length) as a share of the response, and as the position itself."""
+    """Histograms of where SCRG corrected, by run: of position / response length, and of the position itself."""
     longest = max((length for places in hits.values() for _, length in places), default=1)
     edges = (np.linspace(0, 1, HITS_BINS + 1), np.linspace(0, longest, HITS_BINS + 1))
 
@@ -126,7 +127,7 @@ def hit_positions(hits: Mapping[str, Sequence[tuple[int, int]]]) -> str:
 def forest(
     series: Mapping[str, Mapping[str, tuple[float, float | None, float | None]]], label: str, *, reference: float | None = 0.0
 ) -> str:
-    """Values with their bounds, one line for each name, one colour for each series: name -> (value, low, high)."""
+    """Values (value, low, high) with their bounds: one line for each name, one colour for each series."""
     names = list(dict.fromkeys(name for values in series.values() for name in values))
 
     def plot(figure: Figure) -> None:

@@ -16,13 +16,13 @@ from mgsr.tables.statistics import Interval, paired_bootstrap
 
 BEST = "best_baseline"
 FLOOR_NOTE = (
-    "answers borrowed from other rows of the same kind: an answer from another row of the same category; not decoded, so the "
-    "same under every protocol."
+    "Borrowed answers: each row is answered with the answer of another row of its category. Nothing is decoded, so they are "
+    "the same under every protocol."
 )
-SHARE_NOTE = "student steps: share of optimiser steps on the student's own sequences; n/a where the method has none by design."
+SHARE_NOTE = "student steps: the share of optimiser steps that trained on text of the student; n/a: the method asks for none."
 BASELINE_NOTE = (
-    f"Baselines: {', '.join(paper.BASELINES.values())}, of either SFT weight where both are shown. The best of them is chosen "
-    "by the very scores shown, one a column, which favours it against the rows compared with it."
+    f"Baselines are {', '.join(paper.BASELINES.values())}, with either SFT weight where both are shown. The best one of a "
+    "column is chosen by the very scores shown, which favours it against the rows compared with it."
 )
 
 
@@ -57,9 +57,6 @@ def _line(row: Row) -> CsvLine:
     return line
 
 
-# --- checks -----------------------------------------------------------------------------------------------------------
-
-
 def interval_text(interval: Interval) -> str:
     verdict = "excludes 0" if interval.excludes_zero else "includes 0"
     return (
@@ -90,7 +87,7 @@ def checks(results: TableResults) -> list[str]:
 
 
 def _teacher_checks(results: TableResults, teacher: MethodResult, sft: MethodResult | None) -> list[str]:
-    """Teacher minus SFT and minus the floor, on the first set."""
+    """How far the teacher is above SFT and above the floor, on the first test set."""
     sentences, place = [], (results.metric, results.sets[0])
     for protocol in results.protocols:
         answers = teacher.row_scores(*place, protocol)

@@ -51,7 +51,8 @@ def notes(table: str) -> list[str]:
 
 
 def printed(table: str) -> dict[str, dict[str, Numbers]]:
-    """What the paper prints in one of `FILES`: by family (empty where it does not say) and method, the numbers by column."""
+    """What the paper prints in one of `FILES`, by family, method and column. The family is empty where the paper does not
+    say it."""
     numbers: dict[str, dict[str, Numbers]] = {}
     for line in _read(FILES[table]):
         names = list(line)
@@ -62,8 +63,9 @@ def printed(table: str) -> dict[str, dict[str, Numbers]]:
 
 
 def numbers(table: str, family: str) -> tuple[str, dict[str, Numbers]]:
-    """Whose numbers the paper has in a table for a family, and they themselves by method and column: the family's own; where
-    the table has none of it, those of the table's only pair (Table 1: of its smallest, GPT2). Nothing for any other table."""
+    """The numbers that the paper has for a family in a table, by method and column, and before them the family that they are
+    of. That is the family itself or, where the paper's table has nothing of it, the table's only pair (in Table 1 the
+    smallest, GPT2). A table that is not the paper's has no numbers."""
     if table not in FILES:
         return "", {}
     families = printed(table)

@@ -133,7 +133,7 @@ def _escape(text: str) -> str:
 
 
 def latex(document: Document, name: str) -> str:
-    """One table environment a block; needs the packages booktabs and amssymb."""
+    """Each block as a table environment. It needs the packages booktabs and amssymb."""
     parts = ["% \\usepackage{amssymb,booktabs}"]
     for number_, block in enumerate(document.shown, 1):
         lines = [" & ".join(map(_escape, line)) + r" \\" for line in (block.header, *block.rows)]

@@ -62,8 +62,8 @@ def _run_row(method: MethodResult, run: RunResult) -> tuple[str, ...]:
 
 
 def build_report(spec: PageSpec, root: Path) -> str:
-    """The page. Charts and lists cover every run of any table once; warnings and the list of runs those of the checks too. The
-    first table is the main one, whose sets and methods the bar chart shows."""
+    """The page's HTML. Charts and lists show each run of the tables once; the warnings and the list of runs show those of
+    the open checks too. The bar charts are of the first table."""
     if not spec.tables:
         raise MgsrError(f"{spec.name} names no table; a report needs at least one")
     tables, checks = ([load_results(shown, root) for shown in group] for group in (spec.tables, spec.checks))
@@ -102,8 +102,8 @@ def build_report(spec: PageSpec, root: Path) -> str:
 
 
 def _charted(tables: Iterable[tuple[TableSpec, TableResults]]) -> dict[str, list[MethodResult]]:
-    """The methods whose courses one figure shows: a table's, for each family. All in one could not be told apart. Tables of
-    methods that earlier ones have all shown get none."""
+    """By figure, the methods whose curves it shows: those of one table and family, as more could not be told apart. A table
+    gets no figure where earlier ones have shown all its methods."""
     charted: dict[str, list[MethodResult]] = {}
     shown: set[tuple[str, str]] = set()
     for spec, results in tables:
@@ -123,7 +123,7 @@ def _by_family(methods: Iterable[MethodResult]) -> dict[str, list[MethodResult]]
 
 
 def _methods(tables: Iterable[TableResults]) -> list[MethodResult]:
-    """Every method of any of these once, in their order; the first table's titles win."""
+    """Each method of these tables once, in their order, as the first table that has it names it."""
     methods: dict[tuple[str, str], MethodResult] = {}
     for results in tables:
         for method in results.methods:

@@ -141,7 +141,7 @@ class MethodResult:
         return np.array([[scores[seed] for seed in sorted(scores)] for scores in by_seed])
 
     def spreads(self, metric: str, sets: Sequence[str], protocol: str) -> dict[str, Spread]:
-        """By set, and for their average."""
+        """A mean with its deviations for each set, and for the average over the sets."""
         scores = {name: self.scores(metric, name, protocol) for name in sets}
         spreads = {name: mean_and_deviations(table) for name, table in scores.items()}
         return spreads | {AVERAGE: mean_and_deviations(np.mean(list(scores.values()), axis=0))}
@@ -175,7 +175,7 @@ class MethodResult:
 
     @property
     def seconds(self) -> float | None:
-        """Of training, the mean over training seeds."""
+        """Seconds of training, the mean over training seeds."""
         return mean(run.card["timings"]["total"] for run in self.runs)
 
     @property
@@ -206,7 +206,7 @@ class Floor(MethodResult):
 
 @dataclass(frozen=True)
 class TableResults:
-    """All that a table or an open check is made of; `methods` stand in the order of its rows."""
+    """All that a table or an open check is made of. `methods` are in the order of its rows."""
 
     spec: TableSpec | CheckSpec
     root: Path

@@ -79,7 +79,7 @@ class Score(Measured):
 
 
 def comparison_columns(name: str, comparison: Comparison | None) -> CsvLine:
-    """`name`: what minus what; None where a row is not compared with itself."""
+    """CSV columns of a comparison; `name` says what minus what. They are None where a row is not compared."""
     columns = (name, f"{name}_low", f"{name}_high", f"{name}_p", f"{name}_rows_to_decide")
     if comparison is None:
         return dict.fromkeys(columns)
@@ -89,7 +89,7 @@ def comparison_columns(name: str, comparison: Comparison | None) -> CsvLine:
 
 
 def comparison_text(comparison: Comparison | None) -> str:
-    """`difference (low to high; p)`, marked where it does not survive."""
+    """`difference (low to high; p)`, marked where p is not below `ALPHA`."""
     if comparison is None:
         return ""
     interval, p = comparison.interval, comparison.p
@@ -104,10 +104,11 @@ def _marked(text: str, mark: Mark | None) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A method in a table. By column: its numbers; the method that the table compares it with, and the comparison; whether it
-    is the best of its column and family, or not told apart from the highest.
+    """A method in a table.
 
-    `pair`: the family whose numbers the paper's are. `protocol`, `metric`: what the scores are of, in tables of scores.
+    `numbers`, `reference`, `comparisons` and `marks` are by column: its numbers, the method that it is compared with, the
+    comparison, and whether it is the best of its family or not told apart from the highest. `pair` is the family that the
+    paper's numbers are of. `protocol` and `metric` are empty where a table has none.
     """
 
     method: MethodResult

@@ -14,29 +14,35 @@ from mgsr.tables.rows import ALPHA, TIE, Mark, Row, Score
 from mgsr.tables.statistics import Comparison, holm, mean_and_deviations
 
 LEGEND = (
-    "{metrics} as `mean ± decoding deviation (training deviation)`: sample deviations over decoding seeds (averaged over "
-    "training seeds) and over training seeds (of each one's mean over decoding seeds); n/a where there is one seed."
+    "{metrics}: `mean ± decoding deviation (training deviation)`. Both are sample deviations: the first one over decoding "
+    "seeds, averaged over training seeds; the second one over training seeds, of the means over decoding seeds. n/a: there "
+    "is one seed."
 )
-METRICS_NOTE = "Rows are compared, ranked and marked by {ranking} alone; {others} is shown beside it."
-PAPER_NOTE = "In square brackets: the paper's number; ours minus it."
+METRICS_NOTE = "Rows are ranked, compared and marked by {ranking} alone."
+PAPER_NOTE = "In square brackets stand the paper's number, and ours minus it."
 OTHER_PAIR_NOTE = (
-    "The paper has no such pair of models in this table, so its numbers of another pair stand apart. Ours minus them is a "
-    "distance between models (and records, where they differ): it says nothing of whether the paper was reproduced."
+    "The paper has no such pair of models in this table, so its numbers are of another pair and stand apart. Ours minus them "
+    "is a distance between models (and records, where these differ): it does not say whether the paper was reproduced."
 )
-MARK_NOTE = f"{MARK} its policy generates student sequences, but none was ever used: the row is training on the data set."
+MARK_NOTE = (
+    f"{MARK}: the method asks for text of the student, but no step was trained on any: the row is training on the data set."
+)
 BEST_NOTE = (
-    f"Bold: above every other student row of its column and family. {TIE}: the highest row and those that it is not told apart "
-    "from; then none is bold. Sign-flip test over prompts, two-sided, 5 %, Holm over sets (the average is a test of its own). "
-    "Teachers, checkpoints and the floor take no part."
+    f"A score in bold is above every other student row of its column and family. {TIE} marks the highest row and those that "
+    "are not told apart from it; then none is bold. The test is a two-sided sign-flip test over prompts at 5 %, with Holm's "
+    "correction over test sets (the average is a test of its own). Teachers, checkpoints and the floor take no part."
 )
-DIFFERENCE_NOTE = f"Differences: `difference (95 % interval; p)`; {TIE}: p is not below 0.05. Only p is corrected over sets."
+DIFFERENCE_NOTE = (
+    f"A difference is printed as `difference (95 % interval; p)`; {TIE} says that p is not below 0.05. Only p is corrected "
+    "over test sets."
+)
 ONE_SEED_NOTE = (
-    "One training seed: differences are between these trained models. Another seed of the same method may differ by more, and "
-    "nothing here says by how much."
+    "There is one training seed, so differences are between the models trained here. Another seed of the same method may "
+    "differ by more, and nothing here says by how much."
 )
 SEEDS_NOTE = (
-    "Intervals and p-values are over prompts and training seeds, so they speak of the methods: prompts are resampled, the mean "
-    "over seeds varies as Student's t with seeds - 1 degrees of freedom."
+    "Intervals and p-values are over prompts and training seeds, so they speak of the methods: prompts are resampled, and the "
+    "mean over seeds varies as Student's t with (seeds - 1) degrees of freedom."
 )
 
 Reference = Callable[[Sequence[MethodResult], str], Mapping[str, MethodResult]]
@@ -52,9 +58,9 @@ def tests(columns: Iterable[str]) -> tuple[str, ...]:
 
 
 def score_rows(results: TableResults, columns: Sequence[str], reference: Reference, *, floor: bool = False) -> list[Row]:
-    """One row for each metric, protocol, family and method, and one for the floor where asked for.
+    """One row for each metric, protocol, family and method and, with `floor`, one for the floor.
 
-    `reference(methods, protocol)`: by column, the method of a family that its others are compared with. Marks, comparisons
+    `reference(methods, protocol)` says by column which of a family's methods the others are compared with. Marks, comparisons
     and the paper's numbers are of the metric that ranks.
     """
     rows = []
@@ -89,8 +95,8 @@ def _numbers(
 def comparisons(
     method: MethodResult, others: Mapping[str, MethodResult], results: TableResults, protocol: str
 ) -> dict[str, Comparison]:
-    """`method` minus those of `others` that are not itself, by column: a test set, or `average` over all of them. The sets'
-    p-values are Holm's, together."""
+    """By column (a test set, or `average` over all of them), `method` minus the method that `others` names, if that is
+    another one. The p-values of the test sets are corrected together (Holm)."""
     compared = {
         name: method.compare(other, results.metric, results.sets if name == AVERAGE else (name,), protocol)
         for name, other in others.items()
@@ -112,8 +118,8 @@ def highest(
 def best_and_tied(
     methods: Sequence[MethodResult], columns: Sequence[str], results: TableResults, protocol: str
 ) -> dict[str, dict[str, Mark]]:
-    """By method and column: `best`, where its difference to every other row survives, or `tie`, for the highest row and those
-    it is not told apart from. `methods` are one family's; a single row is neither."""
+    """Marks by method and column. The highest method is `best` where it is told apart from each other one; else it and those
+    that it is not told apart from are a `tie`. `methods` are of one family; a single method has no mark."""
     marks: dict[str, dict[str, Mark]] = {method.method: {} for method in methods}
     if len(methods) < 2:
         return marks
@@ -140,10 +146,10 @@ def score_blocks(
     lead: Texts | None = None,
     tail: Texts | None = None,
 ) -> list[Block]:
-    """For each metric and protocol: the scores, with further columns before (`lead`) and after (`tail`); the differences to the
-    reference, which is called `against`; and the paper's numbers of another pair.
+    """Up to three blocks for each metric and protocol: the scores, with further columns before (`lead`) and after (`tail`)
+    them; the differences to the reference, which the heading calls `against`; the paper's numbers of another pair.
 
-    `named`: the label of a line that names the reference of each column; empty where that is one method.
+    `named` is the label of a line that names the reference of each column; it is empty where that is always the same method.
     """
     lead, tail, blocks = lead or {}, tail or {}, list[Block]()
     for (metric, protocol), members in groupby(rows, key=lambda row: (row.metric, row.protocol)):
@@ -175,8 +181,8 @@ def _difference_texts(rows: Sequence[Row], columns: Iterable[str], named: str) -
 
 
 def other_pair_blocks(heading: str, rows: Sequence[Row], columns: Mapping[str, str]) -> list[Block]:
-    """The paper's numbers of another pair, for families that it has none of: by row, `paper; ours minus it`. `columns`: title
-    by column. One block or none; `OTHER_PAIR_NOTE` goes with it."""
+    """One block with the paper's numbers of another pair, `paper; ours minus it`, for families that it has none of; none
+    where there are no such rows. `columns` are titles by column. `OTHER_PAIR_NOTE` goes with it."""
     others = [row for row in rows if not row.own_pair and row.has_paper_number]
     if not others:
         return []
@@ -203,15 +209,15 @@ def score_notes(results: TableResults, rows: Sequence[Row]) -> list[str]:
     ranking, *others = (metric_title(metric) for metric in results.spec.metrics)
     return [
         LEGEND.format(metrics=" and ".join([ranking, *others])),
-        *([METRICS_NOTE.format(ranking=ranking, others=" and ".join(others))] if others else []),
+        *([METRICS_NOTE.format(ranking=ranking)] if others else []),
         BEST_NOTE, DIFFERENCE_NOTE, SEEDS_NOTE if several else ONE_SEED_NOTE, *chosen_rates(results),
         *row_notes(results.spec.name, rows),
     ]  # fmt: skip
 
 
 def chosen_rates(results: TableResults) -> list[str]:
-    """A line for each family with a grid of learning rates: which rate each method was given, and, for grids with a middle, at
-    how many the grid may be too narrow."""
+    """A note for each family with a grid of learning rates. It says which rate each method was given and, for grids with a
+    middle, for how many runs the grid may be too narrow."""
     notes = []
     for family in results.families:
         methods = results.of_family(family).values()
@@ -222,8 +228,9 @@ def chosen_rates(results: TableResults) -> list[str]:
             rates = ", ".join(f"{rate:g}" for rate in sorted(grid))
             chosen = "; ".join(f"{method.title} {method.learning_rates}" for method in searched)
             ends = [_at_end(run) for run in runs if len(run.card["candidates"]) > 2]
-            where = f" At an end of the grid, beyond which a better may lie: {sum(ends)} of {len(ends)} runs." if ends else ""
-            notes.append(f"{family}: learning rates, chosen by validation from {rates}: {chosen}.{where}")
+            count = f"{sum(ends)} of {len(ends)} runs"
+            where = f" {count} were given an end of the grid, beyond which a better rate may lie." if ends else ""
+            notes.append(f"{family}: validation chose the learning rate from {rates}: {chosen}.{where}")
     return notes
 
 

@@ -25,6 +25,8 @@ from mgsr.evaluation.intervals import (
     two_sided_tail,
 )
 
+POWER = 0.8  # chance to show an effect that is there
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -36,10 +38,10 @@ class Spread:
 
 
 def mean_and_deviations(scores: ArrayLike) -> Spread:
-    """`scores` [training seeds, decoding seeds] -> mean over all, and two sample standard deviations (n - 1):
+    """The mean of `scores` [training seeds, decoding seeds], and two sample standard deviations (n - 1).
 
-    `training`: of the per-training-seed means; `decoding`: over decoding seeds, averaged over training seeds. The second says
-    nothing about training (pitfall 25).
+    `training` is the deviation of the means of each training seed; `decoding` is the deviation over decoding seeds, averaged
+    over training seeds, and says nothing about training (pitfall 25).
     """
     table = np.asarray(scores, dtype=np.float64)
     if table.ndim != 2 or not table.size or not np.isfinite(table).all():
@@ -70,9 +72,10 @@ class Interval:
 class Comparison:
     """One system minus another.
 
-    `prompts`: interval over other prompts, for the trained models as they are. `training`: over other prompts and other
-    training seeds, so about the methods; None with one training seed, which cannot tell. `p`: two-sided, of no difference.
-    `rows_to_decide`: prompts that would show an effect of this size; None where there is none.
+    The interval `prompts` is over other prompts and speaks of the trained models as they are; `training` is over other prompts
+    and other training seeds and speaks of the methods (None with one training seed, which cannot tell). `p` is the two-sided
+    p-value of no difference. `rows_to_decide` counts the prompts that would show an effect of this size; None where the effect
+    is 0.
     """
 
     prompts: Interval
@@ -82,7 +85,7 @@ class Comparison:
 
     @property
     def interval(self) -> Interval:
-        """The widest claim that the runs allow: about methods where there are several training seeds."""
+        """The interval that speaks of the methods where there are several training seeds, else of the trained models."""
         return self.training or self.prompts
 
 
@@ -112,7 +115,7 @@ def effect(parts: Sequence[Numbers]) -> float:
     return float(np.mean([part.mean() for part in parts]))
 
 
-def compare(parts: Sequence[Numbers], *, level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
+def compare(parts: Sequence[Numbers], *, resamples: int = RESAMPLES) -> Comparison:
     """Differences [training seeds, prompts] of each test set -> intervals and a p-value.
 
     The p-value is a sign-flip test over prompts, not a bootstrap's: where neither system is better, its false alarms are at
@@ -121,50 +124,43 @@ def compare(parts: Sequence[Numbers], *, level: float = LEVEL, resamples: int = 
     prompts and seeds, so that a lucky seed is not taken for a better method.
     """
     check_parts(parts)
-    prompts = prompt_bootstrap(parts, resamples, seed)
-    p = sign_flip_p(parts, resamples=resamples, seed=seed)
+    prompts, p = prompt_bootstrap(parts, resamples), sign_flip_p(parts, resamples=resamples)
     training = None
     if len(parts[0]) > 1:
-        draws = prompts + seed_deviations(parts, resamples, seed)
-        training = _interval(parts, draws, level)
+        draws = prompts + seed_deviations(parts, resamples)
+        training = _interval(parts, draws)
         p = max(p, two_sided_tail(draws))
-    return Comparison(_interval(parts, prompts, level), training, p, rows_to_decide(spread_of(parts), effect(parts)))
+    return Comparison(_interval(parts, prompts), training, p, rows_to_decide(spread_of(parts), effect(parts)))
 
 
-def paired_bootstrap(
-    first: Mapping[str, float],
-    second: Mapping[str, float],
-    *,
-    level: float = LEVEL,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Interval:
+def paired_bootstrap(first: Mapping[str, float], second: Mapping[str, float], *, resamples: int = RESAMPLES) -> Interval:
     """Percentile interval of mean(first - second), prompts drawn with replacement (Efron 1979; Koehn 2004).
 
     Both map a prompt's id to a score (already averaged over seeds), under the conditions of `paired_differences`.
     """
     parts = [paired_differences([first], [second])]
-    return _interval(parts, prompt_bootstrap(parts, resamples, seed), level)
+    return _interval(parts, prompt_bootstrap(parts, resamples))
 
 
-def seed_deviations(parts: Sequence[Numbers], resamples: int, seed: int) -> Numbers:
-    """[resamples] deviations of the effect because of training seeds: Student's t with seeds - 1 degrees of freedom times
-    the standard error over seeds.
+def seed_deviations(parts: Sequence[Numbers], resamples: int) -> Numbers:
+    """[resamples] deviations of the effect because of training seeds: Student's t with seeds - 1 degrees of freedom times the
+    standard error over seeds.
 
-    Parametric where prompts are resampled: three seeds have ten different resamples, and an interval from those is too narrow
+    Seeds are not resampled as prompts are: three seeds have ten different resamples, and an interval from those is too narrow
     (17 % false alarms with two seeds and 12 % with three, where 5 % were asked for).
     """
     effects = np.mean([part.mean(axis=1) for part in parts], axis=0)
     seeds = len(effects)
-    generator = np.random.default_rng([seed, 1])
+    generator = np.random.default_rng([0, 1])
     return np.asarray(generator.standard_t(seeds - 1, resamples) * effects.std(ddof=1) / math.sqrt(seeds))
 
 
-def sign_flip_p(parts: Sequence[Numbers], *, resamples: int = RESAMPLES, seed: int = 0) -> float:
-    """Two-sided p-value of no difference between two systems: each prompt's difference could as well have the other sign.
+def sign_flip_p(parts: Sequence[Numbers], *, resamples: int = RESAMPLES) -> float:
+    """Two-sided p-value of no difference between two systems, in which case each prompt's difference could as well have the
+    other sign.
 
-    All 2^prompts sign patterns where they are at most `resamples`, else random ones and the observed one (Phipson and Smyth
-    2010).
+    It is over all 2^prompts sign patterns where they are at most `resamples`, else over random ones and the observed one
+    (Phipson and Smyth 2010).
     """
     rows = sum(part.shape[1] for part in parts)
     weighted = np.concatenate([part.mean(axis=0) / (len(parts) * part.shape[1]) for part in parts])
@@ -172,7 +168,7 @@ def sign_flip_p(parts: Sequence[Numbers], *, resamples: int = RESAMPLES, seed: i
     if 2**rows <= resamples:
         bits = (np.arange(2**rows)[:, None] >> np.arange(rows)) & 1
         return float(np.mean(np.abs(weighted.sum() - 2 * bits @ weighted) >= observed))
-    generator = np.random.default_rng([seed, 2])
+    generator = np.random.default_rng([0, 2])
 
     def flipped(count: int) -> Numbers:
         bits = np.unpackbits(np.frombuffer(generator.bytes(count * -(-rows // 8)), np.uint8).reshape(count, -1), axis=1)
@@ -199,15 +195,15 @@ def spread_of(parts: Sequence[Numbers]) -> Numbers:
     return np.concatenate(scaled) + effect(parts)
 
 
-def rows_to_decide(differences: ArrayLike, effect: float, *, level: float = LEVEL, power: float = 0.8) -> int | None:
-    """How many prompts would show `effect` with this power: ((z_level + z_power) deviation / effect)^2, by the normal
+def rows_to_decide(differences: ArrayLike, effect: float) -> int | None:
+    """How many prompts would show `effect` with `POWER`: ((z_level + z_power) deviation / effect)^2, by the normal
     approximation, with the deviation of the paired `differences` [prompts]. None where no number of prompts would, or where
     fewer than two are known."""
     values = np.asarray(differences, dtype=np.float64)
     if effect == 0 or values.size < 2:
         return None
     normal = NormalDist()
-    z = normal.inv_cdf((1 + level) / 2) + normal.inv_cdf(power)
+    z = normal.inv_cdf((1 + LEVEL) / 2) + normal.inv_cdf(POWER)
     return max(2, math.ceil((z * float(values.std(ddof=1)) / effect) ** 2))
 
 
@@ -219,6 +215,6 @@ def check_parts(parts: Sequence[Numbers]) -> None:
         raise MgsrError("differences must be finite numbers; a score is not")
 
 
-def _interval(parts: Sequence[Numbers], draws: Numbers, level: float) -> Interval:
-    low, high = percentile_bounds(draws, level)
+def _interval(parts: Sequence[Numbers], draws: Numbers) -> Interval:
+    low, high = percentile_bounds(draws)
     return Interval(effect(parts), float(low), float(high), sum(part.shape[1] for part in parts))

@@ -33,7 +33,7 @@ NOTE = " ... (cut; whole in card.json)"
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one level of dotted keys; lists stay values."""
+    """Nested mappings made one mapping with dotted keys; lists stay values."""
     flat: dict[str, Any] = {}
     for key, item in value.items():
         flat |= flatten(item, f"{prefix}{key}.") if isinstance(item, Mapping) and item else {f"{prefix}{key}": item}
@@ -55,9 +55,10 @@ def params(run: RunResult) -> tuple[dict[str, str], list[str]]:
 
 
 def metrics(run: RunResult, spec: TableSpec | CheckSpec) -> dict[tuple[str, int], float]:
-    """(metric, step) -> value: metrics.jsonl by kind, scores by protocol and set, held-out divergences, timings.
+    """Values by MLflow metric and step: metrics.jsonl by kind, scores by protocol and set, held-out divergences, timings.
 
-    Scores: `rouge_l/<protocol>/<set>` is the mean, `rouge_l_seed_<decoding seed>/...` each one; likewise other metrics.
+    `rouge_l/<protocol>/<set>` is a mean over decoding seeds, `rouge_l_seed_<decoding seed>/...` the score of one; other metrics
+    likewise.
     """
     values: dict[str, float | None] = {}
     for metric in spec.metrics:
@@ -148,7 +149,7 @@ class _Store:
         return kept
 
     def parent(self, spec: TableSpec, files: Sequence[Path], claims: Path | None) -> str:
-        """The preset's run; tables, checks and claims are logged anew when their bytes changed."""
+        """Id of the preset's run; tables, checks and claims are logged anew when their bytes changed."""
         key = f"{spec.preset}/{spec.recipe}"
         content = digest({f"{file.parent.name}/{file.name}": file_digest(file) for file in files})
         run = self.finished(key, None) or self._create(key, key, {"mgsr.preset": spec.preset, "mgsr.recipe": spec.recipe})
@@ -172,8 +173,8 @@ class _Store:
                 self.client.log_metric(run, name, value)
 
     def child(self, result: RunResult, spec: TableSpec | CheckSpec, parent: str) -> str:
-        """The run of one training run. A twin comes and goes with the tables, without training: then the card alone is logged
-        anew."""
+        """Id of the MLflow run of one training run, logged now if it was not. A twin comes and goes with the tables, without
+        training: then the card alone is logged anew."""
         row, card = result.row, result.card
         content = digest([{k: v for k, v in card.items() if k not in ("twin", "warnings")}, result.evaluation.summary])
         if known := self.finished(row.run, content):

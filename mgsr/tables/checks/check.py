@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist, median
 from typing import Any
 
@@ -11,22 +11,22 @@ from mgsr.config.table_entries import AVERAGE
 from mgsr.tables.render import FAMILY, MISSING, Block, CsvLine, Document, metric_title, number
 from mgsr.tables.results import MethodResult, TableResults
 from mgsr.tables.rows import ALPHA, TIE
-from mgsr.tables.statistics import Interval, holm
+from mgsr.tables.statistics import POWER, Comparison, holm
 
 REFERENCE = "mgsr"
-TIES = f"{TIE}: undecided, its interval or its p-value (Holm, over the variants) does not tell it from 0."
+TIES = f"{TIE} marks what is undecided: the interval or the p-value (Holm, over the variants) does not tell it from 0."
 ABOVE, BELOW, UNDECIDED = "above", "below", "undecided"
 DOUBT = f", {UNDECIDED}"  # after a number in a sentence
-POWER = 0.8
+DIFFERENCE = "_difference"
 Bounds = tuple[float, float | None, float | None]  # value, low, high
 
 
 @dataclass(frozen=True)
 class Line:
-    """One number of a check's CSV; every check has these columns. None: does not apply, or not defined."""
+    """One number of a check's CSV; every check has these columns. None says that a column does not apply or is not defined."""
 
     family: str
-    measure: str
+    measure: str  # a difference's ends with `DIFFERENCE`
     subject: str
     value: float | None
     scope: str = ""  # test set, category, kind of error
@@ -36,6 +36,35 @@ class Line:
     high: float | None = None
     p: float | None = None  # scores: Holm's, over all comparisons of this family and protocol, the average apart from the sets
     prompts: int | None = None
+
+    # Of a difference, whose numbers are all there:
+
+    @property
+    def effect(self) -> float:
+        return self.value or 0.0
+
+    @property
+    def bounds(self) -> Bounds:
+        return self.effect, self.low, self.high
+
+    @property
+    def half_width(self) -> float:
+        return 0.0 if self.low is None or self.high is None else (self.high - self.low) / 2
+
+    @property
+    def outcome(self) -> str:
+        """`above` or `below` where interval and p-value agree that it is not chance."""
+        if side(vars(self)) == 0 or (self.p is not None and self.p >= ALPHA):
+            return UNDECIDED
+        return ABOVE if self.effect > 0 else BELOW
+
+    @property
+    def decided(self) -> bool:
+        return self.outcome != UNDECIDED
+
+    def text(self, if_undecided: str = "") -> str:
+        """The difference with its interval, and what is to be said where it is undecided."""
+        return interval_text(*self.bounds) + ("" if self.decided else if_undecided)
 
 
 @dataclass(frozen=True)
@@ -49,7 +78,8 @@ class Check:
 
     @property
     def csv_lines(self) -> list[CsvLine]:
-        """The lines with every number but `prompts` as a float, so that its text does not depend on where it is from."""
+        """The lines as CSV has them: each number but `prompts` is a float, so that its text does not depend on where it
+        comes from."""
         lines, floats = [dict(vars(line)) for line in self.lines], ("value", "low", "high", "p")
         return [line | {name: None if line[name] is None else float(line[name]) for name in floats} for line in lines]
 
@@ -93,70 +123,35 @@ def side(entry: Mapping[str, Any]) -> int:
 # --- variants and a reference -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A variant minus the reference on one scope, by `metric`; `p` is corrected over the variants."""
-
-    method: MethodResult
-    reference: MethodResult
-    metric: str
-    protocol: str
-    scope: str
-    interval: Interval
-    p: float
-
-    @property
-    def title(self) -> str:
-        return self.method.title
-
-    @property
-    def effect(self) -> float:
-        return self.interval.difference
-
-    @property
-    def bounds(self) -> Bounds:
-        return self.effect, self.interval.low, self.interval.high
-
-    @property
-    def outcome(self) -> str:
-        """`above` or `below` where interval and corrected p-value agree that it is not chance."""
-        if not self.interval.excludes_zero or self.p >= ALPHA:
-            return UNDECIDED
-        return ABOVE if self.effect > 0 else BELOW
-
-    @property
-    def decided(self) -> bool:
-        return self.outcome != UNDECIDED
-
-    def text(self, if_undecided: str = "") -> str:
-        """Difference with its interval, and what is to be said where it is undecided."""
-        return interval_text(*self.bounds) + ("" if self.decided else if_undecided)
-
-    @property
-    def line(self) -> Line:
-        value, low, high = self.bounds
-        return Line(self.method.family, f"{self.metric}_difference", self.title, value, self.scope, self.protocol,
-                    self.reference.title, low, high, self.p, self.interval.rows)  # fmt: skip
-
-
 def differences(
     methods: Mapping[str, MethodResult], reference: str, results: TableResults, protocol: str, *, each_set: bool = False
-) -> list[Difference]:
-    """Every method minus the reference, on the average over sets and, if asked for, on each set. p-values are corrected over
-    the methods, those of single sets over methods and sets together."""
+) -> list[Line]:
+    """Each method minus the reference, on the average over sets and, with `each_set`, on each set. The p-values of the
+    average are corrected over the methods, those of single sets over methods and sets together."""
     if reference not in methods:
         return []
-    base, metric, compared = methods[reference], results.metric, list[Difference]()
-    others = [method for name, method in methods.items() if name != reference]
+    base, lines, measure = methods[reference], list[Line](), results.metric
     for scopes in ((AVERAGE,), results.sets if each_set else ()):
-        pairs = [(method, scope) for scope in scopes for method in others]
-        sets = [results.sets if scope == AVERAGE else (scope,) for _, scope in pairs]
-        found = [method.compare(base, metric, chosen, protocol) for (method, _), chosen in zip(pairs, sets, strict=True)]
-        compared += [
-            Difference(method, base, metric, protocol, scope, comparison.interval, p)
-            for (method, scope), comparison, p in zip(pairs, found, holm([each.p for each in found]), strict=True)
+        pairs = [(scope, method) for scope in scopes for name, method in methods.items() if name != reference]
+        compared = [
+            method.compare(base, results.metric, results.sets if scope == AVERAGE else (scope,), protocol)
+            for scope, method in pairs
         ]
-    return compared
+        corrected = holm([comparison.p for comparison in compared])
+        lines += [
+            difference_line(method, base, measure, replace(comparison, p=p), scope, protocol)
+            for (scope, method), comparison, p in zip(pairs, compared, corrected, strict=True)
+        ]
+    return lines
+
+
+def difference_line(
+    method: MethodResult, base: MethodResult, measure: str, comparison: Comparison, scope: str, protocol: str
+) -> Line:
+    """`method` minus `base` by `measure`."""
+    interval, name = comparison.interval, f"{measure}{DIFFERENCE}"
+    return Line(method.family, name, method.title, interval.difference, scope, protocol, base.title, interval.low,
+                interval.high, comparison.p, interval.rows)  # fmt: skip
 
 
 def score_lines(methods: Iterable[MethodResult], results: TableResults, protocol: str) -> list[Line]:
@@ -169,58 +164,59 @@ def score_lines(methods: Iterable[MethodResult], results: TableResults, protocol
     ]
 
 
-def against_reference(results: TableResults, family: str, *, each_set: bool = False) -> tuple[list[Line], list[Difference]]:
-    """A family's scores and differences to MGSR as lines, under every protocol; and the differences under the first."""
-    methods, lines, first = results.of_family(family), list[Line](), list[Difference]()
+def against_reference(results: TableResults, family: str, *, each_set: bool = False) -> tuple[list[Line], list[Line]]:
+    """The lines of a family, under every protocol: its scores and the differences to MGSR; and apart the differences under
+    the first protocol."""
+    methods, lines, first = results.of_family(family), list[Line](), list[Line]()
     for protocol in results.protocols:
         compared = differences(methods, REFERENCE, results, protocol, each_set=each_set)
-        lines += score_lines(methods.values(), results, protocol) + [difference.line for difference in compared]
+        lines += score_lines(methods.values(), results, protocol) + compared
         first = first or compared
     return lines, first
 
 
 def detectable(half_widths: Sequence[float]) -> float:
-    """The difference that the median variant would have shown with this power at Holm's strictest level, alpha over the number
-    of variants; `half_widths`: of the 95 % intervals. Normal approximation."""
+    """The difference that the median variant would show with a chance of `POWER` at Holm's strictest level, alpha over the
+    number of variants, by the normal approximation. `half_widths` are those of the 95 % intervals."""
     normal = NormalDist()
     needed = normal.inv_cdf(1 - ALPHA / 2 / len(half_widths)) + normal.inv_cdf(POWER)
     return median(half_widths) * needed / normal.inv_cdf(1 - ALPHA / 2)
 
 
-def count_text(compared: Sequence[Difference], reference: str) -> str:
-    """How many of some variants differ from the reference, and what could have been seen."""
-    counts = {word: sum(difference.outcome == word for difference in compared) for word in (ABOVE, BELOW, UNDECIDED)}
+def count_text(compared: Sequence[Line], reference: str) -> str:
+    """A sentence's beginning: how many variants differ from the reference, and how large a difference could have been seen."""
+    counts = {word: sum(line.outcome == word for line in compared) for word in (ABOVE, BELOW, UNDECIDED)}
     text = f"of {len(compared)} variants, {counts[ABOVE]} are above {reference}, {counts[BELOW]} below, "
     text += f"{counts[UNDECIDED]} undecided"
     if not counts[UNDECIDED]:
         return text
-    visible = detectable([(difference.interval.high - difference.interval.low) / 2 for difference in compared])
-    prompts, points = compared[0].interval.rows, f"points of {metric_title(compared[0].metric)}"
-    return f"{text} ({prompts:,} prompts can show about {number(visible, 1)} {points} or more)"
+    visible, metric = detectable([line.half_width for line in compared]), compared[0].measure.removesuffix(DIFFERENCE)
+    points = f"{number(visible, 1)} points of {metric_title(metric)}"
+    return f"{text} ({compared[0].prompts:,} prompts can show about {points} or more)"
 
 
-def telling(compared: Sequence[Difference], most: int) -> str:
+def telling(compared: Sequence[Line], most: int) -> str:
     """The decided differences in words, the largest first; where there is none, the lowest and the highest."""
-    decided = sorted((difference for difference in compared if difference.decided), key=lambda d: -abs(d.effect))
-    ends = [choose(compared, key=lambda difference: difference.effect) for choose in (min, max)]
-    named = dict.fromkeys(f"{difference.title} {difference.text()}" for difference in decided[:most] or ends)
+    decided = sorted((line for line in compared if line.decided), key=lambda line: -abs(line.effect))
+    ends = [choose(compared, key=lambda line: line.effect) for choose in (min, max)]
+    named = dict.fromkeys(f"{line.subject} {line.text()}" for line in decided[:most] or ends)
     return f"{'Decided' if decided else 'The lowest and the highest'}: {'; '.join(named)}"
 
 
-def difference_block(compared: Sequence[Difference], heading: str, results: TableResults) -> Block:
-    """Subjects by scope: difference with interval, marked where it is undecided."""
-    scopes = list(dict.fromkeys(difference.scope for difference in compared))
+def difference_block(compared: Sequence[Line], heading: str, results: TableResults) -> Block:
+    """A row for each variant and a column for each scope: the difference with its interval, marked where it is undecided."""
+    scopes = list(dict.fromkeys(line.scope for line in compared))
     texts: dict[tuple[str, str], dict[str, str]] = {}
-    for difference in compared:
-        texts.setdefault((difference.method.family, difference.title), {})[difference.scope] = difference.text(f" {TIE}")
+    for line in compared:
+        texts.setdefault((line.family, line.subject), {})[line.scope] = line.text(f" {TIE}")
     rows = tuple((family, title, *(by_scope[scope] for scope in scopes)) for (family, title), by_scope in texts.items())
     return Block(heading, (FAMILY, "variant", *results.titles(scopes).values()), rows)
 
 
-def forest_series(compared: Sequence[Difference], scope: str = AVERAGE) -> dict[str, dict[str, Bounds]]:
-    """By family, what `figures.forest` draws."""
+def forest_series(compared: Iterable[Line]) -> dict[str, dict[str, Bounds]]:
+    """By family, the differences on the average over sets: what `figures.forest` draws."""
     series: dict[str, dict[str, Bounds]] = {}
-    for difference in compared:
-        if difference.scope == scope:
-            series.setdefault(difference.method.family, {})[difference.title] = difference.bounds
+    for line in compared:
+        if line.scope == AVERAGE:
+            series.setdefault(line.family, {})[line.subject] = line.bounds
     return series

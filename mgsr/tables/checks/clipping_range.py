@@ -17,7 +17,8 @@ CONVERGENCE = ("95 % of best validation ROUGE-L", "lowest validation loss")
 
 
 def convergence(method: MethodResult) -> tuple[float | None, float | None]:
-    """Optimiser step of the first validation within 5 % of the run's best ROUGE-L, and of its lowest loss; means over seeds."""
+    """The optimiser steps of the first validation within 5 % of the run's best ROUGE-L, and of the lowest validation loss;
+    means over training seeds."""
     reached: list[int] = []
     lowest: list[int] = []
     for run in method.runs:
@@ -33,7 +34,7 @@ def convergence(method: MethodResult) -> tuple[float | None, float | None]:
 
 def clipping_range(results: TableResults) -> check.Check:
     """Fixed ranges, ranks and masses against the learned band: final score by test set, and speed of convergence."""
-    lines, compared = list[check.Line](), list[check.Difference]()
+    lines, compared = list[check.Line](), list[check.Line]()
     sentences, speeds = list[str](), list[tuple[str, ...]]()
     for family in results.families:
         methods = results.of_family(family)
@@ -56,23 +57,21 @@ def clipping_range(results: TableResults) -> check.Check:
     return check.Check(document(results.spec, "Clipping range", blocks, [check.TIES]), sentences, lines, figure)
 
 
-def _sentences(
-    compared: Sequence[check.Difference], reached_at: Mapping[str, float], results: TableResults, lead: str
-) -> list[str]:
+def _sentences(compared: Sequence[check.Line], reached_at: Mapping[str, float], results: TableResults, lead: str) -> list[str]:
     """`reached_at`: by method, the step at which its validation score had converged."""
-    average = [difference for difference in compared if difference.scope == AVERAGE]
+    average = [line for line in compared if line.scope == AVERAGE]
     if not average:
         return [check.capital(f"{lead}no range was compared with the learned band.")]
-    best = max(average, key=lambda difference: difference.effect)
-    single = [difference for difference in compared if difference.scope != AVERAGE]
-    decided = [difference for difference in single if difference.decided]
-    where = ", ".join(f"{difference.title} on {results.title(difference.scope)}" for difference in decided[:NAMED])
+    best = max(average, key=lambda line: line.effect)
+    single = [line for line in compared if line.scope != AVERAGE]
+    decided = [line for line in single if line.decided]
+    where = ", ".join(f"{line.subject} on {results.title(line.scope)}" for line in decided[:NAMED])
     learned = number(reached_at.get(check.REFERENCE), 0)
     others = [step for name, step in reached_at.items() if name != check.REFERENCE]
     ranges = f"steps {number(min(others), 0)} to {number(max(others), 0)}" if others else "no step"
     return [
         check.capital(f"{lead}{check.count_text(average, LEARNED)}."),
-        f"Highest on average is {best.title} with {best.text(check.DOUBT)}; on single test sets {len(decided)} of "
+        f"Highest on average is {best.subject} with {best.text(check.DOUBT)}; on single test sets {len(decided)} of "
         f"{len(single)} differences are decided" + (f" ({where})." if where else "."),
         f"The learned band comes within 5 % of its best validation ROUGE-L at step {learned}, the other ranges at {ranges}.",
     ]

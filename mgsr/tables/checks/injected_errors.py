@@ -20,9 +20,9 @@ GAINS = {"rouge_l": "ROUGE-L (points)", "teacher_logp": "teacher's log-probabili
 NOTES = (
     "A twin is the same response without the error; k is the error's first token. A KL at k reads y_<k alone, so it is "
     "the twin's there: k is chosen more often only because the planted token makes it a candidate, as for `random`.",
-    "Log-probability: the teacher's mean over what the student then wrote. An early correction leaves less of the "
+    "The log-probability is the teacher's mean over what the student then wrote. An early correction leaves less of the "
     "reference, so ROUGE-L is fair to `at_error` alone.",
-    "No correction over errors and scores: one interval in twenty excludes 0 by chance.",
+    "Nothing is corrected over errors and scores, so one interval in twenty excludes 0 by chance.",
 )
 Entries = Mapping[tuple[str, str, str], Mapping[str, Any]]
 
@@ -112,7 +112,7 @@ def _points(entry: Mapping[str, Any]) -> str:
 
 
 def _range(entries: Sequence[Mapping[str, Any]], digits: int, unit: str) -> str:
-    """Least to largest gain over the kinds of errors, and which are undecided."""
+    """The range from the least to the largest gain over the kinds of errors, and which of them are undecided."""
     known = sorted((entry for entry in entries if entry["gain"] is not None), key=lambda entry: float(entry["gain"]))
     if not known:
         return MISSING

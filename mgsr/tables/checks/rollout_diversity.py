@@ -16,7 +16,6 @@ from mgsr.tables.statistics import compare, paired_differences
 
 UNREVISED = "mgsr_without_scrg"
 NAMED = 3  # check.differences that a sentence names
-DIFFERENCE = "_difference"
 TITLES = {name: name.replace("_", "-") for name in MEASURES}
 
 
@@ -24,8 +23,8 @@ TITLES = {name: name.replace("_", "-") for name in MEASURES}
 
 
 def _answer_measures(method: MethodResult, test_set: str, protocol: str) -> dict[str, list[dict[str, float]]]:
-    """By measure, each training seed's values by prompt id, averaged over decoding seeds; answers too short to tell are left
-    out."""
+    """By measure, one mapping for each training seed: the value by prompt id, averaged over decoding seeds. Answers that are
+    too short for a measure are left out."""
     measures: dict[str, list[dict[str, float]]] = {measure: [] for measure in MEASURES}
     for run in method.runs:
         values: dict[str, dict[str, list[float]]] = {measure: {} for measure in MEASURES}
@@ -46,7 +45,7 @@ def _common(*systems: Sequence[Mapping[str, float]]) -> list[list[dict[str, floa
 
 
 def answer_lines(methods: Mapping[str, MethodResult], test_set: str, protocol: str) -> list[check.Line]:
-    """Diversity of the evaluation's answers to a set, and each method's difference to MGSR without SCRG over prompts."""
+    """How diverse the evaluation's answers to a set are, and how much each method differs in this from MGSR without SCRG."""
     lines = []
     measured = {name: _answer_measures(method, test_set, protocol) for name, method in methods.items()}
     for name, method in methods.items():
@@ -59,16 +58,14 @@ def answer_lines(methods: Mapping[str, MethodResult], test_set: str, protocol: s
                 continue
             pair = _common(seeds, measured[UNREVISED][measure])
             if pair[0][0]:
-                result = compare([paired_differences(*pair)])
-                interval, base = result.interval, methods[UNREVISED].title
-                numbers = (interval.low, interval.high, result.p, interval.rows)
-                lines.append(check.Line(method.family, f"answers_{measure}{DIFFERENCE}", method.title, interval.difference,
-                                        test_set, protocol, base, *numbers))  # fmt: skip
+                base, comparison = methods[UNREVISED], compare([paired_differences(*pair)])
+                lines.append(check.difference_line(method, base, f"answers_{measure}", comparison, test_set, protocol))
     return lines
 
 
 def _answer_texts(answers: Sequence[check.Line], ending: str) -> tuple[tuple[str, ...], ...]:
-    """Methods by measures: the values (no ending), or the check.differences with their intervals."""
+    """A row for each method and a column for each measure: values, or, with the ending `DIFFERENCE`, differences with
+    intervals."""
     texts: dict[tuple[str, str], dict[str, str]] = {}
     for line in answers:
         for name in MEASURES:
@@ -79,13 +76,13 @@ def _answer_texts(answers: Sequence[check.Line], ending: str) -> tuple[tuple[str
 
 
 def _answer_sentence(answers: Sequence[check.Line], results: TableResults) -> str:
-    compared = [line for line in answers if line.measure.endswith(DIFFERENCE)]
+    compared = [line for line in answers if line.measure.endswith(check.DIFFERENCE)]
     if not compared:
         return "No trained student was compared with MGSR without SCRG."
-    decided = [line for line in compared if line.low is not None and line.high is not None and line.low * line.high > 0]
+    decided = [line for line in compared if check.side(vars(line))]
     named = [
         f"{f'{line.family}, ' if len(results.families) > 1 else ''}{line.subject}, "
-        f"{TITLES[line.measure.removeprefix('answers_').removesuffix(DIFFERENCE)]} "
+        f"{TITLES[line.measure.removeprefix('answers_').removesuffix(check.DIFFERENCE)]} "
         f"{check.interval_text(line.value or 0.0, line.low, line.high, 3)}"
         for line in decided
     ]
@@ -102,10 +99,10 @@ def _with_names(text: str, named: Sequence[str]) -> str:
 
 
 def _rollout_lines(family: str, part: Mapping[str, Any]) -> list[check.Line]:
-    """Of the probe: texts of the SFT student, revised texts and references."""
+    """Lines of the probe's texts: those of the SFT student, the revised ones, and the references."""
     lines = [check.entry_line(family, entry["measure"], entry["source"], entry, "mean") for entry in part["summary"]]
     lines += [
-        check.entry_line(family, f"{entry['measure']}{DIFFERENCE}", "scrg", entry, "difference", against="student")
+        check.entry_line(family, f"{entry['measure']}{check.DIFFERENCE}", "scrg", entry, "difference", against="student")
         for entry in part["differences"]
     ]
     for entry in part["corpus"]:
@@ -151,12 +148,12 @@ def diversity(results: TableResults) -> check.Check:
         Block("texts of the SFT student and references, each by itself", (FAMILY, "text", *TITLES.values()), tuple(rows)),
         Block(f"answers of trained students on {title}, protocol {first}", header, _answer_texts(answers, "")),
         Block(f"answers on {title} minus those of MGSR without SCRG, protocol {first}", header,
-              _answer_texts(answers, DIFFERENCE)),
+              _answer_texts(answers, check.DIFFERENCE)),
     )  # fmt: skip
     figure = figures.forest(series, "share (95 %)", reference=None)
     notes = (
-        "distinct-n: different n-grams over all n-grams of a response; repetition: share of its 4-grams that came before; "
-        "words by white space. Longer texts have a lower distinct-n of themselves.",
-        f"Differences of answers are to MGSR without SCRG over {title}'s prompts; no correction over measures.",
+        "distinct-n divides the different n-grams of a response by all its n-grams; repetition is the share of its 4-grams "
+        "that came before; words are split at white space. Longer texts have a lower distinct-n in any case.",
+        f"Answers are compared with those of MGSR without SCRG over {title}'s prompts. Nothing is corrected over measures.",
     )
     return check.Check(document(results.spec, "Diversity", blocks, notes), sentences, lines, figure)

@@ -15,7 +15,7 @@ HELDOUT_NOTE = "The held-out KL has no interval: an evaluation keeps its mean al
 
 def sensitivity(results: TableResults) -> check.Check:
     """One thing changed in MGSR at a time: scores and held-out KL against it."""
-    lines, compared = list[check.Line](), list[check.Difference]()
+    lines, compared = list[check.Line](), list[check.Line]()
     sentences, heldout = list[str](), list[tuple[str, ...]]()
     for family in results.families:
         methods = results.of_family(family)
@@ -42,7 +42,7 @@ def sensitivity(results: TableResults) -> check.Check:
     return check.Check(document(results.spec, "Sensitivity", blocks, [check.TIES, HELDOUT_NOTE]), sentences, lines, figure)
 
 
-def _sentences(compared: Sequence[check.Difference], changes: Mapping[str, float], lead: str) -> list[str]:
+def _sentences(compared: Sequence[check.Line], changes: Mapping[str, float], lead: str) -> list[str]:
     if not compared:
         return [check.capital(f"{lead}no variant was compared with MGSR.")]
     sentences = [check.capital(f"{lead}{check.count_text(compared, 'MGSR')}."), f"{check.telling(compared, NAMED)}."]

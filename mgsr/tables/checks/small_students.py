@@ -14,27 +14,27 @@ from mgsr.tables.rows import TIE
 
 BASES = ("sft", "mgsr_without_scrg")
 NOTES = (
-    f"{TIE}: undecided, its interval or its p-value does not tell it from 0; no correction over students.",
+    f"{TIE} marks what is undecided: the interval or the p-value does not tell it from 0. Nothing is corrected over students.",
     "The difference of two students' gains takes them as independent.",
 )
 
 
 @dataclass(frozen=True, order=True)
 class Student:
-    """`parameters`: how many the student has."""
+    """A student's number of parameters, and its name."""
 
     parameters: int
     name: str
 
 
-Gains = Sequence[tuple[Student, check.Difference]]  # over one base, the smallest student first
+Gains = Sequence[tuple[Student, check.Line]]  # over one base, the smallest student first
 
 
 def small_students(results: TableResults) -> check.Check:
     """What MGSR gains over SFT and over itself without SCRG, by the student's size."""
     first, metric = results.protocols[0], metric_title(results.metric)
     lines = list[check.Line]()
-    by_base: dict[str, list[tuple[Student, check.Difference]]] = {name: [] for name in BASES}
+    by_base: dict[str, list[tuple[Student, check.Line]]] = {name: [] for name in BASES}
     for family in results.families:
         methods = results.of_family(family)
         student = Student(int(next(iter(methods.values())).runs[0].card["parameters"]), family)
@@ -43,11 +43,11 @@ def small_students(results: TableResults) -> check.Check:
             lines += check.score_lines(methods.values(), results, protocol)
             for base in BASES:
                 pair = {name: methods[name] for name in (base, check.REFERENCE) if name in methods}
-                for difference in check.differences(pair, base, results, protocol):
-                    lines.append(difference.line)
-                    by_base[base] += [(student, difference)] if protocol == first else []
+                for gain in check.differences(pair, base, results, protocol):
+                    lines.append(gain)
+                    by_base[base] += [(student, gain)] if protocol == first else []
     gains = {base: sorted(pairs, key=lambda gain: gain[0]) for base, pairs in by_base.items() if pairs}
-    titles = {base: pairs[0][1].reference.title for base, pairs in gains.items()}
+    titles = {base: pairs[0][1].against for base, pairs in gains.items()}
     series = {
         f"minus {titles[base]}": {f"{student.name} ({student.parameters:,})": gain.bounds for student, gain in pairs}
         for base, pairs in gains.items()
@@ -78,8 +78,7 @@ def _gain_sentence(gains: Gains, base: str) -> str:
 
 
 def _gap_text(gains: Gains) -> str:
-    """The smallest student's gain minus the largest's, as if independent."""
-    intervals = [gains[place][1].interval for place in (0, -1)]
-    gap = intervals[0].difference - intervals[1].difference
-    half = math.hypot(*((interval.high - interval.low) / 2 for interval in intervals))
+    """The smallest student's gain minus the largest's, as if the two were independent."""
+    (_, small), (_, large) = gains[0], gains[-1]
+    gap, half = small.effect - large.effect, math.hypot(small.half_width, large.half_width)
     return check.interval_text(gap, gap - half, gap + half) + (check.DOUBT if abs(gap) <= half else "")

@@ -21,7 +21,7 @@ HEADER = (
 
 def span_priors(results: TableResults) -> check.Check:
     """Scores of the span priors against phrases, and what each prior makes of references, rollouts and revised rollouts."""
-    lines, compared = list[check.Line](), list[check.Difference]()
+    lines, compared = list[check.Line](), list[check.Line]()
     sentences, rows = list[str](), list[tuple[str, ...]]()
     for family in results.families:
         family_lines, family_differences = check.against_reference(results, family)
