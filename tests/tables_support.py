@@ -279,7 +279,7 @@ def plant_table(
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Path:
+def planted(tmp_path: Path) -> Path:
     """A results folder with Table 1 planted: the methods of `METHODS`."""
     plant_table(tmp_path)
     return tmp_path

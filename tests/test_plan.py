@@ -252,26 +252,26 @@ def test_comments_docstrings_and_descriptions_rename_nothing(package: Package) -
     schema.write_text(text)
 
 
+TABLE_STAGES = {"table", "open-check", "claims", "report", "track"}
+
+
 @pytest.mark.parametrize(
     ("file", "stages"),
     [
         ("mgsr/rollouts/scrg.py", {"train", "probe"}),
-        ("mgsr/rollouts/sampler.py", {"train", "evaluate", "exposure", "probe"}),
+        ("mgsr/rollouts/sampler.py", {"train", "evaluate", "sample-teacher", "exposure", "probe"}),
         ("mgsr/training/run_record.py", {"train", "adopt", "select"}),
         ("mgsr/evaluation/floor.py", {"floor"}),
         ("mgsr/evaluation/evaluator.py", {"evaluate"}),
-        ("mgsr/tables/tracking.py", {"pages"}),
-        ("mgsr/tables/statistics.py", {"card", "tables", "claims", "checks", "pages"}),
-        ("mgsr/data/local_records.py", {"data"}),
-        ("mgsr/models/tiny.py", {"model"}),
+        ("mgsr/tables/tracking.py", {"track"}),
+        ("mgsr/tables/statistics.py", {"card", *TABLE_STAGES}),
+        ("mgsr/data/local_records.py", {"prepare-data", "prepare-test-set"}),
+        ("mgsr/models/tiny.py", {"build-model"}),
         ("mgsr/preflight.py", set()),
         ("mgsr/config/plan.py", set()),
         ("mgsr/config/schema.py", set()),
-        (
-            "mgsr/config/method.py",
-            {"train", "adopt", "select", "answer", "evaluate", "floor", "exposure", "probe", "data", "model"},
-        ),
-        ("mgsr/config/table_entries.py", {"tables", "claims", "checks", "pages"}),
+        ("mgsr/config/method.py", set(STAGES)),
+        ("mgsr/config/table_entries.py", {"card", *TABLE_STAGES}),
         ("mgsr/storage.py", set(STAGES)),
     ],
 )
@@ -281,7 +281,7 @@ def test_code_renames_the_stages_that_depend_on_it(package: Package, file: str, 
 
 def test_the_papers_numbers_are_part_of_the_tables(package: Package) -> None:
     line = "x,y,z\n"
-    assert package.renamed_by({"mgsr/tables/paper_tables/table1_main.csv": line}) == {"tables", "pages"}
+    assert package.renamed_by({"mgsr/tables/paper_tables/table1_main.csv": line}) == {"table", "report"}
 
 
 # --- a grid of learning rates, second rows, twins ---------------------------------------------------------------------

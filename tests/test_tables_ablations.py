@@ -142,9 +142,9 @@ def test_exposure_bias_of_one_seed_has_its_interval_and_the_papers_number(
     assert text in written and paper.notes("table4a")[0] in written and absent not in written
 
 
-def test_a_run_without_exposure_bias_is_named(root: Path) -> None:
+def test_a_run_without_exposure_bias_is_named(planted: Path) -> None:
     with pytest.raises(MgsrError, match="SFT: an exposure bias is missing"):
-        exposure_table.exposures(load(root).methods[1])
+        exposure_table.exposures(load(planted).methods[1])
 
 
 # --- Table 4b ---------------------------------------------------------------------------------------------------------

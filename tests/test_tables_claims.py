@@ -30,7 +30,7 @@ def judged(root: Path, **tables: Any) -> pd.DataFrame:
     """claims.csv; `tables`: rows or specs by name."""
     values = [value if isinstance(value, dict) else shown(name, value) for name, value in tables.items()]
     plan_claims(root, *values, note="A note.")
-    claims.write_claims(root)
+    claims.write_claims(root, "claims")
     return pd.read_csv(root / "tables/claims.csv", keep_default_na=False)
 
 

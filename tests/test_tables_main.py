@@ -33,8 +33,8 @@ from tests.tables_support import (
 )
 
 
-def test_table1_numbers(root: Path) -> None:
-    table = frame(root)
+def test_table1_numbers(planted: Path) -> None:
+    table = frame(planted)
     assert list(table.index.unique("protocol")) == ["published", "plain"] and set(table["metric"]) == {"rouge_l"}
     assert list(table.loc["plain"].index) == ["teacher", "sft", "distillm", "mgsr", "floor"]
     mgsr = table.loc["plain", "mgsr"]
@@ -47,12 +47,12 @@ def test_table1_numbers(root: Path) -> None:
     assert floor["dolly_mean"] == FLOOR_LEVEL and floor["training_seeds"] == 0
     printed = [name for name in table.columns if name.endswith(("_paper", "_difference"))]
     assert len(printed) == 2 * 3 and table.loc["plain", "floor"][printed].isna().all()
-    assert "n/a" in (root / "tables/table1.csv").read_text()
+    assert "n/a" in (planted / "tables/table1.csv").read_text()
 
 
-def test_table1_markdown(root: Path) -> None:
-    write_table(root, "table1")
-    text = (root / "tables/table1.md").read_text()
+def test_table1_markdown(planted: Path) -> None:
+    write_table(planted, "table1")
+    text = (planted / "tables/table1.md").read_text()
     assert "preset smoke" in text and "Tiny models rank no methods." in text
     assert "| MGSR | **55.00 ± 0.71 (1.41)** | **55.00 ± 0.71 (1.41)** | **55.00 ± 0.71 (1.41)** | 0.50 |" in text
     assert text.count("**") == 2 * 3 * 2 and "[" not in text
@@ -83,12 +83,12 @@ def test_a_further_metric_is_shown_and_judges_nothing(tmp_path: Path) -> None:
     assert "ROUGE-L and exact (match): `mean" in text and scores.METRICS_NOTE.split("{")[0] in text and "exact (match)" in head
 
 
-def test_table1_bytes_do_not_depend_on_timings(root: Path) -> None:
-    first, texts = frame(root), {kind: (root / f"tables/table1.{kind}").read_bytes() for kind in ("md", "tex")}
-    for card in root.glob("runs/*/card.json"):
+def test_table1_bytes_do_not_depend_on_timings(planted: Path) -> None:
+    first, texts = frame(planted), {kind: (planted / f"tables/table1.{kind}").read_bytes() for kind in ("md", "tex")}
+    for card in planted.glob("runs/*/card.json"):
         edit(card, lambda value: value["timings"].update(total=99.9))
-    second = frame(root)
-    assert texts == {kind: (root / f"tables/table1.{kind}").read_bytes() for kind in texts}
+    second = frame(planted)
+    assert texts == {kind: (planted / f"tables/table1.{kind}").read_bytes() for kind in texts}
     timed = [name for name in first.columns if name.endswith("_seconds")]
     assert not first.equals(second)
     pd.testing.assert_frame_equal(first.drop(columns=timed), second.drop(columns=timed))
@@ -106,28 +106,28 @@ def test_paper_numbers_stand_beside_the_families_it_names(tmp_path: Path) -> Non
     assert set(table["paper_family"]) == {"GPT2"} and scores.OTHER_PAIR_NOTE not in text
 
 
-def test_other_families_have_the_papers_smallest_pair_apart(root: Path) -> None:
-    mgsr = frame(root).loc["plain", "mgsr"]
+def test_other_families_have_the_papers_smallest_pair_apart(planted: Path) -> None:
+    mgsr = frame(planted).loc["plain", "mgsr"]
     assert mgsr["paper_family"] == "GPT2" and mgsr["dolly_paper"] == 26.5614
     assert mgsr["dolly_difference"] == pytest.approx(55 - 26.5614)
-    page = document(root)
+    page = document(planted)
     (block,) = (block for block in page.shown if block.heading.startswith("protocol plain: the paper's numbers of GPT2"))
     assert block.rows[-1][:2] == ("MGSR", "26.56; 28.44") and len(block.rows) == 4  # all but the floor
     text = markdown(page)
     assert "[" not in text.replace(scores.PAPER_NOTE, "") and scores.OTHER_PAIR_NOTE in text and "probably a slip" in text
 
 
-def test_a_table_of_ones_own_has_no_number_of_the_paper(root: Path) -> None:
-    plan(root, {**plant_table(root, family="GPT2"), "name": "mine", "title": "My table", "other_groups": True})
-    table = frame(root, "mine")
+def test_a_table_of_ones_own_has_no_number_of_the_paper(planted: Path) -> None:
+    plan(planted, {**plant_table(planted, family="GPT2"), "name": "mine", "title": "My table", "other_groups": True})
+    table = frame(planted, "mine")
     assert table.filter(regex="_paper$|_difference$|paper_family").isna().all(axis=None)
-    text = (root / "tables/mine.md").read_text()
+    text = (planted / "tables/mine.md").read_text()
     assert text.startswith("# My table (preset") and "[" not in text and "paper" not in text.lower()
 
 
-def test_differences_to_the_best_baseline(root: Path) -> None:
+def test_differences_to_the_best_baseline(planted: Path) -> None:
     """DistiLLM is the best baseline everywhere; MGSR and the other baseline are compared with it, the teacher is not."""
-    table = frame(root).loc["plain"]
+    table = frame(planted).loc["plain"]
     assert set(table["dolly_best_baseline"]) == set(table["average_best_baseline"]) == {"distillm"}
     for name in (*SETS, "average"):
         column = f"{name}_minus_best_baseline"
@@ -137,7 +137,7 @@ def test_differences_to_the_best_baseline(root: Path) -> None:
         assert table.loc["mgsr", f"{column}_p"] < 0.001
     single, holms = (table.loc["mgsr", f"{name}_minus_best_baseline_p"] for name in ("average", "dolly"))
     assert holms == pytest.approx(2 * single, rel=1e-6)  # two sets; all but one in 10,000 sign patterns are below
-    text = markdown(document(root))
+    text = markdown(document(planted))
     assert "| best baseline | DistiLLM | DistiLLM | DistiLLM |" in text
     assert "| MGSR | 3.00 (3.00 to 3.00; p < 0.001) |" in text and "| Teacher | 25" not in text
 
@@ -204,9 +204,9 @@ class _Scores:
         return compare([(self.rows - other.rows)[None]], resamples=400)
 
 
-def test_no_effect_is_bold_as_often_as_the_level_says(root: Path) -> None:
+def test_no_effect_is_bold_as_often_as_the_level_says(planted: Path) -> None:
     """Six equal rows, many times over: the highest is rarely above every other."""
-    generator, results = np.random.default_rng(1), load(root)
+    generator, results = np.random.default_rng(1), load(planted)
 
     def marks(*levels: float) -> dict[str, Any]:
         methods: Any = [_Scores(str(i), generator.normal(level, 5, 60)) for i, level in enumerate(levels)]
@@ -238,17 +238,17 @@ def test_a_baselines_second_row_may_be_the_best_baseline(tmp_path: Path) -> None
     assert "| best baseline | second | second | second |" in markdown(document(tmp_path))
 
 
-def test_learning_rates_chosen_from_a_grid_stand_below_the_table(root: Path) -> None:
-    assert "learning rate" not in markdown(document(root))
+def test_learning_rates_chosen_from_a_grid_stand_below_the_table(planted: Path) -> None:
+    assert "learning rate" not in markdown(document(planted))
     grid = [{"learning_rate": rate} for rate in (1e-4, 2e-4, 4e-4)]
     for run, rate in (("sft-10", 1e-4), ("sft-20", 2e-4), ("mgsr-10", 2e-4), ("mgsr-20", 2e-4)):
-        edit(root / f"runs/tiny-{run}/card.json", lambda card, rate=rate: card.update(learning_rate=rate, candidates=grid))
+        edit(planted / f"runs/tiny-{run}/card.json", lambda card, rate=rate: card.update(learning_rate=rate, candidates=grid))
     text = (
         "tiny: validation chose the learning rate from 0.0001, 0.0002, 0.0004: SFT 0.0001, 0.0002; MGSR 0.0002. 1 of 4 runs "
         "were given an end of the grid, beyond which a better rate may lie."
     )
-    assert text in markdown(document(root))
-    rates = frame(root).loc["plain"].loc[["sft", "distillm", "mgsr"], "learning_rate"]
+    assert text in markdown(document(planted))
+    rates = frame(planted).loc["plain"].loc[["sft", "distillm", "mgsr"], "learning_rate"]
     assert list(rates) == ["0.0001, 0.0002", "0.001", "0.0002"]
 
 
@@ -264,64 +264,64 @@ def _without(name: str, path: Path) -> None:
     edit_lines(path, lambda row: None if row["id"] == name else row)
 
 
-def test_long_prompts_that_the_floor_kept_are_left_out(root: Path) -> None:
+def test_long_prompts_that_the_floor_kept_are_left_out(planted: Path) -> None:
     """The floor knows no tokenizer and so keeps rows that a family drops; a row the floor lacks is an error."""
     for run in ("teacher-10", "sft-10", "sft-20"):
-        _without("dolly-3", root / f"evaluations/e-tiny-{run}/rows.jsonl")
-    assert f"bootstrap over {PROMPTS - 1} prompts" in main_table.checks(load(root))[1]
-    _without("dolly-3", root / "evaluations/floor/rows.jsonl")
-    main_table.checks(load(root))
-    _without("dolly-5", root / "evaluations/floor/rows.jsonl")
+        _without("dolly-3", planted / f"evaluations/e-tiny-{run}/rows.jsonl")
+    assert f"bootstrap over {PROMPTS - 1} prompts" in main_table.checks(load(planted))[1]
+    _without("dolly-3", planted / "evaluations/floor/rows.jsonl")
+    main_table.checks(load(planted))
+    _without("dolly-5", planted / "evaluations/floor/rows.jsonl")
     with pytest.raises(MgsrError, match="dolly-5"):
-        main_table.checks(load(root))
+        main_table.checks(load(planted))
 
 
-def test_pitfall_22_uneven_rows_are_an_error(root: Path) -> None:
-    _without("dolly-3", root / "evaluations/e-tiny-teacher-10/rows.jsonl")
+def test_pitfall_22_uneven_rows_are_an_error(planted: Path) -> None:
+    _without("dolly-3", planted / "evaluations/e-tiny-teacher-10/rows.jsonl")
     with pytest.raises(MgsrError, match="dolly-3"):  # SFT answered it
-        main_table.checks(load(root))
-    rows = root / "evaluations/e-tiny-sft-10/rows.jsonl"
+        main_table.checks(load(planted))
+    rows = planted / "evaluations/e-tiny-sft-10/rows.jsonl"
     rows.write_text("\n".join(rows.read_text().splitlines()[1:]) + "\n")
     with pytest.raises(MgsrError, match="equally often"):
-        main_table.checks(load(root))
+        main_table.checks(load(planted))
 
 
-def test_faults_are_named(root: Path) -> None:
-    card = root / "runs/tiny-sft-10/card.json"
+def test_faults_are_named(planted: Path) -> None:
+    card = planted / "runs/tiny-sft-10/card.json"
     edit(card, lambda value: value.update(run="other"))
     with pytest.raises(MgsrError, match="belongs to run other"):
-        load(root)
+        load(planted)
     edit(card, lambda value: value.update(schema=0))
     with pytest.raises(MgsrError, match="schema 1"):
-        load(root)
+        load(planted)
     with pytest.raises(MgsrError, match="does not exist"):
-        load(root, "table2")
-    edit(root / "plan/table1.json", lambda value: value.update(rows=[]))
+        load(planted, "table2")
+    edit(planted / "plan/table1.json", lambda value: value.update(rows=[]))
     with pytest.raises(MgsrError, match="table1 names no run"):
-        load(root)
-    edit(root / "plan/table1.json", lambda value: value.pop("note"))
+        load(planted)
+    edit(planted / "plan/table1.json", lambda value: value.pop("note"))
     with pytest.raises(MgsrError, match=r"table1.json.*note"):
-        load(root)
+        load(planted)
 
 
-def test_missing_score_and_uneven_decoding_seeds(root: Path) -> None:
-    summary = root / "evaluations/e-tiny-mgsr-20/summary.json"
+def test_missing_score_and_uneven_decoding_seeds(planted: Path) -> None:
+    summary = planted / "evaluations/e-tiny-mgsr-20/summary.json"
     edit(summary, lambda value: value.update(scores=value["scores"][1:]))
     with pytest.raises(MgsrError, match="decoding seeds"):
-        document(root)
+        document(planted)
     edit(summary, lambda value: value.update(scores=[]))
     with pytest.raises(MgsrError, match="no rouge_l of set dolly"):
-        document(root)
-    edit(root / "plan/table1.json", lambda value: value.update(metrics=["rouge_l", "other"]))
+        document(planted)
+    edit(planted / "plan/table1.json", lambda value: value.update(metrics=["rouge_l", "other"]))
     with pytest.raises(MgsrError, match="no other of set dolly"):
-        load(root).methods[0].spreads("other", SETS, "plain")
+        load(planted).methods[0].spreads("other", SETS, "plain")
 
 
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
-def test_latex_is_escaped(root: Path) -> None:
-    text = latex(document(root), "table1")
+def test_latex_is_escaped(planted: Path) -> None:
+    text = latex(document(planted), "table1")
     assert r"$\pm$" in text and r"DistiLLM $^\dagger$" in text and "±" not in text and "%" not in text.replace(r"\%", "")[1:]
     assert r"& \textbf{55.00 $\pm$ 0.71 (1.41)} &" in text and "**" not in text
     assert text.count(r"\begin{tabular}") == 6 and not re.search(r"(?<!\\)_", text)

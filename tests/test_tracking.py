@@ -28,7 +28,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan_page(root, *tables, claims=judged, checks=[check])
     for table in tables:
         registry.write_table(root, table["name"])
-    claims.write_claims(root)
+    claims.write_claims(root, "claims")
     for suffix in ("csv", "svg", "md"):
         write(root / "open_checks" / f"injected_errors.{suffix}", "a check's files are logged as they are")
     jobs = [subprocess.Popen([sys.executable, "-c", SYNC, str(root)], stderr=subprocess.PIPE, text=True) for _ in range(2)]
@@ -109,8 +109,8 @@ def _run(root: Path) -> RunResult:
     return load(root).methods[-1].runs[-1]
 
 
-def test_names_and_lengths_that_mlflow_takes(root: Path) -> None:
-    run, spec = _run(root), load(root).spec
+def test_names_and_lengths_that_mlflow_takes(planted: Path) -> None:
+    run, spec = _run(planted), load(planted).spec
     run.card["spec"]["long"] = "x" * 7000
     flat, cut = tracking.params(run)
     assert cut == ["long"] and len(flat["long"]) == 6000 and flat["long"].endswith("(cut; whole in card.json)")
