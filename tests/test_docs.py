@@ -135,6 +135,6 @@ def test_every_reading_is_found_by_its_key() -> None:
 
 
 def test_every_warning_stands_on_the_measurement_page() -> None:
-    code = "".join((ROOT / "mgsr" / path).read_text() for path in ("training/record.py", "tables/card.py"))
+    code = "".join((ROOT / "mgsr" / path).read_text() for path in ("training/run_record.py", "tables/card.py"))
     names = set(re.findall(r'"name": "(\w+)"', code))
     assert len(names) >= 7 and all(f"`{name}`" in MEASUREMENT for name in names)
