@@ -1,5 +1,6 @@
 """The main job on its embedded default, through the real command: records in, tables out, and nothing left to do."""
 
+import json
 import os
 import re
 import sqlite3
@@ -49,15 +50,26 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
     return results, finished.stdout, time.monotonic() - started
 
 
+def blocks(page: str, heading: str) -> dict[str, str]:
+    """The code of a section of a page, by language."""
+    section = (REPOSITORY / page).read_text().split(f"\n## {heading}")[1].split("\n## ")[0]
+    return dict(re.findall(r"```(\w+)\n(.*?)```", section, re.DOTALL))
+
+
 def write_own_method(folder: Path) -> list[str]:
     """The files of the README's section on one's own method; returns its command."""
-    section = (REPOSITORY / "README.md").read_text().split("## Your own method")[1].split("\n## ")[0]
-    blocks = dict(re.findall(r"```(\w+)\n(.*?)```", section, re.DOTALL))
-    assert set(blocks) == {"python", "yaml", "bash"}
+    code = blocks("README.md", "Your own method")
+    assert set(code) == {"python", "yaml", "bash"}
     for kind in ("python", "yaml"):
-        name = blocks[kind].splitlines()[0].removeprefix("# ")
-        (folder / name).write_text(blocks[kind])
-    return blocks["bash"].split()
+        name = code[kind].splitlines()[0].removeprefix("# ")
+        (folder / name).write_text(code[kind])
+    return code["bash"].split()
+
+
+def snakemake_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """From a user's folder, which holds the user's files alone."""
+    command = ["snakemake", f"--snakefile={REPOSITORY / 'Snakefile'}", "--cores", "2", "--nolock", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
 def table_1(root: Path) -> TableSpec:
@@ -170,6 +182,53 @@ def test_three_published_methods_are_added_in_the_same_way(smoke: tuple[Path, st
     finished = snakemake("table1", "--config", "preset=smoke", f"results={smoke[0]}", rows)
     assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-8000:]
     assert {"TAID", "AKL", "ABKD"} < set(pd.read_csv(smoke[0] / "smoke/tables/table1.csv")["title"])
+
+
+def test_ones_own_test_set_table_and_metric_train_nothing_and_decode_the_new_set_alone(
+    smoke: tuple[Path, str, float], tmp_path: Path
+) -> None:
+    """The overlay of the README, as it stands; the records have a byte-order mark and a blank line."""
+    root = smoke[0] / "smoke"
+    lines = [
+        {"instruction": f"Name a pet of {name}.", "output": [f"A {pet}.", pet]}
+        for name, pet in (("Ada", "cat"), ("Bob", "dog"))
+    ]
+    (tmp_path / "mine.jsonl").write_text("\ufeff" + "\n\n".join(map(json.dumps, lines)) + "\n", encoding="utf-8")
+    (tmp_path / "own_table.yaml").write_text(blocks("README.md", "Your own test set")["yaml"])
+    kept = {path: path.stat().st_mtime_ns for path in (root / "answers").iterdir()}
+    given = ("--configfile", "own_table.yaml", "--config", "preset=smoke", f"results={smoke[0]}")
+    finished = snakemake_in(tmp_path, "table1", "losses", *given)
+    assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-8000:]
+    done = jobs(finished)
+    assert "train_run" not in done and done["prepare_test_set"] == 1 and done["evaluate_run"] == len(METHODS)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    new = [path for path in (root / "answers").iterdir() if path not in kept]
+    assert len(new) == len(METHODS) * 2 * 2 and all(len(path.read_text().splitlines()) == 2 for path in new)
+    frame = pd.read_csv(root / "tables/table1.csv").query("protocol == 'plain'")
+    by_metric = {metric: part.set_index("title") for metric, part in frame.groupby("metric")}
+    assert set(by_metric) == {"rouge_l", "mgsr.examples.word_metrics:exact_match"}
+    assert all(part.loc[METHODS, ["mine_mean", "dolly_mean"]].notna().all(axis=None) for part in by_metric.values())
+    losses = pd.read_csv(root / "tables/losses.csv").query("protocol == 'plain' and metric == 'rouge_l'").set_index("method")
+    assert list(losses.index) == ["kd", "gkd", "mgsr"]
+    assert (losses["mine_mean"].to_numpy() == by_metric["rouge_l"].loc[["KD", "GKD", "MGSR"], "mine_mean"].to_numpy()).all()
+
+
+def test_ones_own_rollout_policy_is_one_file(smoke: tuple[Path, str, float], tmp_path: Path) -> None:
+    """The function of docs/own_method.md, as it stands."""
+    (tmp_path / "my_policy.py").write_text(blocks("docs/own_method.md", "A rollout policy")["python"])
+    sequences = blocks("docs/own_method.md", "A rollout policy")["yaml"].removeprefix("sequences: ").strip()
+    objective = "{distillation: {name: reverse_kl}}"
+    overlay = f"methods: {{mine: {{title: half and half, sequences: {sequences}, objective: {objective}}}}}\n"
+    (tmp_path / "policy.yaml").write_text(
+        overlay + "tables: {policies: {kind: ablation, title: Policies, rows: [gkd, mine], reference: gkd}}\n"
+    )
+    finished = snakemake_in(
+        tmp_path, "policies", "--configfile", "policy.yaml", "--config", "preset=smoke", f"results={smoke[0]}"
+    )
+    assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-8000:]
+    assert jobs(finished)["train_run"] == 1
+    table = pd.read_csv(smoke[0] / "smoke/tables/policies.csv").query("protocol == 'plain'").set_index("method")
+    assert table.loc[["gkd", "mine"], "average_mean"].notna().all() and table.loc["mine", "average_minus_gkd"] != 0
 
 
 def test_the_controlled_recipe_in_full(smoke: tuple[Path, str, float]) -> None:
