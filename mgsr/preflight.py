@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import socket
+import sys
 from concurrent.futures import Future
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -58,12 +59,17 @@ def _answer(question: Future[bool]) -> bool:
 
 
 def lock_data_sets(config: Config) -> None:
-    """Lock the commits of the hub's data sets before the plan is made, as they are part of what names every result. Nothing
-    happens where all are locked. Where the hub does not answer, a dry run goes on, and the preflight of a real one says so."""
+    """Lock the commits of the hub's data sets before the plan is made, as they are part of what names every result.
+
+    Where the hub does not answer, a dry run goes on without them, and the preflight stops any other.
+    """
     lock = lock_path(results_root(config))
-    open_names = [name for name in hub_data_sets(config.data) if name not in read_lock(lock)["datasets"]]
-    if open_names and not os.environ.get("HF_HUB_OFFLINE") and _answer(_ask_hub()):
-        lock_names(lock, datasets=open_names)
+    unlocked = [name for name in hub_data_sets(config.data) if name not in read_lock(lock)["datasets"]]
+    if unlocked and not os.environ.get("HF_HUB_OFFLINE") and _answer(_ask_hub()):
+        try:
+            lock_names(lock, datasets=unlocked)
+        except MgsrError as error:  # the job that fetches the records says the same
+            print(f"mgsr: {error}", file=sys.stderr)
 
 
 def _installed(package: str) -> bool:

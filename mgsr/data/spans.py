@@ -55,11 +55,11 @@ def _located(words: Iterable[str], text: str) -> Iterator[Span | None]:
     for word in words:
         # A text may itself hold "&slash;": the spelling that stands in the text decides.
         forms = (word.replace("&slash;", "/"), word) if word else ()
-        found = [(at, len(form)) for form in forms if (at := compact.find(form, cursor)) >= 0]
-        if not found:
+        places = [(at, len(form)) for form in forms if (at := compact.find(form, cursor)) >= 0]
+        if not places:
             yield None
             continue
-        start, length = min(found)
+        start, length = min(places)
         yield positions[start], positions[start + length - 1] + 1
         cursor = start + length
 
@@ -89,8 +89,8 @@ def sentence_spans(text: str) -> tuple[Span, ...]:
     """The sentences of a text, their punctuation included, likewise. A blank line ends one."""
     sentences = [sentence.split(" ") for sentence in tokenize(text)]
     places = _located((word for sentence in sentences for word in sentence), text)
-    found = [[place for _ in sentence if (place := next(places))] for sentence in sentences]
-    return tuple((sentence[0][0], sentence[-1][1]) for sentence in found if sentence)
+    located = [[place for _ in sentence if (place := next(places))] for sentence in sentences]
+    return tuple((sentence[0][0], sentence[-1][1]) for sentence in located if sentence)
 
 
 def _decode(ids: Sequence[int], tokenizer: Decoder) -> str:

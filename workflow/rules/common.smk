@@ -7,9 +7,9 @@ MEMORY_MB = 64_000 if CONFIG.needs_gpu else 4_000  # what a cluster's scheduler 
 IN_CONTAINER = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
 PYTHON = "python" if IN_CONTAINER else shlex.quote(sys.executable)
 SEARCH = shlex.quote(str(workflow.basedir)) + "${PYTHONPATH:+:$PYTHONPATH}"
-shell.prefix('set -euo pipefail; mgsr() {{ PYTHONPATH={SEARCH} {PYTHON} -P -m mgsr "$@"; }}; ')
+shell.prefix('set -euo pipefail; mgsr() {{ PYTHONSAFEPATH=1 PYTHONPATH={SEARCH} {PYTHON} -m mgsr "$@"; }}; ')
 
-TEST_SETS = {digest: PLAN.specs[digest] for digest in PLAN.floor.test_sets.values()}
+TEST_SETS = {digest: PLAN.test_sets[name] for name, digest in PLAN.floor.test_sets.items()}
 FLOOR = PLAN.floor_name
 
 
