@@ -278,6 +278,13 @@ def test_code_renames_the_stages_that_depend_on_it(package: Package, file: str, 
     assert package.renamed_by({file: "\nADDED = 1\n"}) == stages
 
 
+def test_every_stage_begins_where_there_is_code() -> None:
+    """A name that is misspelt would make no difference to any digest."""
+    for entry in {entry for entries in STAGES.values() for entry in entries}:
+        path = ROOT.joinpath(*entry.split("."))
+        assert path.with_suffix(".py").is_file() or list(path.glob("*.csv")), entry
+
+
 def test_the_papers_numbers_are_part_of_the_tables(package: Package) -> None:
     line = "x,y,z\n"
     assert package.renamed_by({"mgsr/tables/paper_tables/table1_main.csv": line}) == {"tables", "pages"}
