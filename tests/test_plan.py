@@ -266,10 +266,7 @@ def test_comments_docstrings_and_descriptions_rename_nothing(package: Package) -
         ("mgsr/preflight.py", set()),
         ("mgsr/config/plan.py", set()),
         ("mgsr/config/schema.py", set()),
-        (
-            "mgsr/config/method.py",
-            {"train", "adopt", "select", "answer", "evaluate", "floor", "exposure", "probe", "data", "model"},
-        ),
+        ("mgsr/config/method.py", set(STAGES) - {"card"}),
         ("mgsr/config/table_entries.py", {"tables", "claims", "checks", "pages"}),
         ("mgsr/storage.py", set(STAGES)),
     ],

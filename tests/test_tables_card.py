@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ import pytest
 from scipy import stats
 
 from mgsr.cli import main
+from mgsr.config.table_specs import CardSpec
 from mgsr.errors import MgsrError
+from mgsr.storage import read_json, write_json
 from mgsr.tables.card import make_card
 
 FEW_STEPS = {"name": "short", "message": "few steps"}
@@ -60,11 +61,10 @@ def test_other_prompts_are_refused() -> None:
 
 
 def test_the_command_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = [tmp_path / f"{name}.json" for name in ("revised", "twin", "card")]
-    for path, level in zip(paths, (48, 50), strict=False):
-        path.write_text(json.dumps(record(path.stem, level, level)))
-    monkeypatch.setattr(
-        "sys.argv", ["mgsr", "card", "--record", str(paths[0]), "--twin", str(paths[1]), "--out", str(paths[2])]
-    )
+    for name, level in (("revised", 48), ("twin", 50)):
+        write_json(tmp_path / "runs" / name / "training.json", record(name, level, level))
+    write_json(tmp_path / "plan/revised.json", CardSpec(run="revised", twin="twin", code="").model_dump())
+    monkeypatch.setattr("sys.argv", ["mgsr", "card", "--root", str(tmp_path), "--name", "revised"])
     main()
-    assert [warning["name"] for warning in json.loads(paths[2].read_text())["warnings"]] == ["short", "scrg_hurts"]
+    card = read_json(tmp_path / "runs/revised/card.json")
+    assert [warning["name"] for warning in card["warnings"]] == ["short", "scrg_hurts"]
