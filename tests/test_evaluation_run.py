@@ -233,7 +233,7 @@ def test_pitfall_24_validation_decodes_as_the_final_evaluation(root: Path) -> No
 
 def test_pitfall_5_training_and_evaluation_prompts_have_the_same_tokens(root: Path) -> None:
     tokenizer = load_tokenizer(root / "runs/run/model")
-    records = load_records(root / "data/records", "dolly")
+    records = load_records(root / "test_sets/dolly", "records")
     for record, example in zip(records, encode_examples(records, tokenizer, DATA)[0], strict=True):
         assert list(example.prompt_ids) == tokenizer(format_prompt(record), add_special_tokens=False)["input_ids"]
         assert example.response_ids[-1] == tokenizer.eos_token_id
