@@ -114,9 +114,9 @@ def score_findings(claim: Claim, results: TableResults, family: str, protocol: s
             np.mean([system.scores(results.metric, name, protocol).mean() for name in sets]) for system in (method, other)
         )
         gain = float(100 * (ours / theirs - 1)) if theirs else None
-        found = comparison.interval
+        interval = comparison.interval
         findings.append(
-            Finding(other.method, other.title, ", ".join(sets), found.difference, found.low, found.high, found.rows,
+            Finding(other.method, other.title, ", ".join(sets), interval.difference, interval.low, interval.high, interval.rows,
                     comparison.p, gain, comparison.rows_to_decide)
         )  # fmt: skip
     return findings

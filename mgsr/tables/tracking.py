@@ -107,11 +107,12 @@ def claim_facts(table: Path) -> list[tuple[str, float | None, str]]:
 
 def page_files(root: Path, spec: PageSpec) -> list[Path]:
     """The files of a page's tables, claims and open checks. Raises MgsrError where one of them was not made."""
-    stems = [root / "tables" / name for name in (*(table.name for table in spec.tables), *(["claims"] if spec.claims else []))]
-    stems += [root / "open_checks" / check.name for check in spec.checks]
-    if missing := [stem for stem in stems if not stem.with_suffix(".csv").is_file()]:
-        raise MgsrError(f"{missing[0]}.csv is not there; make it first")
-    return [file for stem in stems for suffix in LOGGED if (file := stem.with_suffix(suffix)).is_file()]
+    made = [("tables", name) for name in (*(table.name for table in spec.tables), *(["claims"] if spec.claims else []))]
+    made += [("open_checks", check.name) for check in spec.checks]
+    files = [[root / folder / f"{name}{suffix}" for suffix in LOGGED] for folder, name in made]
+    if missing := [csv_file for csv_file, *_ in files if not csv_file.is_file()]:
+        raise MgsrError(f"{missing[0]} is not there; make it first")
+    return [file for group in files for file in group if file.is_file()]
 
 
 def _client(uri: str) -> MlflowClient:

@@ -62,9 +62,10 @@ class Line:
     def decided(self) -> bool:
         return self.outcome != UNDECIDED
 
-    def text(self, if_undecided: str = "") -> str:
-        """The difference with its interval, and what is to be said where it is undecided."""
-        return interval_text(*self.bounds) + ("" if self.decided else if_undecided)
+    def text(self, if_undecided: str = "", digits: int = 2, *, signed: bool = True) -> str:
+        """The value with its interval, and what is to be said where that is undecided."""
+        text = MISSING if self.value is None else interval_text(*self.bounds, digits, signed=signed)
+        return text + ("" if self.decided else if_undecided)
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,15 @@ def interval_text(value: float, low: float | None, high: float | None, digits: i
     sign = "+" if signed and round(value, digits) > 0 else ""
     bounds = f" ({number(low, digits)} to {number(high, digits)})" if low is not None and high is not None else ""
     return f"{sign}{number(value, digits)}{bounds}"
+
+
+def grid(cells: Iterable[tuple[str, str, str, str]], columns: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+    """A document's rows from (family, row, column, text): one for each family and row, with a text for each of `columns`."""
+    texts: dict[tuple[str, str], dict[str, str]] = {}
+    for family, row, column, text in cells:
+        texts.setdefault((family, row), {})[column] = text
+    names = list(columns)
+    return tuple((*key, *(by_column.get(name, MISSING) for name in names)) for key, by_column in texts.items())
 
 
 # --- entries of the probe (probe.json: `mgsr.evaluation.probe` says what it holds) --------------------------------------
@@ -206,11 +216,8 @@ def telling(compared: Sequence[Line], most: int) -> str:
 def difference_block(compared: Sequence[Line], heading: str, results: TableResults) -> Block:
     """A row for each variant and a column for each scope: the difference with its interval, marked where it is undecided."""
     scopes = list(dict.fromkeys(line.scope for line in compared))
-    texts: dict[tuple[str, str], dict[str, str]] = {}
-    for line in compared:
-        texts.setdefault((line.family, line.subject), {})[line.scope] = line.text(f" {TIE}")
-    rows = tuple((family, title, *(by_scope[scope] for scope in scopes)) for (family, title), by_scope in texts.items())
-    return Block(heading, (FAMILY, "variant", *results.titles(scopes).values()), rows)
+    texts = grid([(line.family, line.subject, line.scope, line.text(f" {TIE}")) for line in compared], scopes)
+    return Block(heading, (FAMILY, "variant", *results.titles(scopes).values()), texts)
 
 
 def forest_series(compared: Iterable[Line]) -> dict[str, dict[str, Bounds]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from mgsr.evaluation.diversity import MEASURES, response_diversity
 from mgsr.tables import figures
 from mgsr.tables.checks import check
-from mgsr.tables.render import FAMILY, MISSING, Block, document
+from mgsr.tables.render import FAMILY, Block, document
 from mgsr.tables.results import MethodResult, TableResults
 from mgsr.tables.statistics import compare, paired_differences
 
@@ -63,31 +63,35 @@ def answer_lines(methods: Mapping[str, MethodResult], test_set: str, protocol: s
     return lines
 
 
-def _answer_texts(answers: Sequence[check.Line], ending: str) -> tuple[tuple[str, ...], ...]:
-    """A row for each method and a column for each measure: values, or, with the ending `DIFFERENCE`, differences with
-    intervals."""
-    texts: dict[tuple[str, str], dict[str, str]] = {}
-    for line in answers:
-        for name in MEASURES:
-            if line.measure == f"answers_{name}{ending}" and line.value is not None:
-                text = check.interval_text(line.value, line.low, line.high, 3, signed=bool(ending))
-                texts.setdefault((line.family, line.subject), {})[name] = text
-    return tuple((*key, *(by_measure.get(name, MISSING) for name in MEASURES)) for key, by_measure in texts.items())
-
-
 def _answer_sentence(answers: Sequence[check.Line], results: TableResults) -> str:
     compared = [line for line in answers if line.measure.endswith(check.DIFFERENCE)]
     if not compared:
         return "No trained student was compared with MGSR without SCRG."
-    decided = [line for line in compared if check.side(vars(line))]
     named = [
-        f"{f'{line.family}, ' if len(results.families) > 1 else ''}{line.subject}, "
-        f"{TITLES[line.measure.removeprefix('answers_').removesuffix(check.DIFFERENCE)]} "
-        f"{check.interval_text(line.value or 0.0, line.low, line.high, 3)}"
-        for line in decided
+        f"{f'{line.family}, ' if len(results.families) > 1 else ''}{line.subject}, {_in_words(line)}"
+        for line in compared
+        if check.side(vars(line))
     ]
     count = f"in {len(named)} of {len(compared)} comparisons"
     return _with_names(f"Answers of trained students differ from those of MGSR without SCRG {count}", named)
+
+
+def _texts(lines: Iterable[check.Line], ending: str = "", row: str = "") -> tuple[tuple[str, ...], ...]:
+    """A row for each subject (or the one `row`) and a column for each measure; with the ending `DIFFERENCE`, of differences."""
+    cells = [
+        (line.family, row or line.subject, _measure(line), line.text(digits=3, signed=bool(ending)))
+        for line in lines
+        if _measure(line) in MEASURES and line.measure.endswith(check.DIFFERENCE) == bool(ending)
+    ]
+    return check.grid(cells, MEASURES)
+
+
+def _measure(line: check.Line) -> str:
+    return line.measure.removeprefix("answers_").removesuffix(check.DIFFERENCE)
+
+
+def _in_words(line: check.Line) -> str:
+    return f"{TITLES[_measure(line)]} {line.text(digits=3)}"
 
 
 def _with_names(text: str, named: Sequence[str]) -> str:
@@ -118,23 +122,14 @@ def diversity(results: TableResults) -> check.Check:
     sentences, rows = list[str](), list[tuple[str, ...]]()
     series: dict[str, dict[str, check.Bounds]] = {}
     for family, probe in results.probes():
-        part, lead = probe["diversity"], results.lead(family)
-        lines += _rollout_lines(family, part)
-        by_source: dict[str, dict[str, Any]] = {}
-        for entry in part["summary"]:
-            by_source.setdefault(entry["source"], {})[entry["measure"]] = entry
-            if entry["measure"] != "words" and entry["mean"] is not None:
-                bounds = (entry["mean"], entry["low"], entry["high"])
-                series.setdefault(entry["source"], {})[f"{lead}{entry['measure']}"] = bounds
-        for source, entries in by_source.items():
-            texts = (
-                check.entry_text(entries[name], "mean", 1, 3, signed=False) if name in entries else MISSING for name in MEASURES
-            )
-            rows.append((family, source, *texts))
-        changes = {entry["measure"]: entry for entry in part["differences"]}
-        change_texts = {name: check.entry_text(entry, "difference", digits=3) for name, entry in changes.items()}
-        rows.append((family, "scrg minus student", *(change_texts.get(name, MISSING) for name in MEASURES)))
-        named = [f"{TITLES[name]} {change_texts[name]}" for name in MEASURES if name in changes and check.side(changes[name])]
+        lead, rollouts = results.lead(family), _rollout_lines(family, probe["diversity"])
+        lines += rollouts
+        rows += [*_texts(rollouts), *_texts(rollouts, check.DIFFERENCE, "scrg minus student")]
+        for line in rollouts:
+            if line.measure in MEASURES and line.measure != "words" and line.value is not None:
+                series.setdefault(line.subject, {})[f"{lead}{line.measure}"] = line.bounds
+        changes = [line for line in rollouts if line.measure.endswith(check.DIFFERENCE)]
+        named = [_in_words(line) for line in changes if check.side(vars(line))]
         count = f"{len(named)} of {len(changes)} measures"
         sentences.append(_with_names(f"{lead}SCRG changes {count} of the SFT student's rollouts", named))
     for family in results.families:
@@ -146,10 +141,11 @@ def diversity(results: TableResults) -> check.Check:
     title, header = results.title(test_set), (FAMILY, "method", *TITLES.values())
     blocks = (
         Block("texts of the SFT student and references, each by itself", (FAMILY, "text", *TITLES.values()), tuple(rows)),
-        Block(f"answers of trained students on {title}, protocol {first}", header, _answer_texts(answers, "")),
-        Block(f"answers on {title} minus those of MGSR without SCRG, protocol {first}", header,
-              _answer_texts(answers, check.DIFFERENCE)),
-    )  # fmt: skip
+        Block(f"answers of trained students on {title}, protocol {first}", header, _texts(answers)),
+        Block(
+            f"answers on {title} minus those of MGSR without SCRG, protocol {first}", header, _texts(answers, check.DIFFERENCE)
+        ),
+    )
     figure = figures.forest(series, "share (95 %)", reference=None)
     notes = (
         "distinct-n divides the different n-grams of a response by all its n-grams; repetition is the share of its 4-grams "
