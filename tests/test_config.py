@@ -366,7 +366,7 @@ def test_pitfall_18_the_controlled_recipe_treats_all_methods_alike(preset: str) 
         dropout = plan.config.training.dropout if run.method.sequences.policy == "collection" else run.method.training.dropout
         training = run.method.training.model_copy(update={"dropout": dropout})
         alike[row.family, row.method.endswith(SECOND_ROW)].add((*starts, run.method.objective.sft_weight, training))
-        assert tuple(one.learning_rate for one in trained if isinstance(one, TrainSpec)) == training.learning_rates
+        assert tuple(one.learning_rate for one in trained if isinstance(one, TrainSpec)) == training.rate_grid
     families = (*plan.config.families, *plan.config.small_students)
     assert all(len(alike[family, False]) == 1 for family in families), "starts, SFT weights or training settings differ"
     assert all(len(settings) == 1 for settings in alike.values())
@@ -480,7 +480,7 @@ def test_a_teacher_and_student_text_are_wanted_by_what_a_method_states() -> None
 
 def test_a_recipe_takes_the_place_of_a_presets_values_but_of_no_stated_one() -> None:
     def rates(**given: Any) -> tuple[float, ...]:
-        return load_config(WORKFLOW, {"preset": "mini", **given}).training.learning_rates
+        return load_config(WORKFLOW, {"preset": "mini", **given}).training.rate_grid
 
     assert rates() == (1e-4, 4e-4) and rates(recipe="paper") == (2e-4,)
     assert rates(recipe="paper", training={"learning_rate": 1e-3}) == (1e-3,)

@@ -297,7 +297,7 @@ def test_a_grid_trains_each_rate_and_shows_the_best() -> None:
     assert isinstance(run, SelectSpec)
     candidates = [plan.runs[name] for name in run.candidates]
     rates = tuple(one.learning_rate for one in candidates if isinstance(one, TrainSpec))
-    assert rates == (1e-3, 2e-3) == run.method.training.learning_rates
+    assert rates == (1e-3, 2e-3) == run.method.training.rate_grid
     assert run.candidates[0] == run_of(base, "kd"), "a rate that was trained alone is trained again"
     assert plan.trains(run.candidates[0]) and not plan.trains(run_of(plan, "kd"))
     assert plan.run_label(run.candidates[1]) == "tiny, KD, seed 10, learning rate 0.002"
@@ -375,8 +375,8 @@ def test_a_learning_rate_of_its_own_takes_the_place_of_the_grid() -> None:
     for recipe in ("controlled", "paper"):
         plan = plan_of({"preset": "mini", "recipe": recipe, **extra_rows("own"), **own, **overlay})
         assert trained(plan, "own").learning_rate == 3e-3 and trained(plan, "kd").learning_rate == 9e-3
-        assert plan.methods.resolve("SmolLM2", "mgsr").training.learning_rates == plan.config.training.learning_rates
-    assert plan_of({"preset": "mini", "training": {"learning_rate": 1e-3}}).config.training.learning_rates == (1e-3,)
+        assert plan.methods.resolve("SmolLM2", "mgsr").training.rate_grid == plan.config.training.rate_grid
+    assert plan_of({"preset": "mini", "training": {"learning_rate": 1e-3}}).config.training.rate_grid == (1e-3,)
 
 
 def test_only_methods_with_scrg_have_a_twin() -> None:

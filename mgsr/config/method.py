@@ -62,13 +62,13 @@ class TrainingConfig(Strict):
     warnings: WarningsConfig = Field(WarningsConfig(), description="thresholds of the card's warnings")
 
     @property
-    def learning_rates(self) -> tuple[float, ...]:
+    def rate_grid(self) -> tuple[float, ...]:
         """The grid, or the one rate."""
         return self.learning_rate if isinstance(self.learning_rate, tuple) else (self.learning_rate,)
 
     @model_validator(mode="after")
     def _rates_differ(self) -> Self:
-        if len(set(self.learning_rates)) < len(self.learning_rates):
+        if len(set(self.rate_grid)) < len(self.rate_grid):
             raise ValueError("learning_rate names a rate twice; name each once")
         return self
 

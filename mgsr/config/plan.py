@@ -168,7 +168,7 @@ class Plan:
     def _add_run(self, name: str, method: Method, seed: int) -> str:
         """`name`: a family or a small student. A grid of learning rates is a run for each, and one that chooses among them."""
         method = method.model_copy(update={"title": method_in_words(method)})
-        rates = method.training.learning_rates
+        rates = method.training.rate_grid
         if len(rates) == 1:
             return self._add_training(name, at_rate(method, rates[0]), seed)
         candidates = tuple(self._add_training(name, at_rate(method, rate), seed) for rate in rates)

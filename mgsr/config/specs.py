@@ -59,14 +59,14 @@ class TrainSpec(Strict):
 
     @model_validator(mode="after")
     def _one_learning_rate(self) -> Self:
-        if len(rates := self.method.training.learning_rates) > 1:
+        if len(rates := self.method.training.rate_grid) > 1:
             raise ValueError(f"a run trains at one learning rate, not at {', '.join(f'{rate:g}' for rate in rates)}")
         return self
 
     @property
     def learning_rate(self) -> float:
         """The run's one learning rate."""
-        return self.method.training.learning_rates[0]
+        return self.method.training.rate_grid[0]
 
     @property
     def title(self) -> str:
