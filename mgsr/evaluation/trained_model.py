@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mgsr.config.specs import ExposureSpec, ProbeSpec, SamplesSpec
+from mgsr.config.specs import InDomainSpec
 from mgsr.data.examples import Example, encode_examples
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
@@ -55,7 +55,7 @@ class RunModel:
     def pad_id(self) -> int:
         return int(self.tokenizer.pad_token_id)
 
-    def examples(self, root: Path, spec: SamplesSpec | ExposureSpec | ProbeSpec, rows: int) -> list[Example]:
+    def examples(self, root: Path, spec: InDomainSpec, rows: int) -> list[Example]:
         """The first rows of the spec's test set that fit, at most `rows`."""
         folder = root / "test_sets" / spec.test_set
         kept, _ = encode_examples(load_records(folder, "records"), self.tokenizer, spec)
