@@ -124,52 +124,38 @@ class EvaluationSpec(Strict):
     code: str
 
 
-class SamplesSpec(Strict):
-    """All that a teacher's samples for ExAccErr depend on."""
+class InDomainSpec(Strict):
+    """What all measurements on the in-domain test set depend on."""
 
     teacher_run: str
     test_set: str = Field(description="digest of the TestSetSpec of the in-domain set")
     rows: int | None = Field(description="the first rows only; null: all")
     max_length: int
     max_prompt_length: int
-    exposure: ExposureConfig
     max_new_tokens: int
     batch: int
     threads: int
     code: str
 
 
-class ExposureSpec(Strict):
+class SamplesSpec(InDomainSpec):
+    """All that a teacher's samples for ExAccErr depend on."""
+
+    exposure: ExposureConfig
+
+
+class ExposureSpec(SamplesSpec):
     """All that a run's ExAccErr depends on."""
 
     run: str
     samples: str = Field(description="digest of the SamplesSpec")
-    teacher_run: str
-    test_set: str = Field(description="digest of the TestSetSpec of the in-domain set")
-    rows: int | None = Field(description="the first rows only; null: all")
-    max_length: int
-    max_prompt_length: int
-    exposure: ExposureConfig
-    max_new_tokens: int
-    batch: int
-    threads: int
-    code: str
 
 
-class ProbeSpec(Strict):
+class ProbeSpec(InDomainSpec):
     """All that the open checks that train nothing depend on."""
 
     student_run: str = Field(description="the SFT student")
-    teacher_run: str
-    test_set: str = Field(description="digest of the TestSetSpec of the in-domain set")
-    rows: int | None = Field(description="the first rows only; null: all")
-    max_length: int
-    max_prompt_length: int
     probe: ProbeConfig
-    max_new_tokens: int
-    batch: int
-    threads: int
-    code: str
 
 
 class TestSetSpec(Strict):
