@@ -1,6 +1,6 @@
 """The Hugging Face hub, at fixed revisions: names are resolved to commit ids once, into a lock file, and read from it after.
 
-Only `fetch` steps import the hub's client; every other step runs without network.
+Only the stages prepare-data, prepare-test-set and build-model import the hub's client; every other step runs without network.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def read_lock(path: Path) -> dict[str, dict[str, str]]:
     content = read_json(path) if path.exists() else {}
     lock = {section: content.get(section, {}) for section in ("datasets", "models")} if isinstance(content, dict) else {}
     if lock.keys() != (content or lock).keys() or not all(isinstance(names, dict) for names in lock.values()):
-        raise MgsrError(f"{path}: not a lock file (names to commits under datasets and models); delete it and fetch again")
+        raise MgsrError(
+            f"{path}: not a lock file (names to commits under datasets and models); delete it and run the workflow again"
+        )
     return lock
 
 
@@ -109,7 +111,9 @@ def hub_errors(kind: Kind, name: str) -> Iterator[None]:
             f"{what} does not exist on {ENDPOINT}, or is private to others; check its spelling, and HF_TOKEN if it is yours"
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise MgsrError(f"{what} no longer has the commit in the lock file; remove that line and fetch again") from error
+        raise MgsrError(
+            f"{what} no longer has the commit in the lock file; remove that line and run the workflow again"
+        ) from error
     except errors.HFValidationError as error:
         raise MgsrError(f"'{name}' is neither a local folder nor a name on the hub (owner/name)") from error
     except errors.OfflineModeIsEnabled as error:

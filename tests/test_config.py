@@ -25,8 +25,8 @@ from mgsr.config.load import load_config, load_methods, merge
 from mgsr.config.loss_terms import DacKlConfig
 from mgsr.config.plan import make_plan
 from mgsr.config.reference import markdown
+from mgsr.config.run_specs import SelectSpec, TrainSpec
 from mgsr.config.schema import Config
-from mgsr.config.specs import SelectSpec, TrainSpec
 from mgsr.config.table_entries import CheckName
 from mgsr.errors import MgsrError
 from mgsr.objectives.dac_kl import DacKl

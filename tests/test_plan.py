@@ -15,15 +15,9 @@ import pytest
 from mgsr.config.base import SECOND_ROW
 from mgsr.config.load import load_config
 from mgsr.config.plan import Plan, make_plan
+from mgsr.config.run_specs import AdoptSpec, SelectSpec, TrainSpec
 from mgsr.config.schema import TableEntry
-from mgsr.config.specs import (
-    AdoptSpec,
-    SelectSpec,
-    TrainSpec,
-    read_run_spec,
-    read_spec,
-    spec_digest,
-)
+from mgsr.config.specs import read_spec, spec_digest
 from mgsr.config.stages import STAGES
 from mgsr.config.table_specs import CardSpec, PageSpec, TableSpec, read_plan
 from mgsr.errors import MgsrError
@@ -438,7 +432,7 @@ def test_jobs_find_their_specs_by_name(tmp_path: Path) -> None:
     plan = plan_of({"results": str(tmp_path), **GRID, **ALONE})
     plan.write()
     assert {path.stem for path in (plan.root / "specs").iterdir()} == plan.specs.keys()
-    assert all(read_run_spec(plan.root, run) == spec for run, spec in plan.runs.items())
+    assert all(read_spec(plan.root, run, type(spec)) == spec for run, spec in plan.runs.items())
     assert read_spec(plan.root, plan.data_name, type(plan.data)) == plan.data
     assert read_plan(plan.root, "table1", TableSpec) == plan.tables["table1"]
     assert read_plan(plan.root, "report", PageSpec) == plan.page("report")
@@ -449,7 +443,7 @@ def test_jobs_find_their_specs_by_name(tmp_path: Path) -> None:
     path = plan.root / "specs" / f"{mgsr}.json"
     path.write_text(path.read_text().replace('"seed": 10', '"seed": 11'))
     with pytest.raises(MgsrError, match="was edited: its digest is"):
-        read_run_spec(plan.root, mgsr)
+        read_spec(plan.root, mgsr, TrainSpec)
 
 
 def test_a_file_of_the_plan_keeps_its_date_while_its_content_stays(tmp_path: Path) -> None:

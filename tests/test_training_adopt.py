@@ -9,7 +9,8 @@ import torch
 
 from mgsr.cli import main
 from mgsr.config.families import TinyModel
-from mgsr.config.specs import AdoptSpec, ModelSpec, spec_digest
+from mgsr.config.run_specs import AdoptSpec
+from mgsr.config.specs import ModelSpec, spec_digest
 from mgsr.errors import MgsrError
 from mgsr.evaluation.scoring import read_rows
 from mgsr.models.build import build_model

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mgsr.config.families import LoraConfig
-from mgsr.config.specs import RunSpec
+from mgsr.config.run_specs import RunSpec
 from mgsr.errors import MgsrError
 from mgsr.evaluation.evaluator import Evaluator
 from mgsr.models.loading import load_model
@@ -18,7 +18,7 @@ from mgsr.storage import read_json, read_jsonl, write_json
 from mgsr.training.checkpoint import load_checkpoint, run_lock
 from mgsr.training.distributed import World
 from mgsr.training.source import StepSource
-from mgsr.training.step import Part, TrainStep
+from mgsr.training.step import ForwardPass, TrainStep
 from mgsr.training.texts import Rollouts
 from mgsr.training.trainer import Trainer, learning_rate_at, train
 from tests.training_support import (
@@ -69,13 +69,13 @@ def test_pitfall_10_student_steps_divide_by_their_own_tokens(root: Path, monkeyp
 
 def test_pitfall_1_a_label_shift_by_one_is_caught(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right = losses(root, "right", run_spec(STUDENT, MGSR))
-    original = Part.to
+    original = ForwardPass.to
 
-    def shifted(self: Part, device: torch.device) -> Part:
+    def shifted(self: ForwardPass, device: torch.device) -> ForwardPass:
         batch = replace(self.batch, hidden_index=self.batch.hidden_index + 1)
         return original(replace(self, batch=batch), device)
 
-    monkeypatch.setattr(Part, "to", shifted)
+    monkeypatch.setattr(ForwardPass, "to", shifted)
     wrong = losses(root, "wrong", run_spec(STUDENT, MGSR))
     assert abs(wrong[0] - right[0]) > 1e-3
 

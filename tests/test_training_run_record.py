@@ -14,27 +14,27 @@ from mgsr.data.records import load_records
 from mgsr.models.loading import load_tokenizer
 from mgsr.storage import read_json
 from mgsr.training import trainer as run_module
-from mgsr.training.run_record import SPIKE_START, SPIKE_WINDOW, Signatures
+from mgsr.training.run_record import SPIKE_START, SPIKE_WINDOW, WarningSigns
 from mgsr.training.trainer import train
 from tests.training_support import DATA, MGSR, SCRG_MIXED, TRAINING, make_root, metrics, run_spec
 
 PLAIN = {"distillation": 1.0, "sft": 1.0, "span": 0.0, "band/collapsed": 0.0, "clip_network_gradient_norm": 1.0}
 
 
-def watch(figures: Iterable[dict[str, float]], objective: dict[str, Any] | None = None, **limits: Any) -> Signatures:
-    signatures = Signatures(run_spec(SCRG_MIXED, objective or MGSR, warnings=limits))
+def watch(figures: Iterable[dict[str, float]], objective: dict[str, Any] | None = None, **limits: Any) -> WarningSigns:
+    signatures = WarningSigns(run_spec(SCRG_MIXED, objective or MGSR, warnings=limits))
     for step, values in enumerate(figures, 1):
         signatures.on_step(step, {**PLAIN, **values})
     return signatures
 
 
-def names(signatures: Signatures, student_share: float | None = 0.5) -> list[str]:
+def names(signatures: WarningSigns, student_share: float | None = 0.5) -> list[str]:
     return [warning["name"] for warning in signatures.warnings(student_share)]
 
 
 def test_nothing_is_told_of_a_healthy_run() -> None:
     assert names(watch([{}] * 300)) == []
-    assert Signatures(run_spec()).warnings(None) == []
+    assert WarningSigns(run_spec()).warnings(None) == []
 
 
 @pytest.mark.parametrize("factor", [1.5, 5.0])
@@ -98,7 +98,7 @@ def test_the_span_term_dominates_for_so_many_steps_in_a_row() -> None:
 
 
 def test_steps_that_distil_on_nothing_count_for_nothing() -> None:
-    signatures = Signatures(run_spec(SCRG_MIXED, MGSR, warnings={"span_steps": 20}))
+    signatures = WarningSigns(run_spec(SCRG_MIXED, MGSR, warnings={"span_steps": 20}))
     bad = {**PLAIN, "span": 9.0, "band/collapsed": 1.0, "clip_network_gradient_norm": 0.0}
     for step in range(1, 41):
         signatures.on_step(step, bad if step % 2 else {"sft": 1.0, "loss": 1.0})
@@ -126,7 +126,7 @@ def test_signatures_continue_from_their_state() -> None:
     spec = run_spec(SCRG_MIXED, MGSR, warnings=limits)
     whole = watch(figures, **limits)
     for stop in (1, 57, 299):
-        stopped, resumed = watch(figures[:stop], **limits), Signatures(spec)
+        stopped, resumed = watch(figures[:stop], **limits), WarningSigns(spec)
         resumed.load_state_dict(json.loads(json.dumps(stopped.state_dict())))
         for step, values in enumerate(figures[stop:], stop + 1):
             resumed.on_step(step, values)
@@ -142,13 +142,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_watches_the_steps_that_it_does_not_log(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
-    original = Signatures.on_step
+    original = WarningSigns.on_step
 
-    def recording(self: Signatures, step: int, figures: Any) -> None:
+    def recording(self: WarningSigns, step: int, figures: Any) -> None:
         steps.append(step)
         original(self, step, figures)
 
-    monkeypatch.setattr(Signatures, "on_step", recording)
+    monkeypatch.setattr(WarningSigns, "on_step", recording)
     printed = {**MGSR["distillation"], "start_upper": 0.5, "start_lower": 0.5, "mask_space": "probability", "softness": 1e-7}
     objective = {**MGSR, "distillation": {**printed, "trained_by": "same"}}
     train("watched", run_spec(SCRG_MIXED, objective, log_every=100), root)

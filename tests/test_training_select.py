@@ -9,7 +9,8 @@ import pytest
 
 from mgsr.cli import main
 from mgsr.config.method import Method
-from mgsr.config.specs import SelectSpec, spec_digest
+from mgsr.config.run_specs import SelectSpec
+from mgsr.config.specs import spec_digest
 from mgsr.storage import read_json, write_json
 from mgsr.training.select import best, select
 from mgsr.training.trainer import train

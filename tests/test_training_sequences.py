@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from mgsr.config.specs import RunSpec
+from mgsr.config.run_specs import RunSpec
 from mgsr.data.encoding import Example
 from mgsr.errors import MgsrError
 from mgsr.models.language_model import LanguageModel, load_frozen
@@ -19,7 +19,7 @@ from mgsr.rollouts.sequence import Sequence
 from mgsr.storage import read_json
 from mgsr.training.distributed import World
 from mgsr.training.source import StepSource
-from mgsr.training.step import Part, StepSequences
+from mgsr.training.step import ForwardPass, StepSequences
 from mgsr.training.texts import Rollouts
 from mgsr.training.trainer import Trainer, train
 from tests.training_support import DATA, MGSR, SCRG_MIXED, metrics, record_parts, record_steps, run_spec
@@ -46,7 +46,7 @@ def teacher_text(root: Path, prompts: list[Prompt]) -> list[tuple[int, ...]]:
     return [generate(model, [prompt], DECODING, purpose="teacher_text")[0].response_ids for prompt in prompts]
 
 
-def targets(parts: list[Part], weight: str) -> list[int]:
+def targets(parts: list[ForwardPass], weight: str) -> list[int]:
     """The tokens that a term is taken on."""
     return [token for part in parts for token in part.at.targets[getattr(part.at, weight) > 0].tolist()]
 

@@ -18,13 +18,14 @@ from mgsr.config.families import TinyModel
 from mgsr.config.measurement import EvaluationConfig
 from mgsr.config.method import Method
 from mgsr.config.record_sets import DataConfig, TestSetConfig
-from mgsr.config.specs import DataSpec, EvaluationSpec, ModelSpec, TestSetSpec, TrainSpec, spec_digest
+from mgsr.config.run_specs import TrainSpec
+from mgsr.config.specs import DataSpec, EvaluationSpec, ModelSpec, TestSetSpec, spec_digest
 from mgsr.data.prepare import prepare_data, prepare_test_set
 from mgsr.evaluation.evaluator import evaluate
 from mgsr.models.build import build_model
 from mgsr.storage import write_json
 from mgsr.training.source import StepSource
-from mgsr.training.step import Part, StepSequences, TrainStep
+from mgsr.training.step import ForwardPass, StepSequences, TrainStep
 from mgsr.training.trainer import Trainer, train
 from tests.records_support import plant_spec
 
@@ -197,11 +198,11 @@ def record_steps(patch: pytest.MonkeyPatch) -> list[StepSequences]:
     return steps
 
 
-def record_parts(patch: pytest.MonkeyPatch) -> list[list[Part]]:
+def record_parts(patch: pytest.MonkeyPatch) -> list[list[ForwardPass]]:
     """The forward passes of every micro-batch from now on. `TRAINING` has one micro-batch a step."""
-    original, micro_batches = TrainStep.forward, list[list[Part]]()
+    original, micro_batches = TrainStep.forward, list[list[ForwardPass]]()
 
-    def forward(self: TrainStep, parts: list[Part], *states: Any) -> Any:
+    def forward(self: TrainStep, parts: list[ForwardPass], *states: Any) -> Any:
         micro_batches.append(parts)
         return original(self, parts, *states)
 

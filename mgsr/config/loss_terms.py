@@ -59,7 +59,7 @@ class SkewReverseKl(Strict):
 
 
 class DacKlConfig(Strict):
-    """Distribution-adaptive clipping KL (Eq. 5-8). Defaults depart from the print where it cannot train: docs/methods.md."""
+    """Distribution-adaptive clipping KL (Eq. 5-8). Defaults depart from the print where it cannot train: docs/readings.md."""
 
     name: Literal["dac_kl"]
     direction: Literal["reverse", "forward"] = Field(

@@ -12,7 +12,7 @@ from mgsr.config.policy import SequencesConfig
 
 
 class WarningsConfig(Strict):
-    """When a run's card warns (docs/methods.md). Thresholds are ours."""
+    """When a run's card warns (docs/measurement.md). Thresholds are ours."""
 
     spike_factor: float = Field(5.0, gt=1, description="DAC-KL above so many times its running median is a spike")
     steps_share: float = Field(0.9, gt=0, le=1, description="share of steps that makes a band or network suspicious")

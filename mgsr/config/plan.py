@@ -16,9 +16,9 @@ from mgsr.config.method import Method
 from mgsr.config.method_variants import at_rate, custom_functions, method_in_words, without_sft
 from mgsr.config.plan_files import write_plan, write_specs
 from mgsr.config.plan_records import plan_records
+from mgsr.config.run_specs import AdoptSpec, SelectSpec, TrainSpec
 from mgsr.config.schema import Checkpoint, Config
 from mgsr.config.specs import (
-    AdoptSpec,
     DataSpec,
     EvaluationSpec,
     ExposureSpec,
@@ -26,9 +26,7 @@ from mgsr.config.specs import (
     ModelSpec,
     ProbeSpec,
     SamplesSpec,
-    SelectSpec,
     TestSetSpec,
-    TrainSpec,
     spec_digest,
 )
 from mgsr.config.stages import ANSWERING, stage_code

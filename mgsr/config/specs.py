@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import TypeVar
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from mgsr.config.base import Strict
-from mgsr.config.families import LoraConfig, ModelConfig
+from mgsr.config.families import ModelConfig
 from mgsr.config.measurement import EvaluationConfig, ExposureConfig, ProbeConfig, Protocol
-from mgsr.config.method import Method, Precision
-from mgsr.config.record_sets import DataConfig, Source, Split, TestSetConfig
+from mgsr.config.record_sets import Source, Split, TestSetConfig
 from mgsr.errors import MgsrError
 from mgsr.storage import digest, read_json
 
@@ -33,77 +32,6 @@ class ModelSpec(Strict):
     seed: int
     source: str | None = Field(None, description="digest of the ModelSpec that a pruned model is made of")
     code: str
-
-
-class TrainSpec(Strict):
-    """All that a training run depends on; its digest is the run's name. Upstream results enter by their digests."""
-
-    kind: Literal["train"] = "train"
-    family: str
-    method: Method = Field(description="with one learning rate: each rate of a grid is a run of its own")
-    seed: int
-    data: str = Field(description="digest of the DataSpec")
-    data_config: DataConfig = Field(description="without test sets, which training does not read")
-    max_new_tokens: int = Field(
-        description="response tokens that an answer may have, and a rollout where the method says nothing else"
-    )
-    validation_protocol: Protocol = Field(description="validation decodes as the final evaluation does")
-    base_model: str = Field(description="digest of the ModelSpec")
-    start_run: str | None = Field(description="digest of the run whose model is the start; null: the base model")
-    teacher_run: str | None = Field(description="digest of the teacher's run; null where no teacher is used")
-    lora: LoraConfig | None
-    threads: int
-    processes: int
-    code: str
-    custom_code: tuple[str, ...] = Field(description="digests of the user's modules that the method names")
-
-    @model_validator(mode="after")
-    def _one_learning_rate(self) -> Self:
-        if len(rates := self.method.training.rate_grid) > 1:
-            raise ValueError(f"a run trains at one learning rate, not at {', '.join(f'{rate:g}' for rate in rates)}")
-        return self
-
-    @property
-    def learning_rate(self) -> float:
-        """The run's one learning rate."""
-        return self.method.training.rate_grid[0]
-
-    @property
-    def title(self) -> str:
-        return self.method.title
-
-    @property
-    def precision(self) -> Precision:
-        return self.method.training.precision
-
-
-class SelectSpec(Strict):
-    """All that the choice among a grid of learning rates depends on. The chosen run's model stands for the method."""
-
-    kind: Literal["select"] = "select"
-    family: str
-    method: Method = Field(description="with the grid; `training.select_by` says which validation figure chooses")
-    seed: int
-    candidates: tuple[str, ...] = Field(description="digests of the runs, one for each rate of the grid, in its order")
-    code: str
-
-
-class AdoptSpec(Strict):
-    """All that a run depends on that takes a released model as it is and trains nothing."""
-
-    kind: Literal["adopt"] = "adopt"
-    family: str
-    title: str
-    seed: int
-    data: str = Field(description="digest of the DataSpec that the model is compared on")
-    base_model: str = Field(description="digest of the ModelSpec")
-    teacher_run: str = Field(description="digest of the run of the family's teacher, whose vocabulary the model must share")
-    precision: Precision = Field(description="that the model is evaluated in")
-    threads: int
-    code: str
-
-
-RunSpec = Annotated[TrainSpec | SelectSpec | AdoptSpec, Field(discriminator="kind")]
 
 
 class EvaluationSpec(Strict):
@@ -225,27 +153,19 @@ def spec_digest(spec: Strict) -> str:
 
 def read_spec(root: Path, name: str, kind: type[Spec]) -> Spec:
     """The spec in `ROOT/specs/<name>.json`. Raises MgsrError where it is missing, is no `kind`, or `name` is not its digest."""
-    return _read(root, name, TypeAdapter(kind), kind.__name__)
-
-
-def read_run_spec(root: Path, name: str) -> TrainSpec | SelectSpec | AdoptSpec:
-    """The spec of a run, likewise."""
-    return _read(root, name, TypeAdapter(RunSpec), "run")
-
-
-def _read(root: Path, name: str, adapter: TypeAdapter[Spec], kind: str) -> Spec:
     path = root / "specs" / f"{name}.json"
-    spec = parsed(adapter, read_json(path), f"{path} is no {kind}")
+    spec = parse_spec(path, kind)
     if spec_digest(spec) != name:
         raise MgsrError(f"{path} was edited: its digest is {spec_digest(spec)}; delete it and start the workflow again")
     return spec
 
 
-def parsed(adapter: TypeAdapter[Spec], value: Any, problem: str) -> Spec:
-    """The spec that `value` holds; a MgsrError that begins with `problem` where it holds none."""
+def parse_spec(path: Path, kind: type[Spec]) -> Spec:
+    """The spec in a JSON file. Raises MgsrError where it is missing or is no `kind`."""
     try:
-        return adapter.validate_python(value)
+        return kind.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        raise MgsrError(f"{problem}: {field}: {first['msg']}; delete it and start the workflow again") from None
+        problem = f"{path} is no {kind.__name__}: {field}: {first['msg']}"
+        raise MgsrError(f"{problem}; delete it and start the workflow again") from None

@@ -8,12 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from mgsr.config.base import Strict
-from mgsr.config.specs import Spec, parsed
+from mgsr.config.specs import Spec, parse_spec
 from mgsr.config.table_entries import TableKind, TrackingConfig
-from mgsr.storage import read_json
 
 
 class CardSpec(Strict):
@@ -92,4 +91,4 @@ class PageSpec(Strict):
 
 def read_plan(root: Path, name: str, kind: type[Spec]) -> Spec:
     """What `name` is made of, from `ROOT/plan/<name>.json`. Raises MgsrError where it is missing or is no `kind`."""
-    return parsed(TypeAdapter(kind), read_json(root / "plan" / f"{name}.json"), f"plan/{name}.json is no {kind.__name__}")
+    return parse_spec(root / "plan" / f"{name}.json", kind)

@@ -22,7 +22,7 @@ PHRASES = ("NP", "VP", "PP")
 Span = tuple[int, int]
 
 
-class Decoder(Protocol):
+class DecodingTokenizer(Protocol):
     """What is used of a transformers tokenizer."""
 
     @property
@@ -32,7 +32,7 @@ class Decoder(Protocol):
 
 
 _parser = PatternParser()
-_pieces: WeakKeyDictionary[Decoder, dict[int, str]] = WeakKeyDictionary()
+_pieces: WeakKeyDictionary[DecodingTokenizer, dict[int, str]] = WeakKeyDictionary()
 
 
 def _words(text: str) -> Iterator[tuple[str, str, str]]:
@@ -93,11 +93,11 @@ def sentence_spans(text: str) -> tuple[Span, ...]:
     return tuple((sentence[0][0], sentence[-1][1]) for sentence in located if sentence)
 
 
-def _decode(ids: Sequence[int], tokenizer: Decoder) -> str:
+def _decode(ids: Sequence[int], tokenizer: DecodingTokenizer) -> str:
     return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
-def _token_ranges(ids: Sequence[int], tokenizer: Decoder) -> tuple[str, list[Span]]:
+def _token_ranges(ids: Sequence[int], tokenizer: DecodingTokenizer) -> tuple[str, list[Span]]:
     """The text of ordinary tokens and the characters each adds to it; tokens that share a character share its range."""
     pieces = _pieces.setdefault(tokenizer, {})
     for token in set(ids) - pieces.keys():
@@ -128,7 +128,7 @@ def _token_ranges(ids: Sequence[int], tokenizer: Decoder) -> tuple[str, list[Spa
 _SPECIAL, _UNCOVERED = -2, -1
 
 
-def token_spans(response_ids: Sequence[int], tokenizer: Decoder, config: SpanConfig) -> list[Span]:
+def token_spans(response_ids: Sequence[int], tokenizer: DecodingTokenizer, config: SpanConfig) -> list[Span]:
     """The spans of a response as half-open runs of token positions: sorted and disjoint.
 
     A token belongs to the phrase or sentence that covers its first non-space character; where all of one's characters lie in

@@ -31,7 +31,8 @@ class Borrowed:
 
 
 def _lender(record: Record, rows: Sequence[Record]) -> Record | None:
-    """A row that asks something else, drawn by the record's id; None if there is none. A repeated row is no other row."""
+    """A row that asks something else, drawn by the record's id; None if there is none. A repeated question does not
+    count as another one."""
     start = int(digest({"purpose": "floor", "id": record.id}), 16) % len(rows)
     order = (rows[(start + step) % len(rows)] for step in range(len(rows)))
     return next((row for row in order if row.question != record.question), None)

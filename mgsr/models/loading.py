@@ -36,7 +36,7 @@ def load_model(
     Raises MgsrError for a folder without a whole model of a supported type.
     """
     if not (folder / "config.json").is_file():
-        raise MgsrError(f"{folder} holds no model (config.json is missing); build or fetch it first")
+        raise MgsrError(f"{folder} holds no model (config.json is missing); run the workflow, which builds it")
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     architecture = architecture_of(config.model_type)
     for name in architecture.dropout:

@@ -98,6 +98,7 @@ class DacKl(nn.Module):
         the rest under normalisation `residual`."""
         band = mask.log_in if self.config.content == "mask" else mask.log_in + logp
         if self.config.parts == "dense_only":
+            # target_out: log of the share of the target that goes to the rest, here all of it
             slots, target_out = [band.scatter(-1, mask.target, -math.inf)], 0.0
         else:
             top = logp.gather(-1, mask.target)
@@ -125,13 +126,13 @@ class DacKl(nn.Module):
         coarse = config.normalisation == "residual" and (config.content, config.target) == ("mask_times_prob", "once")
         if coarse or config.normalisation == "kept":
             loss = loss.clamp(min=0)  # distributions: below 0 by rounding only
-        kept = mask.log_in.scatter(-1, mask.target, 0.0)
-        kept_mass = (kept + t_logp).exp().sum(-1)
+        log_kept = mask.log_in.scatter(-1, mask.target, 0.0)
+        kept_mass = (log_kept + t_logp).exp().sum(-1)
         penalty = torch.zeros_like(kept_mass)
         if self.f is not None and config.trained_by == "mass_floor":
             # Of what is trained it depends on f alone (an `attached` student aside), so f alone is trained by it.
             penalty = config.mass_floor_weight * (config.mass_floor - kept_mass).clamp(min=0).square()
-        classes = (kept > math.log(0.5)).sum(-1).to(loss.dtype)
+        classes = (log_kept > math.log(0.5)).sum(-1).to(loss.dtype)
         band = Band(mask.log_width, kept_mass, classes, (classes <= 1).to(loss.dtype), penalty)
         return loss + penalty, Band(**{name: value.detach() for name, value in vars(band).items()})
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mgsr.config.policy import ScrgConfig
 from mgsr.errors import MgsrError
+from mgsr.models.kl import relative_entropy
 from mgsr.models.language_model import LanguageModel, inference
 from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
 from mgsr.rollouts.sampler import Decoding, Prompt, generate
@@ -155,6 +156,6 @@ def detection_scores(student_logp: Tensor, teacher_logp: Tensor, written: Tensor
     """
     if config.score == "kl":
         p, q = (student_logp, teacher_logp) if config.direction == "student_teacher" else (teacher_logp, student_logp)
-        return (p.exp() * (p - q)).sum(-1)
+        return relative_entropy(p, q)
     student, teacher = (logp.gather(-1, written[:, None]).squeeze(-1) for logp in (student_logp, teacher_logp))
     return -teacher if config.score == "teacher_nll" else student - teacher

@@ -22,7 +22,7 @@ def against_twin(record: dict[str, Any], twin: dict[str, Any]) -> Interval:
 
 def make_card(record: dict[str, Any], twin: dict[str, Any] | None) -> dict[str, Any]:
     """The record with the comparison under `twin` (null: the configuration has no such run), and the warning `scrg_hurts`
-    (docs/methods.md) where the interval lies below 0."""
+    (docs/measurement.md) where the interval lies below 0."""
     if twin is None:
         return {**record, "twin": None}
     interval = against_twin(record, twin)

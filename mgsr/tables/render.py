@@ -156,7 +156,8 @@ def latex(document: Document, name: str) -> str:
 
 
 def write_files(table: Table, folder: Path, name: str) -> None:
-    """folder/name.csv (4 decimals), .md and .tex. Only the CSV's last columns, named *_seconds, hold timings."""
+    """folder/name.csv (4 decimals), .md and .tex. Timings stand in the CSV's last columns, named
+    *_seconds; a table of kind `efficiency` is made of them."""
     write_text(folder / f"{name}.csv", csv_text(table.lines))
     write_text(folder / f"{name}.md", markdown(table.document))
     write_text(folder / f"{name}.tex", latex(table.document, name))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from mgsr.config.specs import AdoptSpec, read_spec
+from mgsr.config.run_specs import AdoptSpec
+from mgsr.config.specs import read_spec
 from mgsr.errors import MgsrError
 from mgsr.models.loading import check_shared_vocabulary, load_model, load_tokenizer, save_model
 from mgsr.storage import new_folder, read_json, write_json, write_jsonl

@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mgsr.config.specs import TrainSpec, read_spec
+from mgsr.config.run_specs import TrainSpec
+from mgsr.config.specs import read_spec
 from mgsr.devices import lease_gpus
 from mgsr.errors import MgsrError
 

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from mgsr.config.loss_terms import DacKlConfig
-from mgsr.config.specs import AdoptSpec, TrainSpec
+from mgsr.config.run_specs import AdoptSpec, TrainSpec
 
 PACKAGES = ("mgsr", "torch", "transformers", "tokenizers", "peft", "safetensors", "textblob", "numpy")
 RECORD = "training.json"
@@ -29,7 +29,7 @@ def git_commit() -> str | None:
         return None
 
 
-class Signatures:
+class WarningSigns:
     """Watches every optimiser step for signs that a method does not do what its name says. Thresholds: `training.warnings`.
 
     A step that distilled on nothing has no figure of DAC-KL or the span term, and counts for none of them.

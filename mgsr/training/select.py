@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mgsr.config.specs import SelectSpec, read_spec
+from mgsr.config.run_specs import SelectSpec
+from mgsr.config.specs import read_spec
 from mgsr.storage import new_folder, read_json, write_json
 from mgsr.training.run_record import RECORD
 

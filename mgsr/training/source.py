@@ -7,7 +7,7 @@ from collections.abc import Sequence as Items
 from typing import Any
 
 from mgsr.config.loss_terms import CrossEntropy, PolicyGradientConfig
-from mgsr.config.specs import TrainSpec
+from mgsr.config.run_specs import TrainSpec
 from mgsr.data.encoding import Example
 from mgsr.data.spans import token_spans
 from mgsr.errors import MgsrError
@@ -75,7 +75,8 @@ class StepSource:
         return sequences, facts | {"student_share": self._student_steps / self._steps}
 
     def _has_student_text(self, source: Source, distilled: list[Sequence]) -> bool:
-        # A rollout that the teacher went on with still begins with the student's text; a sequence keeps its last author only.
+        # A revised rollout begins with the student's text whoever finished it, and a sequence keeps its last author alone. So
+        # sequences are looked at only where no rollout of the student is sure to be among them.
         if source in ("dataset", "student", "buffer"):
             return source != "dataset"
         return self._world.sum([sum(sequence.author == "student" for sequence in distilled)])[0] > 0

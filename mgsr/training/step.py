@@ -22,15 +22,15 @@ Spans = list[list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
-class Part:
+class ForwardPass:
     """Sequences of one forward pass, and what their N response positions count for."""
 
     batch: Batch
     at: Positions
     uses_teacher: bool
 
-    def to(self, device: torch.device) -> Part:
-        return Part(self.batch.to(device), self.at.to(device), self.uses_teacher)
+    def to(self, device: torch.device) -> ForwardPass:
+        return ForwardPass(self.batch.to(device), self.at.to(device), self.uses_teacher)
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,14 @@ def whitened(columns: Items[Tensor], world: World) -> list[Tensor]:
     ]
 
 
-def make_parts(step: StepSequences, objective: Objective, micro_batch: int, pad_id: int, world: World) -> Iterator[list[Part]]:
-    """Cut a step into micro-batches. Each is a list of forward passes whose losses are added before one backward pass."""
+def forward_passes(
+    step: StepSequences, objective: Objective, micro_batch: int, pad_id: int, world: World
+) -> Iterator[list[ForwardPass]]:
+    """Cut a step into micro-batches. Each is a list of forward passes whose losses are added before one backward pass.
+
+    On a step with the data set's text one pass serves all terms. On a step with generated text there are two: these sequences
+    for distillation and spans, the ground truth for the SFT term. With `sft_only` all other weights are 0.
+    """
     averaging = objective.config.averaging
     terms = objective.weights.keys() & {"sft"} if step.sft_only else objective.weights.keys()
     uses_teacher = objective.needs_teacher and not step.sft_only
@@ -83,7 +89,7 @@ def make_parts(step: StepSequences, objective: Objective, micro_batch: int, pad_
     same = step.truth is step.distilled
     for start in range(0, len(step.distilled), micro_batch):
         rows = slice(start, start + micro_batch)
-        parts = []
+        passes = []
         if same or terms - {"sft"}:
             zeros = [torch.zeros_like(weight) for weight in token[rows]]
             batch = collate(step.distilled[rows], pad_id)
@@ -94,12 +100,12 @@ def make_parts(step: StepSequences, objective: Objective, micro_batch: int, pad_
                 sft_weight=torch.cat(sft[rows] if same else zeros),
                 rollout=torch.cat(step.rollout[rows]) if step.rollout is not None else None,
             )
-            parts.append(Part(batch, at, uses_teacher))
+            passes.append(ForwardPass(batch, at, uses_teacher))
         if not same and "sft" in terms:
             batch, weight = collate(step.truth[rows], pad_id), torch.cat(sft[rows])
             zero = torch.zeros_like(weight)
-            parts.append(Part(batch, Positions(batch.targets, zero, zero, sft_weight=weight), uses_teacher=False))
-        yield parts
+            passes.append(ForwardPass(batch, Positions(batch.targets, zero, zero, sft_weight=weight), uses_teacher=False))
+        yield passes
 
 
 class TrainStep(nn.Module):
@@ -110,12 +116,12 @@ class TrainStep(nn.Module):
         self.backbone, self.head, self.objective = student.backbone, student.head, objective
         self._student, self._chunk = student, chunk
 
-    def forward(self, parts: list[Part], teacher: list[HiddenStates | None]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of a micro-batch, and its terms' sums. `teacher`: the teacher's states of each part that uses them."""
+    def forward(self, passes: list[ForwardPass], teacher: list[HiddenStates | None]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss of a micro-batch, and its terms' sums. `teacher`: the teacher's states of each pass that uses them."""
         losses, sums = [], dict.fromkeys(self.objective.terms, torch.zeros(()))
-        for part, teacher_states in zip(parts, teacher, strict=True):
-            student_states = response_states(self._student, part.batch)
-            loss, terms = chunked_loss(self.objective, student_states, teacher_states, part.at, self._chunk)
+        for forward_pass, teacher_states in zip(passes, teacher, strict=True):
+            student_states = response_states(self._student, forward_pass.batch)
+            loss, terms = chunked_loss(self.objective, student_states, teacher_states, forward_pass.at, self._chunk)
             losses.append(loss)
             sums = {name: sums[name] + terms[name].detach().cpu() for name in sums}
         return torch.stack(losses).sum(), sums

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from mgsr.config.specs import TrainSpec
+from mgsr.config.run_specs import TrainSpec
 from mgsr.data.encoding import Example
 from mgsr.errors import MgsrError
 from mgsr.models.language_model import LanguageModel, autocast
@@ -114,8 +114,11 @@ class Rollouts:
             return generate(model, prompts, self.decoding, purpose=purpose, author=author)
 
     def _decoding_group(self, example: Example) -> list[Example]:
-        """The examples to decode together with this one: those that a process meets for the first time in the same step. So the
-        batch is the same after a resume; in bf16 another one could give another text."""
+        """The examples to decode together with this one: those that a process meets for the first time in the same step.
+
+        The teacher's text is no part of a checkpoint, so a resumed run decodes it again, and in bf16 another batch could give
+        another text. The examples of a step are the same ones after a resume.
+        """
         place = self._order.first_places.get(example.id)
         if place is None:
             return [example]

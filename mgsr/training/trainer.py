@@ -21,7 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from mgsr.config.measurement import NO_REPEAT_NGRAM
-from mgsr.config.specs import TrainSpec, read_spec
+from mgsr.config.run_specs import TrainSpec
+from mgsr.config.specs import read_spec
 from mgsr.data.encoding import Example, encode_examples
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
@@ -50,9 +51,9 @@ from mgsr.training.checkpoint import (
 )
 from mgsr.training.clock import Clock
 from mgsr.training.distributed import World, start_world
-from mgsr.training.run_record import RECORD, Signatures, make_record
+from mgsr.training.run_record import RECORD, WarningSigns, make_record
 from mgsr.training.source import StepSource
-from mgsr.training.step import Part, StepSequences, TrainStep, make_parts
+from mgsr.training.step import ForwardPass, StepSequences, TrainStep, forward_passes
 from mgsr.training.texts import Models
 from mgsr.training.validation import VALIDATION_SEED, cross_entropy, validation_scores
 
@@ -108,7 +109,7 @@ class Trainer:
         self.best: dict[str, Any] | None = None
         self.best_state: dict[str, torch.Tensor] = {}
         self.best_scores: dict[str, float] = {}
-        self.signatures = Signatures(spec)
+        self.warning_signs = WarningSigns(spec)
         self.peak_memory = 0
 
     # -- set-up --------------------------------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ class Trainer:
         return torch.optim.AdamW(groups, lr=self.spec.learning_rate, betas=self.training.betas)
 
     @contextmanager
-    def _errors_name(self, step: int) -> Iterator[None]:
+    def _naming_errors(self, step: int) -> Iterator[None]:
         """Errors inside name the run and this step."""
         try:
             yield
@@ -188,16 +189,16 @@ class Trainer:
         """Forward and backward pass of every micro-batch. Returns the loss and its terms' sums, over all processes."""
         totals: defaultdict[str, float] = defaultdict(float)
         pad_id = self.models.student.pad_id
-        micro_batches = list(make_parts(sequences, self.objective, self.training.micro_batch, pad_id, self.world))
-        for number, parts in enumerate(micro_batches, 1):
-            parts = [part.to(self.world.device) for part in parts]
+        micro_batches = list(forward_passes(sequences, self.objective, self.training.micro_batch, pad_id, self.world))
+        for number, micro_batch in enumerate(micro_batches, 1):
+            passes = [forward_pass.to(self.world.device) for forward_pass in micro_batch]
             with self.models.autocast():
                 with self.clock.measure("teacher"), torch.no_grad():
-                    teacher_states = [self._teacher_states(part) for part in parts]
+                    teacher_states = [self._teacher_states(forward_pass) for forward_pass in passes]
                 last = number == len(micro_batches)
                 waits = nullcontext() if last or self.world.size == 1 else self.module.no_sync()  # type: ignore[operator]
                 with self.clock.measure("student"), waits:
-                    loss, sums = self.module(parts, teacher_states)
+                    loss, sums = self.module(passes, teacher_states)
                     # DistributedDataParallel averages over processes; the weights already hold the global divisor
                     (loss * self.world.size).backward()
             totals["loss"] += float(loss.detach())
@@ -213,9 +214,9 @@ class Trainer:
         norms = [float(torch.nn.utils.clip_grad_norm_(group["params"], clip)) for group in groups]
         return dict(zip(names, norms, strict=False))
 
-    def _teacher_states(self, part: Part) -> HiddenStates | None:
+    def _teacher_states(self, forward_pass: ForwardPass) -> HiddenStates | None:
         teacher = self.models.teacher
-        return response_states(teacher, part.batch) if teacher is not None and part.uses_teacher else None
+        return response_states(teacher, forward_pass.batch) if teacher is not None and forward_pass.uses_teacher else None
 
     def _stop_unless_finite(self, source: str, sequences: StepSequences, figures: dict[str, float]) -> None:
         """Raise MgsrError before an update that would spoil the weights. Where the loss is finite, a gradient need not be."""
@@ -259,7 +260,7 @@ class Trainer:
             tensors |= {"best": self.best_state} if self.best_state else {}
             state = {
                 "source": self.source.state_dict(), "best": self.best, "best_scores": self.best_scores, "lines": self.lines,
-                "timings": dict(self.clock.seconds), "signatures": self.signatures.state_dict(),
+                "timings": dict(self.clock.seconds), "signatures": self.warning_signs.state_dict(),
                 "peak_memory": peak_memory(self.world.device, self.peak_memory), "data_digest": self.data_digest,
             }  # fmt: skip
             save_checkpoint(self.folder, self.step, tensors, state)
@@ -280,7 +281,7 @@ class Trainer:
         self.source.load_state_dict(state["source"])
         self.best, self.best_state, self.lines = state["best"], tensors.get("best", {}), state["lines"]
         self.best_scores, self.peak_memory = state["best_scores"], state["peak_memory"]
-        self.signatures.load_state_dict(state["signatures"])
+        self.warning_signs.load_state_dict(state["signatures"])
         self.clock.seconds.update(state["timings"])
         return True
 
@@ -290,16 +291,16 @@ class Trainer:
         """Make all steps from the current one on, with validations evenly spread and checkpoints by time."""
         steps = self.training.steps
         if not self.resume():
-            with self.clock.measure("total"), self._errors_name(0):
+            with self.clock.measure("total"), self._naming_errors(0):
                 self._validate(with_scores=False)  # the adaptive schedule compares with the loss before training
         saved = time.monotonic()
         name = f"{self.spec.family} {self.spec.method.title}"
         bar = tqdm(total=steps, initial=self.step, desc=name, disable=not self.world.is_main, mininterval=5.0)
         while self.step < steps:
-            with self.clock.measure("total"), self._errors_name(self.step + 1):
+            with self.clock.measure("total"), self._naming_errors(self.step + 1):
                 figures = self._optimise(self.step + 1)
                 self.step += 1
-                self.signatures.on_step(self.step, figures)
+                self.warning_signs.on_step(self.step, figures)
                 if self.step % self.training.log_every == 0 or self.step == steps:
                     self.lines.append({"step": self.step, "kind": "train", **figures})
                     bar.set_postfix(loss=f"{figures['loss']:.3f}")
@@ -334,7 +335,6 @@ class Trainer:
             threads=torch.get_num_threads(),
             processes=self.world.size,
             device=torch.cuda.get_device_name() if self.world.device.type == "cuda" else "cpu",
-            precision=self.training.precision,
             parameters=sum(value.numel() for name, value in self.student.named_parameters() if ".lora_" not in name),
             peak_memory_bytes=self.peak_memory,
             examples_per_second=round(self._sequences_per_second(), 3),
@@ -344,7 +344,7 @@ class Trainer:
             validation=self.best,
             validation_scores={name: round(score, 4) for name, score in sorted(self.best_scores.items())},
             student_step_share=self.source.student_share,
-            warnings=self.signatures.warnings(self.source.student_share),
+            warnings=self.warning_signs.warnings(self.source.student_share),
         )
         with new_folder(out) as new:
             save_model(student, self.tokenizer, new / "model")
