@@ -48,8 +48,7 @@ class Divergences:
     def excess_error_resamples(self, lengths: Sequence[int], *, resamples: int = RESAMPLES, seed: int = 0) -> Numbers:
         """ExAccErr [resamples, lengths] over prompts drawn with replacement. For two models with the same prompts the same seed
         draws the same prompts, so the difference of their resamples is the paired bootstrap's."""
-        weights = resampling_weights(len(self.ids), resamples, seed)
-        return np.concatenate([self.excess_error(lengths, drawn) for drawn in weights])
+        return self.excess_error(lengths, resampling_weights(len(self.ids), resamples, seed))
 
 
 def read_divergences(path: Path) -> Divergences:
