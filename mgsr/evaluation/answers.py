@@ -1,5 +1,5 @@
 """What a model gave, kept for good: its answers to one part of an evaluation (one test set under one protocol with one decoding
-seed), and its held-out divergence. No score stands here, so a metric that is added later finds the answers made.
+seed), and its held-out divergence. Scores are kept elsewhere, so that a metric that is added later decodes no answer anew.
 """
 
 from __future__ import annotations

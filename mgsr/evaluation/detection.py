@@ -1,5 +1,5 @@
-"""Does SCRG's detection find planted errors, and does their correction help? This module makes rows, and
-`mgsr.evaluation.probe` summarises them.
+"""Does SCRG's detection find planted errors, and does their correction help? This module makes the rows that
+`mgsr.evaluation.probe` summarises.
 
 Detection works as in SCRG: the teacher draws a token at each position, the positions where it differs from the student's are
 candidates, and the candidate of the largest score is chosen, the earliest one of equals (`mgsr.rollouts.scrg`).
@@ -70,12 +70,9 @@ def detect(student: TrainedModel, teacher: TrainedModel, sequences: Items[Sequen
 
 def hits(detection: Detection, position: int) -> dict[str, list[float]]:
     """By detector, for each window of `WINDOWS` around the position: 1 if the detector chose a position in it, else 0. For
-    `random` it is the probability of that."""
-    windows = [
-        range(position, position + 1),
-        range(position + 1, position + 1 + WINDOW),
-        range(max(0, position - WINDOW), position),
-    ]
+    `random` it is the probability that it does so."""
+    after = position + 1
+    windows = [range(position, after), range(after, after + WINDOW), range(position - WINDOW, position)]
     places: dict[str, Items[int | None]] = {name: [place] for name, place in detection.chosen.items()}
     places["random"] = detection.candidates or [None]
     return {name: [fmean(place in window for place in each) for window in windows] for name, each in places.items()}
@@ -88,7 +85,7 @@ def _sequence(row: Injected, ids: tuple[int, ...], eos_id: int) -> Sequence:
 def detection_rows(
     injected: Items[Injected], student: TrainedModel, teacher: TrainedModel, decoding: Decoding
 ) -> list[dict[str, Any]]:
-    """The rows of probe.json's `injected_errors`, in the order given; their fields stand in `mgsr.evaluation.probe`."""
+    """The rows of probe.json's `injected_errors`, in the order given; `mgsr.evaluation.probe` lists their fields."""
     eos_id = student.model.eos_id
     corrupted = [_sequence(row, row.ids, eos_id) for row in injected]
     # a twin is detected on once, whatever was planted in it

@@ -55,7 +55,7 @@ def heldout_spec(spec: EvaluationSpec) -> HeldoutSpec | None:
 
 
 class Evaluator:
-    """Gives what a run's scores are made of: as it is kept, or made by the model and kept."""
+    """Gives what a run's scores are made of. What is not kept yet is made by the model and then kept."""
 
     def __init__(self, root: Path, spec: EvaluationSpec) -> None:
         self.root, self.spec = root, spec

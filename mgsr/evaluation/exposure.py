@@ -31,8 +31,8 @@ SCHEMA = 1
 
 
 def _draw(writer: TrainedModel, examples: list[Example], spec: SamplesSpec | ExposureSpec) -> list[Sequence]:
-    """`samples` responses to each example, prompt by prompt. Teacher and students share their random numbers, so that two
-    models that agree write the same: the difference of the two sums is then less noisy."""
+    """`samples` responses to each example, prompt by prompt. Teacher and students share their random numbers, so that models
+    that agree write the same text, which makes the difference of the two sums less noisy."""
     limit = min(spec.max_new_tokens, max(spec.exposure.lengths))  # later positions are not looked at
     decoding = Decoding(limit, spec.max_length, seed=SEED, batch=spec.batch)
     numbers = range(spec.exposure.samples)

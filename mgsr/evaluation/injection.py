@@ -7,8 +7,10 @@ position k is the first response token that differs from the uncorrupted twin's;
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TypeVar
 
 from textblob.en.parsers import PatternParser
@@ -50,7 +52,7 @@ def _tags(text: str) -> dict[str, str]:
 
 
 class Planter:
-    """Plants errors in the references of these examples. What it borrows, it borrows from the others among them."""
+    """Plants errors in the references of these examples. A borrowed word or answer comes from another one of them."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self._examples = examples
@@ -103,20 +105,17 @@ def inject(
 ) -> tuple[list[Injected], dict[str, int]]:
     """Plant each error in each example. Returns the rows, and by error how many examples could not have it. `room`: how many
     tokens the response to an example may have."""
-    planter, injected, skipped = Planter(examples), list[Injected](), dict.fromkeys(ERRORS, 0)
-    for example in examples:
-        for error in ERRORS:
-            text = planter.plant(example, error)
-            row = None if text is None else _tokenise(example, error, text, tokenizer, room(example))
-            if row is None:
-                skipped[error] += 1
-            else:
-                injected.append(row)
-    return injected, skipped
+    planter, injected = Planter(examples), list[Injected]()
+    for example, error in product(examples, ERRORS):
+        text = planter.plant(example, error)
+        if text is not None and (row := _tokenise(example, error, text, tokenizer, room(example))):
+            injected.append(row)
+    counts = Counter(row.error for row in injected)
+    return injected, {error: len(examples) - counts[error] for error in ERRORS}
 
 
 def _tokenise(example: Example, error: str, text: str, tokenizer: Tokenizer, room: int) -> Injected | None:
-    """The tokens of an example with this error in its text. None where it lies beyond the room, or changes no token."""
+    """The tokens of an example with this error in its text; None where the error lies beyond the room, or changes no token."""
     twin, ids = (
         (*tokenizer(piece, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
         for piece in (example.references[0], text)

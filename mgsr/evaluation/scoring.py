@@ -61,13 +61,10 @@ def score_answers(
         AnswerRow(
             run=run,
             set=test_set,
-            id=record.id,
             decoding_seed=seed,
             protocol=protocol,
-            text=answer.text,
             scores=score(metrics, answer.text, record.references, f"set {test_set}, example {record.id}"),
-            length=answer.length,
-            finish_reason=answer.finish_reason,
+            **asdict(answer),
         )
         for record, answer in zip(records, answers, strict=True)
         if answer.finish_reason != "dropped"
