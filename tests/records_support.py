@@ -13,7 +13,8 @@ from mgsr.config.record_sets import DataConfig
 from mgsr.config.specs import spec_digest
 from mgsr.data.prepare import prepare_data, prepare_test_set
 from mgsr.data.records import Record, load_records
-from mgsr.storage import read_json, write_json
+from mgsr.evaluation.scoring import AnswerRow
+from mgsr.storage import read_json, read_jsonl, write_json
 
 WORKFLOW = Path(__file__).parents[1] / "workflow"
 PAPER_SETS = DataConfig.model_validate(read_yaml(WORKFLOW / "test_sets.yaml")["data"]).test_sets
@@ -52,3 +53,8 @@ def records_of(folders: dict[str, Path]) -> dict[str, list[Record]]:
 def manifest(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = read_json(folder / "manifest.json")
     return found
+
+
+def read_rows(path: Path) -> list[AnswerRow]:
+    """What an evaluation wrote to rows.jsonl."""
+    return [AnswerRow(**row) for row in read_jsonl(path)]

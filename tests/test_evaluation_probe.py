@@ -131,9 +131,9 @@ def test_the_known_position_is_the_first_token_that_differs(injected: list[Injec
         assert row.ids[row.position] != row.twin_ids[row.position]
         assert row.twin_ids == row.example.response_ids[:40]
         if row.error == "drift":
-            assert row.end is None
+            assert row.end == len(row.ids)
         elif len(row.ids) < 40:  # what follows the error is the twin's text again
-            assert row.end is not None and row.position <= row.end
+            assert row.position <= row.end
             assert row.twin_ids[len(row.twin_ids) - (len(row.ids) - row.end) :] == row.ids[row.end :]
 
 
@@ -239,7 +239,7 @@ def test_what_a_correction_gains_by_brute_force(
     ]
     for row, own in list(zip(rows, injected, strict=True))[:6]:
         token = detect(student, teacher, [as_sequence(own, own.ids)], batch=1)[0].tokens[own.position]
-        shown = own.ids[: min(own.end or 99, own.position + 6)]
+        shown = own.ids[: min(own.end, own.position + 6)]
         for start, prefix in {"kept": shown, "at_error": (*own.ids[: own.position], token)}.items():
             prompt = Prompt(own.example.id, own.example.prompt_ids, prefix)
             (written,) = student.write([prompt], DECODING, "probe")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import subprocess
 import sys
@@ -16,12 +15,13 @@ from pydantic import ValidationError
 from mgsr.config.specs import FloorSpec, spec_digest
 from mgsr.data.records import Record
 from mgsr.errors import MgsrError
-from mgsr.evaluation.answers import Answer, Heldout
-from mgsr.evaluation.floor import borrowed_answers, evaluate_floor, write_floor
-from mgsr.evaluation.scoring import AnswerRow, Part, build_summary, read_rows, score_answers, summarise, write_evaluation
+from mgsr.evaluation.answers import Answer, Heldout, read_answers
+from mgsr.evaluation.floor import evaluate_floor, lenders, write_floor
+from mgsr.evaluation.scoring import AnswerRow, Part, build_summary, score_answers, summarise, write_evaluation
 from mgsr.metrics import load_metrics
 from mgsr.rouge import rouge_l
 from mgsr.storage import read_json, write_json, write_jsonl
+from tests.records_support import read_rows
 
 ROW = AnswerRow(
     run="0123", set="dolly", id="dolly-7", decoding_seed=10, protocol="plain", text="caf\u00e9\u2028\n\"x\"",
@@ -45,7 +45,7 @@ def evaluation(folder: Path, rows: list[AnswerRow]) -> Path:
     """Written as every evaluation is; gives rows.jsonl."""
     spec = FloorSpec(test_sets={}, rows={}, metrics=(), custom_code=(), code="")
     counts = {row.set: {"rows": len({other.id for other in rows if other.set == row.set})} for row in rows}
-    write_evaluation(folder, spec, rows, sets=counts, timings={})
+    write_evaluation(folder, spec, rows, build_summary(rows, sets=counts, timings={}))
     return folder / "rows.jsonl"
 
 
@@ -62,48 +62,27 @@ def test_the_schema_is_version_2() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("schema", 1), ("run", ""), ("set", None), ("id", 7), ("decoding_seed", "10"), ("protocol", "greedy"), ("text", None),
-        ("scores", {}), ("scores", 50.0), ("scores", {"rouge_l": "50"}), ("scores", {"rouge_l": float("nan")}), ("length", -1),
-        ("length", 1.5), ("finish_reason", "stop"), ("finish_reason", "dropped"), ("extra", 1),
+        ("id", ""), ("id", 7), ("text", None), ("length", -1), ("length", 1.5), ("length", "3"), ("finish_reason", "stop"),
+        ("extra", 1),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_refused(tmp_path: Path, field: str, value: Any) -> None:
-    row = asdict(ROW) | {field: value}
+    answer = asdict(Answer(id="dolly-1", text="red", length=1, finish_reason="eos"))
     with pytest.raises(ValidationError, match=field):
-        AnswerRow(**row)
-    path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps(asdict(replace(ROW, id="dolly-1"))) + "\n" + json.dumps(row) + "\n", encoding="utf-8")
-    with pytest.raises(MgsrError, match=rf"rows\.jsonl, line 2: {field}(\.rouge_l)?: .*evaluate that run anew"):
-        read_rows(path)
+        Answer(**answer | {field: value})
+    write_jsonl(tmp_path / "answers.jsonl", [answer, answer | {field: value}])
+    with pytest.raises(MgsrError, match=rf"answers\.jsonl, line 2: {field}: .*delete the file"):
+        read_answers(tmp_path / "answers.jsonl", ["dolly-1", "dolly-2"])
 
 
 def test_a_missing_field_or_no_object_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "rows.jsonl"
-    row = asdict(ROW)
-    del row["length"]
-    for text, problem in ((json.dumps(row), "length: "), ("3", "a int, not a JSON object")):
-        path.write_text(text + "\n", encoding="utf-8")
-        with pytest.raises(MgsrError, match=f"line 1: {problem}"):
-            read_rows(path)
-
-
-def test_rows_of_the_first_schema_are_refused(tmp_path: Path) -> None:
-    row = asdict(ROW) | {"schema": 1, "score": 50.0}
-    del row["scores"]
-    write_jsonl(tmp_path / "rows.jsonl", [row])
-    with pytest.raises(MgsrError, match=r"rows\.jsonl, line 1: schema: .*rows of schema 2 expected, evaluate that run anew"):
-        read_rows(tmp_path / "rows.jsonl")
-
-
-def test_rows_are_of_one_run_and_the_same_metrics(tmp_path: Path) -> None:
-    for rows, problem in (
-        ([ROW, replace(ROW, run="4567", id="dolly-8")], "one run expected, found 0123, 4567"),
-        ([], "one run expected, found no row"),
-        ([ROW, replace(ROW, id="dolly-8", scores={"rouge_l": 1.0})], "dolly-8 has scores of other metrics than dolly-7"),
+    for value, problem in (
+        ({"id": "dolly-1", "text": "", "finish_reason": "eos"}, "length: "),
+        (3, "a int, not a JSON object"),
     ):
-        with pytest.raises(MgsrError, match=problem):
-            evaluation(tmp_path / "evaluation", rows)
-        assert not (tmp_path / "evaluation").exists()
+        write_jsonl(tmp_path / "answers.jsonl", [value])
+        with pytest.raises(MgsrError, match=f"line 1: {problem}"):
+            read_answers(tmp_path / "answers.jsonl", ["dolly-1"])
 
 
 def test_pitfall_22_a_lost_or_repeated_row_is_an_error() -> None:
@@ -113,8 +92,9 @@ def test_pitfall_22_a_lost_or_repeated_row_is_an_error() -> None:
         with pytest.raises(MgsrError, match=message):
             summarise(broken)
     sets = {"dolly": {"rows": 4, "dropped": 0}, "vicuna": {"rows": 3, "dropped": 0}}
-    with pytest.raises(MgsrError, match="do not cover the sets"):
-        build_summary(rows, sets=sets, timings={})
+    for some in (rows, []):
+        with pytest.raises(MgsrError, match="do not cover the sets"):
+            build_summary(some, sets=sets, timings={})
 
 
 def test_pitfall_23_scores_do_not_depend_on_the_order_of_rows() -> None:
@@ -168,32 +148,29 @@ MIXED = [record(i, "qa" if i % 3 else "list") for i in range(30)] + [record(30, 
 
 
 def test_an_answer_is_the_first_reference_of_another_row_of_the_category() -> None:
-    by_answer = {one.references[0]: one for one in MIXED}
-    answers = borrowed_answers(MIXED)
-    for own, answer in zip(MIXED, answers, strict=True):
-        lender = by_answer[answer.prediction]
-        assert lender != own
-        assert answer.same_category == (lender.category == own.category) == (own.category != "alone")
-    assert len({answer.prediction for answer in answers}) > 10
+    chosen = lenders(MIXED)
+    for borrower, lender in zip(MIXED, chosen, strict=True):
+        assert lender != borrower and (lender.category == borrower.category) == (borrower.category != "alone")
+    assert len({lender.id for lender in chosen}) > 10
+    answers = {row.id: row.text for row in evaluate_floor({"dolly": MIXED}, {})[0]}
+    assert list(answers.values()) == [lender.references[0] for lender in chosen]
 
 
 def test_borrowing_is_the_same_in_every_process_and_needs_no_torch() -> None:
     program = (
-        "import sys; from tests.test_evaluation_rows import MIXED; from mgsr.evaluation.floor import borrowed_answers\n"
-        "print([answer.prediction for answer in borrowed_answers(MIXED)], 'torch' in sys.modules)"
+        "import sys; from tests.test_evaluation_rows import MIXED; from mgsr.evaluation.floor import lenders\n"
+        "print([lender.id for lender in lenders(MIXED)], 'torch' in sys.modules)"
     )
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == f"{[answer.prediction for answer in borrowed_answers(MIXED)]} False"
+    assert done.stdout.strip() == f"{[lender.id for lender in lenders(MIXED)]} False"
 
 
 def test_a_repeated_row_lends_nothing_to_its_twin() -> None:
     twins = [record(0, "qa", question="same"), record(1, "qa", question="same"), record(2, "list")]
-    answers = borrowed_answers(twins)
-    assert [answer.prediction for answer in answers[:2]] == ["answer 2", "answer 2"]
-    assert not answers[0].same_category
+    assert lenders(twins)[:2] == [twins[2], twins[2]]
     with pytest.raises(MgsrError, match="dolly-0: its set has no other question"):
-        borrowed_answers(twins[:2])
+        lenders(twins[:2])
 
 
 def test_the_floor_is_scored_against_all_references() -> None:

@@ -15,10 +15,10 @@ from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
 from mgsr.evaluation.answering import Answerer
 from mgsr.evaluation.evaluator import answers_spec, evaluate, heldout_spec
-from mgsr.evaluation.scoring import read_rows
 from mgsr.models.loading import load_tokenizer
 from mgsr.storage import read_json, write_json, write_jsonl
 from mgsr.training.trainer import train
+from tests.records_support import read_rows
 from tests.training_support import DATA, TEST_SETS, evaluated, evaluation_spec, metrics, plant_spec, run_spec
 
 LENGTH = "mgsr.examples.word_metrics:answer_length"

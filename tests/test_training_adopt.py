@@ -12,13 +12,12 @@ from mgsr.config.families import TinyModel
 from mgsr.config.run_specs import AdoptSpec
 from mgsr.config.specs import ModelSpec, spec_digest
 from mgsr.errors import MgsrError
-from mgsr.evaluation.scoring import read_rows
 from mgsr.models.build import build_model
 from mgsr.models.loading import load_model
 from mgsr.storage import read_json
 from mgsr.training.adopt import adopt
 from mgsr.training.trainer import train
-from tests.records_support import plant_spec, run_stage
+from tests.records_support import plant_spec, read_rows, run_stage
 from tests.training_support import evaluated, evaluation_spec, make_root, run_spec
 
 

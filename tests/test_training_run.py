@@ -13,6 +13,7 @@ from mgsr.config.families import LoraConfig
 from mgsr.config.run_specs import RunSpec
 from mgsr.errors import MgsrError
 from mgsr.evaluation.evaluator import Evaluator
+from mgsr.evaluation.scoring import prepared_records
 from mgsr.models.loading import load_model
 from mgsr.storage import read_json, read_jsonl, write_json
 from mgsr.training.checkpoint import load_checkpoint, run_lock
@@ -163,8 +164,8 @@ def test_lora_trains_adapters_and_saves_plain_weights(root: Path) -> None:
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and all(".q_proj." in name or ".v_proj." in name for name in moved)
     assert read_json(root / "runs/lora/training.json")["parameters"] == sum(tensor.numel() for tensor in unshared(after))
-    evaluator = Evaluator(root, evaluation_spec("lora"))
-    answers = evaluator.answers(("dolly", "plain", 10), evaluator.records("dolly"))
+    spec = evaluation_spec("lora")
+    answers = Evaluator(root, spec).answers(("dolly", "plain", 10), prepared_records(root, spec, "dolly"))
     assert len(answers) == 3 and all(answer.text for answer in answers)
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mgsr.errors import MgsrError
 from mgsr.evaluation.intervals import RESAMPLES, Numbers, resampling_weights
 from mgsr.storage import read_jsonl
 
+ROWS_AT_ONCE = 1000  # resamples whose means exist at one time, so that memory stays small
 SOURCES = ("student", "teacher")  # who wrote the prefixes
 
 
@@ -49,14 +49,13 @@ class Divergences:
         """ExAccErr [resamples, lengths] over prompts drawn with replacement. For two models with the same prompts the same seed
         draws the same prompts, so the difference of their resamples is the paired bootstrap's."""
         weights = resampling_weights(len(self.ids), resamples, seed)
-        return np.concatenate([self.excess_error(lengths, drawn) for drawn in weights])
+        chunks = np.split(weights, range(ROWS_AT_ONCE, resamples, ROWS_AT_ONCE))
+        return np.concatenate([self.excess_error(lengths, chunk) for chunk in chunks])
 
 
 def read_divergences(path: Path) -> Divergences:
     """What `mgsr.evaluation.exposure` wrote to prompts.jsonl."""
     lines = list(read_jsonl(path))
-    if not lines:
-        raise MgsrError(f"{path}: no prompt in it; measure that run's exposure bias anew")
     fields: dict[str, dict[str, Numbers]] = {
         name: {source: np.array([line[source][name] for line in lines], dtype=np.float64) for source in SOURCES}
         for name in ("sums", "counts")

@@ -12,7 +12,7 @@ import torch
 
 from mgsr.config.measurement import NO_REPEAT_NGRAM
 from mgsr.config.specs import AnswersSpec, HeldoutSpec
-from mgsr.data.encoding import Example, Lengths, encode_examples
+from mgsr.data.encoding import encode_examples
 from mgsr.data.records import Record
 from mgsr.evaluation.answers import Answer, Heldout
 from mgsr.evaluation.trained_model import TrainedModel, response_log_probabilities
@@ -31,7 +31,7 @@ class Answerer:
 
     def answers(self, records: Items[Record], spec: AnswersSpec) -> list[Answer]:
         """One sampled answer to each record, in order."""
-        examples = self._examples(records, spec)
+        examples = encode_examples(records, self.model.tokenizer, spec)[0]
         decoding = Decoding(
             spec.max_new_tokens, spec.max_length, spec.decoding_seed, spec.batch, NO_REPEAT_NGRAM[spec.protocol]
         )
@@ -55,7 +55,7 @@ class Answerer:
         """Mean divergence from the teacher on the first rows that fit, teacher-forced on their reference answers."""
         student, teacher = self.model, TrainedModel.load(self.root, spec.teacher_run)
         check_shared_vocabulary(teacher.tokenizer, student.tokenizer)
-        examples = self._examples(records, spec)[: spec.heldout_rows]
+        examples = encode_examples(records, student.tokenizer, spec)[0][: spec.heldout_rows]
         sequences = [Sequence.from_example(example, student.model.eos_id) for example in examples]
         forward = reverse = 0.0
         for _, (s_logp, t_logp) in response_log_probabilities([student, teacher], sequences, spec.batch):
@@ -63,6 +63,3 @@ class Answerer:
             reverse += float(reverse_kl(s_logp, t_logp).double().sum())
         tokens = sum(len(sequence.response_ids) for sequence in sequences)
         return Heldout(forward_kl=forward / tokens, reverse_kl=reverse / tokens, tokens=tokens, rows=len(sequences))
-
-    def _examples(self, records: Items[Record], lengths: Lengths) -> list[Example]:
-        return encode_examples(records, self.model.tokenizer, lengths)[0]

@@ -1,11 +1,10 @@
 """What a model gave, kept for good: its answers to one part of an evaluation (one test set under one protocol with one decoding
-seed), and its held-out divergence. No score stands here, so a metric that is added later finds the answers made.
+seed), and its held-out divergence. Scores are kept elsewhere, so that a metric that is added later decodes no answer anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -13,7 +12,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from mgsr.errors import MgsrError
-from mgsr.storage import read_json, read_jsonl, write_json, write_jsonl
+from mgsr.storage import read_json, read_jsonl
 
 CONFIG = ConfigDict(strict=True, extra="forbid")
 REMEDY = "delete the file to have it made anew"
@@ -44,32 +43,24 @@ class Heldout:
     rows: Count
 
 
-def parse(kind: Callable[..., Parsed], value: Any, where: str, remedy: str) -> Parsed:
-    """A JSON object as a `kind`. Raises MgsrError with the place, the field and the remedy where it is none."""
+def _parse(kind: Callable[..., Parsed], value: Any, where: str) -> Parsed:
+    """A JSON object as a `kind`. Raises MgsrError with the place and the field where it is none."""
     if not isinstance(value, dict):
-        raise MgsrError(f"{where}: a {type(value).__name__}, not a JSON object; {remedy}")
+        raise MgsrError(f"{where}: a {type(value).__name__}, not a JSON object; {REMEDY}")
     try:
         return kind(**value)
     except ValidationError as error:
         first = error.errors()[0]
-        raise MgsrError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}; {remedy}") from None
-
-
-def write_answers(path: Path, answers: Sequence[Answer]) -> None:
-    write_jsonl(path, map(asdict, answers))
+        raise MgsrError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}; {REMEDY}") from None
 
 
 def read_answers(path: Path, ids: Sequence[str]) -> list[Answer]:
     """The answers to the records of these ids, in order. Raises MgsrError for a line that is no answer, and for other ids."""
-    answers = [parse(Answer, value, f"{path}, line {number}", REMEDY) for number, value in enumerate(read_jsonl(path), 1)]
+    answers = [_parse(Answer, value, f"{path}, line {number}") for number, value in enumerate(read_jsonl(path), 1)]
     if [answer.id for answer in answers] != list(ids):
         raise MgsrError(f"{path}: its {len(answers)} lines are not one for each of the {len(ids)} records, in order; {REMEDY}")
     return answers
 
 
-def write_heldout(path: Path, heldout: Heldout) -> None:
-    write_json(path, asdict(heldout))
-
-
 def read_heldout(path: Path) -> Heldout:
-    return parse(Heldout, read_json(path), str(path), REMEDY)
+    return _parse(Heldout, read_json(path), str(path))

@@ -1,5 +1,5 @@
-"""Does SCRG's detection find planted errors, and does their correction help? This module makes rows, and
-`mgsr.evaluation.probe` summarises them.
+"""Does SCRG's detection find planted errors, and does their correction help? This module makes the rows that
+`mgsr.evaluation.probe` summarises.
 
 Detection works as in SCRG: the teacher draws a token at each position, the positions where it differs from the student's are
 candidates, and the candidate of the largest score is chosen, the earliest one of equals (`mgsr.rollouts.scrg`).
@@ -13,7 +13,6 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mgsr.config.policy import ScrgConfig
 from mgsr.errors import MgsrError
@@ -41,8 +40,8 @@ STARTS = ("at_error", *SCORES)  # where a correction is made: at the planted pos
 @dataclass(frozen=True)
 class Detection:
     """What each detector would correct in a sequence. tokens: the teacher's, by position. candidates: where it disagrees.
-    chosen: the position by detector, None without candidate. The detector `random` is left out: all candidates are equally
-    likely."""
+    chosen: the position by detector, None without candidate. The detector `random` is left out, because it takes all
+    candidates with equal probability."""
 
     tokens: list[int]
     candidates: list[int]
@@ -63,27 +62,20 @@ def detect(student: TrainedModel, teacher: TrainedModel, sequences: Items[Sequen
             if not score.isfinite().all():
                 raise MgsrError(f"example {sequences[i].example_id}: the score '{name}' is not finite; so are a model's logits")
         candidates = (tokens != written).nonzero().squeeze(-1).tolist()
-        chosen = {name: _highest(score, candidates) for name, score in scores.items()}
+        # `max` keeps the first of equals
+        chosen = {name: max(candidates, key=score.tolist().__getitem__, default=None) for name, score in scores.items()}
         detections[i] = Detection(tokens.tolist(), candidates, chosen)
     return [detections[i] for i in range(len(sequences))]
 
 
-def _highest(score: Tensor, candidates: list[int]) -> int | None:
-    values = score.tolist()
-    return max(candidates, key=lambda position: values[position], default=None)  # max keeps the first of equals
-
-
 def hits(detection: Detection, position: int) -> dict[str, list[float]]:
     """By detector, for each window of `WINDOWS` around the position: 1 if the detector chose a position in it, else 0. For
-    `random` it is the probability of that."""
-    windows = [
-        range(position, position + 1),
-        range(position + 1, position + 1 + WINDOW),
-        range(max(0, position - WINDOW), position),
-    ]
-    chosen = {name: [float(place in window) for window in windows] for name, place in detection.chosen.items()}
-    count = max(1, len(detection.candidates))
-    return {**chosen, "random": [sum(place in window for place in detection.candidates) / count for window in windows]}
+    `random` it is the probability that it does so."""
+    after = position + 1
+    windows = [range(position, after), range(after, after + WINDOW), range(position - WINDOW, position)]
+    places: dict[str, Items[int | None]] = {name: [place] for name, place in detection.chosen.items()}
+    places["random"] = detection.candidates or [None]
+    return {name: [fmean(place in window for place in each) for window in windows] for name, each in places.items()}
 
 
 def _sequence(row: Injected, ids: tuple[int, ...], eos_id: int) -> Sequence:
@@ -93,16 +85,16 @@ def _sequence(row: Injected, ids: tuple[int, ...], eos_id: int) -> Sequence:
 def detection_rows(
     injected: Items[Injected], student: TrainedModel, teacher: TrainedModel, decoding: Decoding
 ) -> list[dict[str, Any]]:
-    """The rows of probe.json's `injected_errors`, in the order given; their fields stand in `mgsr.evaluation.probe`."""
+    """The rows of probe.json's `injected_errors`, in the order given; `mgsr.evaluation.probe` lists their fields."""
     eos_id = student.model.eos_id
     corrupted = [_sequence(row, row.ids, eos_id) for row in injected]
     # a twin is detected on once, whatever was planted in it
     twins = {row.example.id: _sequence(row, row.twin_ids, eos_id) for row in injected}
     detections = detect(student, teacher, [*corrupted, *twins.values()], decoding.batch)
-    of_twins = dict(zip(twins, detections[len(corrupted) :], strict=True))
-    del detections[len(corrupted) :]
+    detections, of_twins = detections[: len(corrupted)], dict(zip(twins, detections[len(corrupted) :], strict=True))
+    continued = _continue(injected, detections, student, teacher, decoding)
     rows = []
-    for row, detection in zip(injected, detections, strict=True):
+    for row, detection, by_start in zip(injected, detections, continued, strict=True):
         twin = of_twins[row.example.id]
         with_error, without = hits(detection, row.position), hits(twin, row.position)
         rows.append(
@@ -111,24 +103,23 @@ def detection_rows(
                 "category": row.example.category,
                 "error": row.error,
                 "position": row.position,
-                "planted": (row.end or len(row.ids)) - row.position,
+                "planted": row.end - row.position,
                 "tokens": len(row.ids),
                 "twin_tokens": len(row.twin_ids),
                 "chosen": {name: [detection.chosen[name], twin.chosen[name]] for name in detection.chosen},
                 "hits": {name: [*with_error[name], *without[name]] for name in DETECTORS},
+                "continued": by_start,
             }
         )
-    continued = _continue(injected, detections, student, teacher, decoding)
-    return [{**row, "continued": by_start} for row, by_start in zip(rows, continued, strict=True)]
+    return rows
 
 
 def _prefixes(row: Injected, detection: Detection) -> dict[str, tuple[int, ...]]:
     """What the student continues, by start: the response up to the end of the error (`kept`; at most WINDOW tokens after k), or
     up to a corrected position, where the teacher's token stands."""
-    shown = row.position + 1 + WINDOW
     places = {"at_error": row.position, **{name: detection.chosen[name] for name in SCORES}}
     return {
-        "kept": row.ids[: min(row.end or shown, shown)],
+        "kept": row.ids[: min(row.end, row.position + 1 + WINDOW)],
         **{start: row.ids if place is None else (*row.ids[:place], detection.tokens[place]) for start, place in places.items()},
     }
 
@@ -155,9 +146,9 @@ def _continue(
     rouge = rouge_l_many(decode_texts(student.tokenizer, responses), references)
     likelihood: list[float | None] = [None] * len(responses)
     for i, (teacher_logp,) in response_log_probabilities((teacher,), responses, decoding.batch):
-        start, ids = len(prompts[i].prefix), responses[i].response_ids
-        if len(ids) > start:
-            tokens = torch.tensor(ids[start:], device=teacher_logp.device)
+        start = len(prompts[i].prefix)
+        tokens = torch.tensor(responses[i].response_ids[start:], device=teacher_logp.device)
+        if len(tokens):
             likelihood[i] = fmean(teacher_logp[start:].gather(-1, tokens[:, None]).squeeze(-1).tolist())
     results = dict(zip(starts, zip(likelihood, rouge, strict=True), strict=True))
     return [

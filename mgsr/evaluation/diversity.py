@@ -20,8 +20,8 @@ def distinct(texts: Iterable[str], n: int) -> float | None:
 
     It falls as there are more texts, so only collections of equal size compare.
     """
-    found = [gram for text in texts for gram in ngrams(text, n)]
-    return len(set(found)) / len(found) if found else None
+    grams = [gram for text in texts for gram in ngrams(text, n)]
+    return len(set(grams)) / len(grams) if grams else None
 
 
 def corpus_diversity(texts: Sequence[str]) -> dict[str, float | None]:

@@ -9,38 +9,40 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mgsr.config.base import IN_DOMAIN
 from mgsr.config.specs import AnswersSpec, EvaluationSpec, HeldoutSpec, read_spec, spec_digest
-from mgsr.data.records import Record, load_records
-from mgsr.evaluation.answers import Answer, Heldout, read_answers, read_heldout, write_answers, write_heldout
-from mgsr.evaluation.scoring import AnswerRow, Part, score_answers, write_evaluation
+from mgsr.data.records import Record
+from mgsr.evaluation.answers import Answer, Heldout, read_answers, read_heldout
+from mgsr.evaluation.scoring import AnswerRow, Part, build_summary, prepared_records, score_answers, write_evaluation
 from mgsr.metrics import load_metrics
-from mgsr.storage import write_json
+from mgsr.storage import write_json, write_jsonl
 
 if TYPE_CHECKING:
     from mgsr.evaluation.answering import Answerer
+
+
+def _conditions(spec: EvaluationSpec, test_set: str) -> dict[str, Any]:
+    """What the answers to a test set and the held-out divergence on it both depend on."""
+    return {
+        **spec.model_dump(include={"run", "max_length", "max_prompt_length", "threads"}),
+        "test_set": spec.test_sets[test_set],
+        "rows": spec.rows[test_set],
+        "batch": spec.evaluation.batch,
+        "code": spec.answer_code,
+    }
 
 
 def answers_spec(spec: EvaluationSpec, part: Part) -> AnswersSpec:
     """What a part of an evaluation depends on; its digest names the kept answers."""
     test_set, protocol, seed = part
     return AnswersSpec(
-        run=spec.run,
-        test_set=spec.test_sets[test_set],
-        rows=spec.rows[test_set],
-        max_length=spec.max_length,
-        max_prompt_length=spec.max_prompt_length,
-        protocol=protocol,
-        decoding_seed=seed,
-        max_new_tokens=spec.evaluation.max_new_tokens,
-        batch=spec.evaluation.batch,
-        threads=spec.threads,
-        code=spec.answer_code,
+        protocol=protocol, decoding_seed=seed, max_new_tokens=spec.evaluation.max_new_tokens, **_conditions(spec, test_set)
     )
 
 
@@ -48,22 +50,12 @@ def heldout_spec(spec: EvaluationSpec) -> HeldoutSpec | None:
     """What the held-out divergence depends on; None for a teacher."""
     if spec.teacher_run is None:
         return None
-    return HeldoutSpec(
-        run=spec.run,
-        teacher_run=spec.teacher_run,
-        test_set=spec.test_sets[IN_DOMAIN],
-        rows=spec.rows[IN_DOMAIN],
-        heldout_rows=spec.evaluation.heldout_rows,
-        max_length=spec.max_length,
-        max_prompt_length=spec.max_prompt_length,
-        batch=spec.evaluation.batch,
-        threads=spec.threads,
-        code=spec.answer_code,
-    )
+    conditions = _conditions(spec, IN_DOMAIN)
+    return HeldoutSpec(teacher_run=spec.teacher_run, heldout_rows=spec.evaluation.heldout_rows, **conditions)
 
 
 class Evaluator:
-    """Gives what a run's scores are made of: as it is kept, or made by the model and kept."""
+    """Gives what a run's scores are made of. What is not kept yet is made by the model and then kept."""
 
     def __init__(self, root: Path, spec: EvaluationSpec) -> None:
         self.root, self.spec = root, spec
@@ -74,9 +66,6 @@ class Evaluator:
 
         return Answerer(self.root, self.spec.run, self.spec.threads)
 
-    def records(self, test_set: str) -> list[Record]:
-        return load_records(self.root / "test_sets" / self.spec.test_sets[test_set], "records")[: self.spec.rows[test_set]]
-
     def answers(self, part: Part, records: Sequence[Record]) -> list[Answer]:
         """One answer to each record of the part's test set, in order."""
         spec = answers_spec(self.spec, part)
@@ -84,7 +73,7 @@ class Evaluator:
         if not path.is_file():
             answers = self.answerer.answers(records, spec)
             self._write_spec(spec)
-            write_answers(path, answers)
+            write_jsonl(path, map(asdict, answers))
         return read_answers(path, [record.id for record in records])
 
     def heldout(self) -> Heldout | None:
@@ -94,9 +83,9 @@ class Evaluator:
             return None
         path = self.root / "heldout" / f"{spec_digest(spec)}.json"
         if not path.is_file():
-            heldout = self.answerer.heldout(self.records(IN_DOMAIN), spec)
+            heldout = self.answerer.heldout(prepared_records(self.root, self.spec, IN_DOMAIN), spec)
             self._write_spec(spec)
-            write_heldout(path, heldout)
+            write_json(path, asdict(heldout))
         return read_heldout(path)
 
     def _write_spec(self, spec: AnswersSpec | HeldoutSpec) -> None:
@@ -118,7 +107,7 @@ def evaluate(root: Path, name: str) -> None:
     timings: dict[str, float] = {}
     for test_set in sorted(spec.test_sets):  # their order is no part of the digest
         began = time.perf_counter()
-        records = evaluator.records(test_set)
+        records = prepared_records(root, spec, test_set)
         for protocol, seed in product(spec.evaluation.protocols, spec.evaluation.decoding_seeds):
             part = (test_set, protocol, seed)
             scored = score_answers(spec.run, part, records, evaluator.answers(part, records), metrics)
@@ -128,4 +117,5 @@ def evaluate(root: Path, name: str) -> None:
     began = time.perf_counter()
     heldout = evaluator.heldout()
     timings |= {"heldout": time.perf_counter() - began, "total": time.perf_counter() - started}
-    write_evaluation(root / "evaluations" / name, spec, rows, sets=sets, timings=timings, heldout=heldout)
+    summary = build_summary(rows, sets=sets, timings=timings, heldout=heldout)
+    write_evaluation(root / "evaluations" / name, spec, rows, summary)

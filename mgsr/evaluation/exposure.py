@@ -31,8 +31,8 @@ SCHEMA = 1
 
 
 def _draw(writer: TrainedModel, examples: list[Example], spec: SamplesSpec | ExposureSpec) -> list[Sequence]:
-    """`samples` responses to each example, prompt by prompt. Teacher and students share their random numbers, so that two
-    models that agree write the same: the difference of the two sums is then less noisy."""
+    """`samples` responses to each example, prompt by prompt. Teacher and students share their random numbers, so that models
+    that agree write the same text, which makes the difference of the two sums less noisy."""
     limit = min(spec.max_new_tokens, max(spec.exposure.lengths))  # later positions are not looked at
     decoding = Decoding(limit, spec.max_length, seed=SEED, batch=spec.batch)
     numbers = range(spec.exposure.samples)
@@ -119,14 +119,12 @@ def measure_exposure(root: Path, name: str) -> None:
     config, lengths = spec.exposure, list(spec.exposure.lengths)
     examples = student.examples(root, spec, config.rows)
     timings = {"start": time.perf_counter() - started}
-    sequences: dict[str, list[Sequence]] = {
+    sequences = {
         "student": _draw(student, examples, spec),
         "teacher": _teacher_samples(root / "samples" / spec.samples, examples, config.samples),
     }
     timings["samples"] = time.perf_counter() - started - timings["start"]
-    values: dict[str, list[Numbers]] = {
-        source: divergences_by_position(student, teacher, sequences[source], spec.batch) for source in SOURCES
-    }
+    values = {source: divergences_by_position(student, teacher, sequences[source], spec.batch) for source in SOURCES}
     divergences = sum_by_prompt(sequences, values, [example.id for example in examples], config)
     timings["total"] = time.perf_counter() - started
     summary = {
@@ -137,26 +135,19 @@ def measure_exposure(root: Path, name: str) -> None:
         "intervals": percentile_interval(divergences.excess_error_resamples(lengths)),
         "accumulated": _numbers(divergences.accumulated("student", lengths)),
         "expected": _numbers(divergences.accumulated("teacher", lengths)),
-        **{
-            f"running_{source}": [sum(len(s.response_ids) >= length for s in sequences[source]) for length in lengths]
-            for source in SOURCES
-        },
+        **{f"running_{source}": [sum(len(kl) >= length for kl in values[source]) for length in lengths] for source in SOURCES},
         "rows": len(examples),
         "samples": config.samples,
         "finished": config.finished,
         "by_position": {source: _numbers(divergences.means(source)) for source in SOURCES},
         "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
     }
+    sums, counts = divergences.sums, divergences.counts
     lines = [
-        {
-            "id": example_id,
-            **{
-                source: {
-                    "sums": [float(f"{value:.6g}") for value in divergences.sums[source][row]],
-                    "counts": [int(value) for value in divergences.counts[source][row]],
-                }
-                for source in SOURCES
-            },
+        {"id": example_id}
+        | {
+            source: {"sums": _numbers(sums[source][row]), "counts": counts[source][row].astype(int).tolist()}
+            for source in SOURCES
         }
         for row, example_id in enumerate(divergences.ids)
     ]

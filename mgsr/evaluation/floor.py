@@ -8,26 +8,17 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mgsr.config.specs import FloorSpec, read_spec
-from mgsr.data.records import Record, load_records
+from mgsr.data.records import Record
 from mgsr.errors import MgsrError
 from mgsr.evaluation.answers import Answer
-from mgsr.evaluation.scoring import AnswerRow, score_answers, write_evaluation
+from mgsr.evaluation.scoring import AnswerRow, build_summary, prepared_records, score_answers, write_evaluation
 from mgsr.metrics import Metric, load_metrics
 from mgsr.storage import digest
 
 RUN = "floor"
-
-
-@dataclass(frozen=True)
-class Borrowed:
-    """An answer and whether its owner is of the borrower's category."""
-
-    prediction: str
-    same_category: bool
 
 
 def _lender(record: Record, rows: Sequence[Record]) -> Record | None:
@@ -38,18 +29,18 @@ def _lender(record: Record, rows: Sequence[Record]) -> Record | None:
     return next((row for row in order if row.question != record.question), None)
 
 
-def borrowed_answers(records: Sequence[Record]) -> list[Borrowed]:
-    """For each record of a set the first reference of another one of its category, or of any other one if it is alone there."""
+def lenders(records: Sequence[Record]) -> list[Record]:
+    """For each record of a set another one of its category, or any other one if it is alone there."""
     kinds: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         kinds[record.category].append(record)
-    answers = []
+    chosen = []
     for record in records:
         lender = _lender(record, kinds[record.category]) or _lender(record, records)
         if lender is None:
             raise MgsrError(f"{record.id}: its set has no other question to borrow an answer from; use a larger test set")
-        answers.append(Borrowed(lender.references[0], lender.category == record.category))
-    return answers
+        chosen.append(lender)
+    return chosen
 
 
 def evaluate_floor(
@@ -62,14 +53,11 @@ def evaluate_floor(
     rows: list[AnswerRow] = []
     sets: dict[str, dict[str, int]] = {}
     for name, members in records.items():
-        borrowed = borrowed_answers(members)
-        answers = [
-            Answer(id=record.id, text=answer.prediction, length=0, finish_reason="eos")
-            for record, answer in zip(members, borrowed, strict=True)
-        ]
+        pairs = list(zip(members, lenders(members), strict=True))
+        answers = [Answer(id=one.id, text=lender.references[0], length=0, finish_reason="eos") for one, lender in pairs]
         rows += score_answers(RUN, (name, "plain", 0), members, answers, metrics)
-        other = sum(not answer.same_category for answer in borrowed)
-        sets[name] = {"rows": len(members), "dropped": 0, "borrowed_across_categories": other}
+        across = sum(lender.category != borrower.category for borrower, lender in pairs)
+        sets[name] = {"rows": len(members), "dropped": 0, "borrowed_across_categories": across}
     return rows, sets
 
 
@@ -77,10 +65,7 @@ def write_floor(root: Path, name: str) -> None:
     """Write `evaluations/<name>` of the floor over prepared test sets. `name`: digest of a FloorSpec in `specs`."""
     started = time.perf_counter()
     spec = read_spec(root, name, FloorSpec)
-    records = {
-        test_set: load_records(root / "test_sets" / folder, "records")[: spec.rows[test_set]]
-        for test_set, folder in sorted(spec.test_sets.items())
-    }
+    records = {test_set: prepared_records(root, spec, test_set) for test_set in sorted(spec.test_sets)}
     rows, sets = evaluate_floor(records, load_metrics(spec.metrics))
-    timings = {"total": time.perf_counter() - started}
-    write_evaluation(root / "evaluations" / name, spec, rows, sets=sets, timings=timings)
+    summary = build_summary(rows, sets=sets, timings={"total": time.perf_counter() - started})
+    write_evaluation(root / "evaluations" / name, spec, rows, summary)

@@ -7,8 +7,10 @@ position k is the first response token that differs from the uncorrupted twin's;
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import TypeVar
 
 from textblob.en.parsers import PatternParser
@@ -32,15 +34,15 @@ _SENTENCE_END = re.compile(r"[.!?:]\W*$")
 
 @dataclass(frozen=True)
 class Injected:
-    """A response with an error. ids, twin_ids: with and without it, both cut alike. position: k. end: the first token after the
-    planted ones, or None where all from k on are planted."""
+    """A response with an error. ids, twin_ids: with and without it, both cut alike. position: k. end: one past the last planted
+    token."""
 
     example: Example
     error: str
     ids: tuple[int, ...]
     twin_ids: tuple[int, ...]
     position: int
-    end: int | None
+    end: int
 
 
 def _tags(text: str) -> dict[str, str]:
@@ -50,52 +52,47 @@ def _tags(text: str) -> dict[str, str]:
 
 
 class Planter:
-    """Plants errors in the references of these examples. What it borrows, it borrows from the others among them."""
+    """Plants errors in the references of these examples. A borrowed word or answer comes from another one of them."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self._examples = examples
         self._tags = {example.id: _tags(example.references[0]) for example in examples}
         words = [(word, tag) for tags in self._tags.values() for word, tag in tags.items()]
         self._pool = {fact: sorted({word for word, tag in words if tag == fact}) for fact in FACTS}
-        self._errors: Mapping[str, Callable[[Example, str, list[tuple[int, int]]], str | None]] = {
-            "repetition": self._repetition,
-            "drift": self._drift,
-            "substitution": self._substitution,
-        }
+        self._errors = dict(zip(ERRORS, (self._repetition, self._drift, self._substitution), strict=True))
 
     def plant(self, example: Example, error: str) -> str | None:
         """The example's reference with this error; None where it is too short, or has nothing to substitute."""
         text = example.references[0]
-        words = [match.span() for match in _WORD.finditer(text)]
+        words = list(_WORD.finditer(text))
         return self._errors[error](example, text, words) if len(words) > FIRST_WORD else None
 
-    def _repetition(self, example: Example, text: str, words: list[tuple[int, int]]) -> str:
+    def _repetition(self, example: Example, text: str, words: list[re.Match[str]]) -> str | None:
         """The words before the error come again, then the response goes on."""
         at = _choose(range(FIRST_WORD, len(words)), example, "repetition")
-        start = words[at][0]
-        return text[:start] + text[words[at - REPEATED_WORDS][0] : start] * REPEATS + text[start:]
+        start = words[at].start()
+        return text[:start] + text[words[at - REPEATED_WORDS].start() : start] * REPEATS + text[start:]
 
-    def _drift(self, example: Example, text: str, words: list[tuple[int, int]]) -> str | None:
+    def _drift(self, example: Example, text: str, words: list[re.Match[str]]) -> str | None:
         """From the error on, the answer to another question; where a sentence begins, if one begins late enough."""
         others = [other for other in self._examples if other.references[0] != text]
         if not others:
             return None
         places = range(FIRST_WORD, len(words))
-        begins = [at for at in places if _SENTENCE_END.search(text[words[at - 1][0] : words[at - 1][1]])]
+        begins = [at for at in places if _SENTENCE_END.search(words[at - 1].group())]
         at = _choose(begins or places, example, "drift")
-        return text[: words[at][0]] + _choose(others, example, "drift", "lender").references[0]
+        return text[: words[at].start()] + _choose(others, example, "drift", "lender").references[0]
 
-    def _substitution(self, example: Example, text: str, words: list[tuple[int, int]]) -> str | None:
+    def _substitution(self, example: Example, text: str, words: list[re.Match[str]]) -> str | None:
         """One number, name or noun becomes another one that the response does not hold."""
         tags = self._tags[example.id]
-        cores = [match for start, end in words[FIRST_WORD:] if (match := _CORE.search(text, start, end))]
+        cores = [match for word in words[FIRST_WORD:] if (match := _CORE.search(text, *word.span()))]
         for tag in FACTS:
             places = [core for core in cores if tags.get(core.group()) == tag]
             others = [word for word in self._pool[tag] if word not in tags]
             if places and others:
                 core = _choose(places, example, "substitution")
-                word = _choose(others, example, "substitution", "word")
-                return text[: core.start()] + word + text[core.end() :]
+                return text[: core.start()] + _choose(others, example, "substitution", "word") + text[core.end() :]
         return None
 
 
@@ -108,20 +105,17 @@ def inject(
 ) -> tuple[list[Injected], dict[str, int]]:
     """Plant each error in each example. Returns the rows, and by error how many examples could not have it. `room`: how many
     tokens the response to an example may have."""
-    planter, injected, skipped = Planter(examples), list[Injected](), dict.fromkeys(ERRORS, 0)
-    for example in examples:
-        for error in ERRORS:
-            text = planter.plant(example, error)
-            row = None if text is None else _tokenise(example, error, text, tokenizer, room(example))
-            if row is None:
-                skipped[error] += 1
-            else:
-                injected.append(row)
-    return injected, skipped
+    planter, injected = Planter(examples), list[Injected]()
+    for example, error in product(examples, ERRORS):
+        text = planter.plant(example, error)
+        if text is not None and (row := _tokenise(example, error, text, tokenizer, room(example))):
+            injected.append(row)
+    counts = Counter(row.error for row in injected)
+    return injected, {error: len(examples) - counts[error] for error in ERRORS}
 
 
 def _tokenise(example: Example, error: str, text: str, tokenizer: Tokenizer, room: int) -> Injected | None:
-    """The tokens of an example with this error in its text. None where it lies beyond the room, or changes no token."""
+    """The tokens of an example with this error in its text; None where the error lies beyond the room, or changes no token."""
     twin, ids = (
         (*tokenizer(piece, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
         for piece in (example.references[0], text)
@@ -130,6 +124,7 @@ def _tokenise(example: Example, error: str, text: str, tokenizer: Tokenizer, roo
     position = next((i for i in range(shorter) if ids[i] != twin[i]), shorter)
     if not 0 < position < min(shorter, room):
         return None
-    common = next(i for i in range(shorter + 1) if i == shorter or ids[-1 - i] != twin[-1 - i])
-    end = len(ids) - min(common, shorter - position)
-    return Injected(example, error, ids[:room], twin[:room], position, None if error == "drift" else min(end, room))
+    # a drift goes on to the end; after any other error the twin's tokens come again
+    after = range(0 if error == "drift" else shorter - position)
+    common = next((i for i in after if ids[-1 - i] != twin[-1 - i]), len(after))
+    return Injected(example, error, ids[:room], twin[:room], position, min(len(ids) - common, room))

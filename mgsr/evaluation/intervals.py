@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from statistics import fmean
 
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
 LEVEL, RESAMPLES = 0.95, 10_000
-_ROWS_AT_ONCE = 1000  # resamples whose weights exist at one time, so that memory stays small
 _NUMBERS_AT_ONCE = 1_000_000
 
 
@@ -44,13 +43,11 @@ def prompt_bootstrap(parts: Sequence[Numbers], resamples: int = RESAMPLES) -> Nu
     return np.asarray(np.mean([drawn(part.mean(axis=0)) for part in parts], axis=0))
 
 
-def resampling_weights(rows: int, resamples: int = RESAMPLES, seed: int = 0) -> Iterator[Numbers]:
-    """How often each row is drawn, [up to 1000, rows] at a time. Equal arguments draw the same rows: two systems on the same
-    rows are then compared in pairs."""
-    generator = np.random.default_rng(seed)
-    for start in range(0, resamples, _ROWS_AT_ONCE):
-        draws = generator.multinomial(rows, np.full(rows, 1 / rows), min(_ROWS_AT_ONCE, resamples - start))
-        yield draws.astype(np.float64)
+@lru_cache(maxsize=4)  # many numbers are summed up over the same rows, and drawing costs more than the sums
+def resampling_weights(rows: int, resamples: int = RESAMPLES, seed: int = 0) -> Numbers:
+    """How often each row is drawn, [resamples, rows]. Equal arguments draw the same rows: two systems on the same rows are then
+    compared in pairs."""
+    return np.random.default_rng(seed).multinomial(rows, np.full(rows, 1 / rows), resamples).astype(np.float64)
 
 
 def percentile_interval(resamples: Numbers) -> list[list[float] | None]:
@@ -59,18 +56,9 @@ def percentile_interval(resamples: Numbers) -> list[list[float] | None]:
     return [[float(a), float(b)] if np.isfinite([a, b]).all() else None for a, b in zip(low, high, strict=True)]
 
 
-@lru_cache(maxsize=4)  # many numbers are summed up over the same rows, and drawing costs more than the sums
-def _weights(rows: int) -> Numbers:
-    return np.concatenate(list(resampling_weights(rows)))
-
-
 def mean_interval(values: Sequence[float]) -> tuple[float | None, float | None, float | None]:
     """Mean over rows with the bounds of its 95 % interval; None without rows, and no bounds for a single one."""
-    if not values:
-        return None, None, None
-    mean = fmean(values)
-    if len(values) == 1:
-        return mean, None, None
-    means = _weights(len(values)) @ np.array(values, dtype=np.float64) / len(values)
-    bounds = percentile_interval(means[:, None])[0]
-    return mean, *(bounds or (None, None))
+    if len(values) < 2:
+        return (fmean(values) if values else None), None, None
+    low, high = percentile_bounds(resampling_weights(len(values)) @ np.array(values, dtype=np.float64) / len(values))
+    return fmean(values), float(low), float(high)

@@ -39,7 +39,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -86,13 +87,13 @@ def rollouts(
 # --- summaries --------------------------------------------------------------------------------------------------------
 
 
-def by_prompt(rows: Iterable[Row], value: Callable[[Row], float | None]) -> dict[str, float]:
-    """The mean value of each prompt's rows, by id; rows and prompts without a value are left out."""
+def by_prompt(values: Iterable[tuple[str, float | None]]) -> dict[str, float]:
+    """The mean of each prompt's values, which come with its id; None is passed over, and so is a prompt with nothing else."""
     by_id: dict[str, list[float]] = defaultdict(list)
-    for row in rows:
-        if (number := value(row)) is not None:
-            by_id[row["id"]].append(number)
-    return {name: fmean(values) for name, values in by_id.items()}
+    for name, value in values:
+        if value is not None:
+            by_id[name].append(value)
+    return {name: fmean(numbers) for name, numbers in by_id.items()}
 
 
 def _interval(values: Sequence[float], name: str) -> Row:
@@ -101,42 +102,35 @@ def _interval(values: Sequence[float], name: str) -> Row:
     return {name: mean, "low": low, "high": high, "prompts": len(values)}
 
 
-def _means(names: tuple[str, str], pairs: Sequence[tuple[float, float]]) -> Row:
-    """The means of both sides under these names; null without pairs."""
-    return {name: fmean(pair[side] for pair in pairs) if pairs else None for side, name in enumerate(names)}
+def _paired(pairs: Sequence[tuple[float, float]], names: tuple[str, str], difference: str) -> Row:
+    """The means of both sides under their names, null without pairs; the second minus the first, with its interval."""
+    means = {name: fmean(pair[side] for pair in pairs) if pairs else None for side, name in enumerate(names)}
+    return means | _interval([second - first for first, second in pairs], difference)
 
 
 def summarise_detection(rows: list[Row]) -> list[Row]:
     """`injected_errors.detection`."""
     lines = []
-    for error in ERRORS:
+    for error, detector, (at, window) in product(ERRORS, DETECTORS, enumerate(WINDOWS)):
         hits = [row["hits"] for row in rows if row["error"] == error]
-        for detector in DETECTORS:
-            for at, window in enumerate(WINDOWS):
-                pairs = [(by_detector[detector][at], by_detector[detector][at + len(WINDOWS)]) for by_detector in hits]
-                line = {"error": error, "detector": detector, "window": window, **_means(("rate", "twin_rate"), pairs)}
-                line |= _interval([with_error - without for with_error, without in pairs], "difference")
-                for baseline in BASELINES:
-                    differences = [by_detector[detector][at] - by_detector[baseline][at] for by_detector in hits]
-                    above, low, high = mean_interval(differences)
-                    line |= {f"above_{baseline}": above, f"above_{baseline}_low": low, f"above_{baseline}_high": high}
-                lines.append(line)
+        pairs = [(by_detector[detector][at + len(WINDOWS)], by_detector[detector][at]) for by_detector in hits]
+        line: Row = {"error": error, "detector": detector, "window": window}
+        line |= _paired(pairs, ("twin_rate", "rate"), "difference")
+        for baseline in BASELINES:
+            above = mean_interval([by_detector[detector][at] - by_detector[baseline][at] for by_detector in hits])
+            line |= zip((f"above_{baseline}", f"above_{baseline}_low", f"above_{baseline}_high"), above, strict=True)
+        lines.append(line)
     return lines
 
 
 def summarise_correction(rows: list[Row]) -> list[Row]:
     """`injected_errors.correction`: over the rows that have both values."""
     lines = []
-    for error in ERRORS:
+    for error, start, (at, measure) in product(ERRORS, STARTS, enumerate(CORRECTION_MEASURES)):
         continued = [row["continued"] for row in rows if row["error"] == error]
-        for start in STARTS:
-            for at, measure in enumerate(CORRECTION_MEASURES):
-                pairs = [(by_start["kept"][at], by_start[start][at]) for by_start in continued]
-                both = [(kept, corrected) for kept, corrected in pairs if kept is not None and corrected is not None]
-                lines.append(
-                    {"error": error, "start": start, "measure": measure, **_means(("kept", "corrected"), both)}
-                    | _interval([corrected - kept for kept, corrected in both], "gain")
-                )
+        pairs = [(by_start["kept"][at], by_start[start][at]) for by_start in continued]
+        line = {"error": error, "start": start, "measure": measure}
+        lines.append(line | _paired([pair for pair in pairs if None not in pair], ("kept", "corrected"), "gain"))
     return lines
 
 
@@ -145,15 +139,11 @@ def summarise_spans(rows: list[Row]) -> list[Row]:
     lines = []
     for source in SOURCES:
         of_source = [row for row in rows if row["source"] == source]
-        for category in (ALL, *sorted({row["category"] for row in of_source})):
+        for category, prior in product((ALL, *sorted({row["category"] for row in of_source})), PRIORS):
             members = [row for row in of_source if category in (ALL, row["category"])]
-            for prior in PRIORS:
-                terms = by_prompt(members, lambda row, prior=prior: row["priors"][prior][3])  # type: ignore[misc]
-                lines.append(
-                    {"source": source, "priors": prior, "category": category, "responses": len(members)}
-                    | pooled(members, prior)
-                    | _interval(list(terms.values()), "span_term")
-                )
+            terms = by_prompt((row["id"], row["priors"][prior][3]) for row in members)
+            line = {"source": source, "priors": prior, "category": category, "responses": len(members)}
+            lines.append(line | pooled(members, prior) | _interval(list(terms.values()), "span_term"))
     return lines
 
 
@@ -161,15 +151,11 @@ def summarise_diversity(rows: list[Row]) -> tuple[list[Row], list[Row]]:
     """`diversity.summary` and `diversity.differences`."""
     lines, differences = [], []
     for measure in MEASURES:
-        values = {
-            source: by_prompt((row for row in rows if row["source"] == source), lambda row: row[measure])  # noqa: B023
-            for source in SOURCES
-        }
-        lines += [
-            {"source": source, "measure": measure} | _interval(list(values[source].values()), "mean") for source in SOURCES
-        ]
-        both = [name for name in values["student"] if name in values["scrg"]]
-        change = [values["scrg"][name] - values["student"][name] for name in both]
+        values = {source: by_prompt((row["id"], row[measure]) for row in rows if row["source"] == source) for source in SOURCES}
+        for source, by_id in values.items():
+            lines.append({"source": source, "measure": measure} | _interval(list(by_id.values()), "mean"))
+        revised = values["scrg"]
+        change = [revised[name] - mean for name, mean in values["student"].items() if name in revised]
         differences.append({"measure": measure} | _interval(change, "difference"))
     return lines, differences
 
@@ -228,6 +214,12 @@ def probe(root: Path, name: str) -> None:
             diversity.append({**row, **response_diversity(text)})
     summary, differences = summarise_diversity(diversity)
     content = {
+        "schema": SCHEMA,
+        "student_run": spec.student_run,
+        "teacher_run": spec.teacher_run,
+        "rows": len(examples),
+        "samples": spec.probe.samples,
+        "timings": timings,
         "injected_errors": {
             "skipped": skipped,
             "detection": summarise_detection(errors),
@@ -243,16 +235,9 @@ def probe(root: Path, name: str) -> None:
         },
     }
     timings |= {"statistics": time.perf_counter() - began, "total": time.perf_counter() - started}
-    head = {
-        "schema": SCHEMA,
-        "student_run": spec.student_run,
-        "teacher_run": spec.teacher_run,
-        "rows": len(examples),
-        "samples": spec.probe.samples,
-    }
     with new_folder(root / "probes" / name) as out:
         write_json(out / "spec.json", spec.model_dump(mode="json"))
-        write_text(out / "probe.json", canonical_json(_rounded({**head, **content, "timings": timings})) + "\n")
+        write_text(out / "probe.json", canonical_json(_rounded(content)) + "\n")
 
 
 def _rounded(value: Any) -> Any:

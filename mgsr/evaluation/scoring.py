@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any, Literal
-
-from pydantic import Field
-from pydantic.dataclasses import dataclass
+from typing import Any
 
 from mgsr.config.measurement import Protocol
 from mgsr.config.specs import EvaluationSpec, FloorSpec
-from mgsr.data.records import Record
+from mgsr.data.records import Record, load_records
 from mgsr.errors import MgsrError
-from mgsr.evaluation.answers import CONFIG, Answer, Count, Heldout, Name, parse
+from mgsr.evaluation.answers import Answer, Heldout
 from mgsr.metrics import Metric, score
-from mgsr.storage import digest, new_folder, read_jsonl, write_json, write_jsonl
+from mgsr.storage import digest, new_folder, write_json, write_jsonl
 
 SCHEMA = 2
 
@@ -30,24 +27,29 @@ Part = tuple[str, Protocol, int]
 """Test set, protocol and decoding seed: what a score of summary.json is a mean over."""
 
 
-@dataclass(frozen=True, kw_only=True, config=CONFIG)
+@dataclass(frozen=True, kw_only=True)
 class AnswerRow:
-    """What one model answered to one example. Fields of another type, or out of range, are a `ValidationError`."""
+    """What one model answered to one example, and its score by metric. The rest is as in `Answer`."""
 
-    schema: Literal[2] = 2
-    run: Name
-    set: Name
-    id: Name
+    schema: int = SCHEMA
+    run: str
+    set: str
+    id: str
     decoding_seed: int
     protocol: Protocol
     text: str
-    scores: Annotated[dict[Name, Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]  # by metric
-    length: Count  # tokens decoded, EOS included
-    finish_reason: Literal["eos", "length"]
+    scores: dict[str, float]
+    length: int
+    finish_reason: str
 
     @property
     def part(self) -> Part:
         return self.set, self.protocol, self.decoding_seed
+
+
+def prepared_records(root: Path, spec: EvaluationSpec | FloorSpec, test_set: str) -> list[Record]:
+    """The records of a test set, as many of the first ones as the spec says."""
+    return load_records(root / "test_sets" / spec.test_sets[test_set], "records")[: spec.rows[test_set]]
 
 
 def score_answers(
@@ -59,65 +61,37 @@ def score_answers(
         AnswerRow(
             run=run,
             set=test_set,
-            id=record.id,
             decoding_seed=seed,
             protocol=protocol,
-            text=answer.text,
             scores=score(metrics, answer.text, record.references, f"set {test_set}, example {record.id}"),
-            length=answer.length,
-            finish_reason=answer.finish_reason,
+            **asdict(answer),
         )
         for record, answer in zip(records, answers, strict=True)
         if answer.finish_reason != "dropped"
     ]
 
 
-def _check(rows: Sequence[AnswerRow], where: str) -> None:
-    """One run and the same metrics; within a set the same examples, each once, for every protocol and decoding seed."""
-    runs = sorted({row.run for row in rows})
-    if len(runs) != 1:
-        raise MgsrError(f"{where}: rows of one run expected, found {', '.join(runs) or 'no row'}; evaluate that run anew")
-    if odd := next((row.id for row in rows if row.scores.keys() != rows[0].scores.keys()), None):
-        raise MgsrError(f"{where}: {odd} has scores of other metrics than {rows[0].id}; evaluate that run anew")
-    examples: dict[str, dict[Part, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
-    for row in rows:
-        examples[row.set][row.part][row.id] += 1
-    for parts in examples.values():
-        expected = Counter({name: 1 for counts in parts.values() for name in counts})
-        for (test_set, protocol, seed), counts in parts.items():
-            for name in expected:
-                if counts[name] != 1:
-                    place = f"set {test_set}, protocol {protocol}, decoding seed {seed}"
-                    raise MgsrError(f"{where}: {place}: {counts[name]} rows of {name} instead of 1; evaluate that run anew")
-
-
-def read_rows(path: Path) -> list[AnswerRow]:
-    """Read rows.jsonl. A row of another schema or with a wrong value is an error with file, line and field."""
-    remedy = f"rows of schema {SCHEMA} expected, evaluate that run anew"
-    rows = [parse(AnswerRow, value, f"{path}, line {number}", remedy) for number, value in enumerate(read_jsonl(path), 1)]
-    _check(rows, str(path))
-    return rows
-
-
 def summarise(rows: Sequence[AnswerRow]) -> list[dict[str, Any]]:
     """The `scores` of summary.json: each metric's mean over each part, in order of appearance.
 
-    The order of the rows within a part does not matter, not even to the last bit.
+    The order of the rows within a part does not matter, not even to the last bit. Raises MgsrError where the parts of a set
+    do not have the same examples, each once.
     """
-    _check(rows, "rows to summarise")
     parts: dict[Part, list[AnswerRow]] = defaultdict(list)
+    examples: dict[str, set[str]] = defaultdict(set)
     for row in rows:
         parts[row.part].append(row)
-    return [
-        {
-            "set": test_set,
-            "protocol": protocol,
-            "decoding_seed": seed,
-            "rows": len(members),
-            "metrics": {metric: fmean(row.scores[metric] for row in members) for metric in members[0].scores},
-        }
-        for (test_set, protocol, seed), members in parts.items()
-    ]
+        examples[row.set].add(row.id)
+    scores = []
+    for (test_set, protocol, seed), members in parts.items():
+        counts = Counter(row.id for row in members)
+        if odd := next((name for name in examples[test_set] if counts[name] != 1), None):
+            place = f"set {test_set}, protocol {protocol}, decoding seed {seed}"
+            raise MgsrError(f"{place}: {counts[odd]} rows of {odd} instead of 1; evaluate that run anew")
+        means = {metric: fmean(row.scores[metric] for row in members) for metric in members[0].scores}
+        line = {"set": test_set, "protocol": protocol, "decoding_seed": seed, "rows": len(members), "metrics": means}
+        scores.append(line)
+    return scores
 
 
 def build_summary(
@@ -141,22 +115,15 @@ def build_summary(
         "scores": scores,
         "heldout": None if heldout is None else asdict(heldout),
         "timings": {stage: round(seconds, 3) for stage, seconds in timings.items()},
-        "sets": {name: dict(counts) for name, counts in sets.items()},
+        "sets": sets,
         "digest": digest([asdict(row) for row in rows]),
     }
 
 
 def write_evaluation(
-    folder: Path,
-    spec: EvaluationSpec | FloorSpec,
-    rows: Sequence[AnswerRow],
-    *,
-    sets: Mapping[str, Mapping[str, int]],
-    timings: Mapping[str, float],
-    heldout: Heldout | None = None,
+    folder: Path, spec: EvaluationSpec | FloorSpec, rows: Sequence[AnswerRow], summary: Mapping[str, Any]
 ) -> None:
     """Write rows.jsonl in the order given, summary.json (see `build_summary`) and spec.json; the folder appears whole."""
-    summary = build_summary(rows, sets=sets, timings=timings, heldout=heldout)
     with new_folder(folder) as out:
         write_jsonl(out / "rows.jsonl", map(asdict, rows))
         write_json(out / "spec.json", spec.model_dump(mode="json"))
