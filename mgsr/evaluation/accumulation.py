@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mgsr.errors import MgsrError
 from mgsr.evaluation.intervals import RESAMPLES, Numbers, resampling_weights
 from mgsr.storage import read_jsonl
 
@@ -56,6 +57,8 @@ class Divergences:
 def read_divergences(path: Path) -> Divergences:
     """What `mgsr.evaluation.exposure` wrote to prompts.jsonl."""
     lines = list(read_jsonl(path))
+    if not lines:
+        raise MgsrError(f"{path}: no prompt in it; remove its folder and run the workflow again")
     fields: dict[str, dict[str, Numbers]] = {
         name: {source: np.array([line[source][name] for line in lines], dtype=np.float64) for source in SOURCES}
         for name in ("sums", "counts")
