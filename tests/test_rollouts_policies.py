@@ -87,7 +87,7 @@ def test_at_threshold_zero_no_student_text_is_used():
 @pytest.mark.parametrize(("name", "expected"), [("dataset", "dataset"), ("student", "student"), ("teacher", "teacher")])
 def test_constant_policies(name, expected):
     mine = policy(name)
-    assert mine.threshold is None
+    mine.on_validation(1.0), mine.on_validation(9.0)  # a loss that rises changes nothing
     assert {mine.plan(s, 20) for s in range(1, 21)} == {expected}
 
 
@@ -105,7 +105,7 @@ def test_pitfall_17_on_policy_methods_never_touch_a_replay_buffer(name):
     for s in range(1, 101):
         assert mine.plan(s, 100) != "buffer"
         mine.store([sequence(s)])
-    assert mine.state_dict()["buffer"] is None
+    assert mine.state_dict()["buffer"] == []
     with pytest.raises(ValueError, match="replays nothing"):
         mine.draw(1)
 
@@ -185,8 +185,6 @@ def test_buffer_is_first_in_first_out_and_draws_evenly():
 
 
 def test_settings_that_cannot_work_are_named():
-    with pytest.raises(MgsrError, match="buffer_size 3 is smaller than training"):
-        policy("off_policy", buffer_size=3)
     with pytest.raises(MgsrError, match="validation loss is nan"):
         policy("off_policy").on_validation(float("nan"))
     for step in (0, 11):

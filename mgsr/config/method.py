@@ -97,10 +97,16 @@ class Method(Strict):
             raise ValueError("dataset_terms 'sft' needs policy 'mixed' or 'off_policy', and an objective.sft_weight above 0")
         if isinstance(distillation, CrossEntropy) and self.sequences.policy == "teacher" and self.sequences.scrg is not None:
             raise ValueError("cross_entropy under policy 'teacher' is on the teacher's own text (SeqKD); set scrg to null")
-        if self.sequences.policy == "collection" and self.sequences.collection.rollouts % self.training.global_batch:
+        batch, collection, off_policy = self.training.global_batch, self.sequences.collection, self.sequences.off_policy
+        if self.sequences.policy == "collection" and collection.rollouts % batch:
             raise ValueError(
-                f"sequences.collection.rollouts {self.sequences.collection.rollouts} is not a multiple of "
-                f"training.global_batch {self.training.global_batch}; choose one that is"
+                f"sequences.collection.rollouts {collection.rollouts} is not a multiple of training.global_batch {batch}; "
+                "choose one that is"
+            )
+        if self.sequences.policy == "off_policy" and off_policy.buffer_size < batch:
+            raise ValueError(
+                f"sequences.off_policy.buffer_size {off_policy.buffer_size} is smaller than training.global_batch {batch}; "
+                "make it at least that"
             )
         return self
 

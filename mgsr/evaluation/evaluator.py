@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mgsr.config.base import IN_DOMAIN
 from mgsr.config.specs import AnswersSpec, EvaluationSpec, HeldoutSpec, read_spec, spec_digest
@@ -26,40 +26,26 @@ if TYPE_CHECKING:
     from mgsr.evaluation.answering import Answerer
 
 
+def _on(spec: EvaluationSpec, test_set: str) -> dict[str, Any]:
+    """What answers and held-out divergence on a test set depend on alike."""
+    shared = spec.model_dump(include={"run", "max_length", "max_prompt_length", "threads"})
+    measured = {"test_set": spec.test_sets[test_set], "rows": spec.rows[test_set], "batch": spec.evaluation.batch}
+    return {**shared, **measured, "code": spec.answer_code}
+
+
 def answers_spec(spec: EvaluationSpec, part: Part) -> AnswersSpec:
     """What a part of an evaluation depends on; its digest names the kept answers."""
     test_set, protocol, seed = part
-    return AnswersSpec(
-        run=spec.run,
-        test_set=spec.test_sets[test_set],
-        rows=spec.rows[test_set],
-        max_length=spec.max_length,
-        max_prompt_length=spec.max_prompt_length,
-        protocol=protocol,
-        decoding_seed=seed,
-        max_new_tokens=spec.evaluation.max_new_tokens,
-        batch=spec.evaluation.batch,
-        threads=spec.threads,
-        code=spec.answer_code,
-    )
+    limit = spec.evaluation.max_new_tokens
+    return AnswersSpec(protocol=protocol, decoding_seed=seed, max_new_tokens=limit, **_on(spec, test_set))
 
 
 def heldout_spec(spec: EvaluationSpec) -> HeldoutSpec | None:
     """What the held-out divergence depends on; None for a teacher."""
     if spec.teacher_run is None:
         return None
-    return HeldoutSpec(
-        run=spec.run,
-        teacher_run=spec.teacher_run,
-        test_set=spec.test_sets[IN_DOMAIN],
-        rows=spec.rows[IN_DOMAIN],
-        heldout_rows=spec.evaluation.heldout_rows,
-        max_length=spec.max_length,
-        max_prompt_length=spec.max_prompt_length,
-        batch=spec.evaluation.batch,
-        threads=spec.threads,
-        code=spec.answer_code,
-    )
+    rows = spec.evaluation.heldout_rows
+    return HeldoutSpec(teacher_run=spec.teacher_run, heldout_rows=rows, **_on(spec, IN_DOMAIN))
 
 
 class Evaluator:

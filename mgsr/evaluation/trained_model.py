@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from mgsr.config.specs import ExposureSpec, ProbeSpec, SamplesSpec
+from mgsr.config.specs import InDomainSpec
 from mgsr.data.encoding import Example, encode_examples
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
@@ -41,7 +41,7 @@ class TrainedModel:
     def autocast(self) -> torch.autocast:
         return autocast(self.precision, self.model.device)
 
-    def examples(self, root: Path, spec: SamplesSpec | ExposureSpec | ProbeSpec, rows: int) -> list[Example]:
+    def examples(self, root: Path, spec: InDomainSpec, rows: int) -> list[Example]:
         """The first rows of the spec's test set that fit, at most `rows`."""
         folder = root / "test_sets" / spec.test_set
         kept, _ = encode_examples(load_records(folder, "records")[: spec.rows], self.tokenizer, spec)
