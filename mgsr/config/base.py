@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,3 +21,18 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     names = list(valid)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.0)
     return f"the nearest valid one is '{close[0]}'" if close else f"valid ones: {', '.join(names)}"
+
+
+def all_known(where: str, kind: str, names: Iterable[str], valid: Iterable[str], error: type[Exception] = ValueError) -> None:
+    """Raise an error where one of `names` is not among `valid`. `kind`: what they are names of."""
+    valid = list(valid)
+    for name in names:
+        if name not in valid:
+            raise error(f"{where}: there is no {kind} '{name}'; {nearest(name, valid)}")
+
+
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a field of this type can hold, in order of appearance."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in models_in(argument)]

@@ -25,8 +25,9 @@ class TinyModel(Strict):
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        in_pairs = self.architecture == "llama"  # rotary positions turn the numbers of a head in pairs
+        if self.width % (self.heads * (2 if in_pairs else 1)):
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}{' times 2' if in_pairs else ''}")
         return self
 
 

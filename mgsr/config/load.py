@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mgsr.config.base import nearest
+from mgsr.config.base import all_known, models_in, nearest
 from mgsr.config.method import Method
 from mgsr.config.schema import Config, Overlay, Recipe
 from mgsr.errors import MgsrError
@@ -36,12 +36,6 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
 # -- messages ----------------------------------------------------------------------------------------------------------
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in get_args(annotation) for model in _models_in(argument)]
-
-
 def _is_variant(model: type[BaseModel], tag: str) -> bool:
     return any(tag in get_args(model.model_fields[key].annotation) for key in VARIANT_KEYS if key in model.model_fields)
 
@@ -51,7 +45,7 @@ def _valid_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
     models = [model]
     for part in map(str, location[:-1]):
         fields = [candidate.model_fields[part] for candidate in models if part in candidate.model_fields]
-        inner = [inner_model for field in fields for inner_model in _models_in(field.annotation)]
+        inner = [inner_model for field in fields for inner_model in models_in(field.annotation)]
         # a part of the path is the name of a field, the tag of a variant, or a key of the user's own
         models = inner or [candidate for candidate in models if _is_variant(candidate, part)] or models
     shortcuts = SHORTCUTS if models == [Config] else ()
@@ -191,9 +185,7 @@ class Methods:
 
     def check(self, where: str, names: Iterable[str]) -> None:
         """Raise MgsrError where one of `names` is no method."""
-        for name in names:
-            if name not in self.names:
-                raise MgsrError(f"{where}: there is no method '{name}'; {nearest(name, self.names)}")
+        all_known(where, "method", names, self.names, MgsrError)
 
     @property
     def rows_without_sft(self) -> bool:
@@ -214,11 +206,7 @@ class Methods:
             for number, overlay in enumerate(overlays):
                 self.check(f"{where}: overlays.{number}.methods", overlay.methods)
                 self.check(f"{where}: overlays.{number}.except_methods", overlay.except_methods)
-                for name in overlay.families:
-                    if name not in families:
-                        raise MgsrError(
-                            f"{where}: overlays.{number}.families: there is no family '{name}'; {nearest(name, families)}"
-                        )
+                all_known(f"{where}: overlays.{number}.families", "family", overlay.families, families, MgsrError)
         return config.overlays + recipe.overlays
 
 

@@ -9,16 +9,12 @@ from pydantic import Field, model_validator
 from mgsr.config.base import Strict
 
 
-class ForwardKl(Strict):
-    """KL(teacher || student)."""
+class PlainDivergence(Strict):
+    """A divergence without settings, p the teacher and q the student."""
 
-    name: Literal["forward_kl"]
-
-
-class ReverseKl(Strict):
-    """KL(student || teacher)."""
-
-    name: Literal["reverse_kl"]
+    name: Literal["forward_kl", "reverse_kl", "total_variation"] = Field(
+        description="`forward_kl`: KL(p || q); `reverse_kl`: KL(q || p); `total_variation`: half the sum of |p - q|"
+    )
 
 
 class SymmetricKl(Strict):
@@ -26,12 +22,6 @@ class SymmetricKl(Strict):
 
     name: Literal["symmetric_kl"]
     forward_share: float = Field(0.5, ge=0, le=1, description="0.1 in the code base, half and half elsewhere")
-
-
-class TotalVariation(Strict):
-    """Half the sum of |p - q|."""
-
-    name: Literal["total_variation"]
 
 
 class GeneralizedJsd(Strict):
@@ -44,18 +34,16 @@ class GeneralizedJsd(Strict):
     )
 
 
-class SkewForwardKl(Strict):
-    """KL(p || a p + (1-a) q), p the teacher (Ko et al. 2024)."""
+class SkewKl(Strict):
+    """A KL against a mixture of both models, p the teacher and q the student (Ko et al. 2024)."""
 
-    name: Literal["skew_forward_kl"]
-    alpha: float = Field(0.1, ge=0, lt=1, description="the teacher's share in the mixture")
+    name: Literal["skew_forward_kl", "skew_reverse_kl"] = Field(
+        description="`skew_forward_kl`: KL(p || alpha p + (1 - alpha) q); `skew_reverse_kl`: KL(q || alpha q + (1 - alpha) p)"
+    )
+    alpha: float = Field(0.1, ge=0, lt=1, description="how much the mixture has of the first distribution")
 
 
-class SkewReverseKl(Strict):
-    """KL(q || (1-a) p + a q), p the teacher (Ko et al. 2024)."""
-
-    name: Literal["skew_reverse_kl"]
-    alpha: float = Field(0.1, ge=0, lt=1, description="the student's share in the mixture")
+NamedDivergence = PlainDivergence | SymmetricKl | GeneralizedJsd | SkewKl
 
 
 class DacKlConfig(Strict):
@@ -147,18 +135,7 @@ class Custom(Strict):
 
 
 Distillation = Annotated[
-    ForwardKl
-    | ReverseKl
-    | SymmetricKl
-    | TotalVariation
-    | GeneralizedJsd
-    | SkewForwardKl
-    | SkewReverseKl
-    | DacKlConfig
-    | CrossEntropy
-    | PolicyGradientConfig
-    | Custom,
-    Field(discriminator="name"),
+    NamedDivergence | DacKlConfig | CrossEntropy | PolicyGradientConfig | Custom, Field(discriminator="name")
 ]
 
 

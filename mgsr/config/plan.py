@@ -76,22 +76,15 @@ class Plan:
     @property
     def specs(self) -> dict[str, Strict]:
         """All that is named by its digest, by digest."""
-        single: list[Strict] = [self.data, *self.test_sets.values(), self.floor]
-        shared: list[Mapping[str, Strict]] = [
-            self.models, self.runs, self.evaluations, self.samples, self.exposures, self.probes
-        ]  # fmt: skip
-        specs = {spec_digest(spec): spec for spec in single}
-        for part in shared:
-            specs |= part
-        return specs
+        specs: list[Strict] = [self.data, *self.test_sets.values(), self.floor]
+        parts: tuple[Mapping[str, Strict], ...] = (self.models, self.runs, self.evaluations)
+        for part in (*parts, self.samples, self.exposures, self.probes):
+            specs += part.values()
+        return {spec_digest(spec): spec for spec in specs}
 
     @property
     def claims(self) -> ClaimsSpec:
-        config = self.config
-        return ClaimsSpec(
-            name="claims", preset=config.preset, recipe=config.recipe, note=config.note, tables=tuple(self.tables.values()),
-            code=stage_code("claims"),
-        )  # fmt: skip
+        return ClaimsSpec(tables=tuple(self.tables.values()), **self._head("claims", "claims"))
 
     def page(self, name: Literal["report", "everything"]) -> PageSpec:
         """`report` shows the default targets, `everything` all."""
@@ -278,14 +271,17 @@ class Plan:
                 methods[f"{name}{SECOND_ROW}"] = second
         return methods
 
+    def _head(self, name: str, stage: str) -> dict[str, Any]:
+        """What a table, an open check and the claims have in common."""
+        config = self.config
+        return {"name": name, **config.model_dump(include={"preset", "recipe", "note"}), "code": stage_code(stage)}
+
     def _shown(self, name: str, rows: list[RowSpec], stage: str) -> dict[str, Any]:
         """What a table and an open check have in common."""
         config = self.config
-        return {
-            "name": name, "preset": config.preset, "recipe": config.recipe, "note": config.note,
-            "test_sets": {key: test_set.title for key, test_set in config.data.test_sets.items()},
-            "metrics": config.metrics, "rows": tuple(rows), "floor": self.floor_name, "code": stage_code(stage),
-        }  # fmt: skip
+        titles = {key: test_set.title for key, test_set in config.data.test_sets.items()}
+        shown = {"test_sets": titles, "metrics": config.metrics, "rows": tuple(rows), "floor": self.floor_name}
+        return {**self._head(name, stage), **shown}
 
     def add_tables(self) -> None:
         for name, entry in self.config.tables.items():
@@ -293,15 +289,9 @@ class Plan:
             for family in entry.families or self.config.families:
                 rows += self._method_rows(family, self._table_methods(family, name), entry.kind == "exposure")
                 rows += self._checkpoint_rows(family) if entry.kind == "main" else []
-            self.tables[name] = TableSpec(
-                kind=entry.kind,
-                title=entry.title,
-                columns=entry.columns,
-                components=entry.components,
-                reference=entry.reference,
-                other_groups=self.config.other_groups,
-                **self._shown(name, rows, "table"),
-            )
+            stated = entry.model_dump(exclude={"rows", "extra_rows", "families"})
+            shown = self._shown(name, rows, "table")
+            self.tables[name] = TableSpec(**stated, **shown, other_groups=self.config.other_groups)
 
     def add_checks(self) -> None:
         for name, entry in self.config.checks.items():

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from mgsr.config.base import models_in
 from mgsr.config.method import Method
 from mgsr.config.schema import Config, Overlay, Recipe
 
@@ -69,12 +70,9 @@ def _add_models(model: type[BaseModel], models: list[type[BaseModel]]) -> None:
     """Append `model` and all that its fields hold to `models`, each once, in order of appearance."""
     if model not in models:
         models.append(model)
-        waiting = [field.annotation for field in model.model_fields.values()]
-        while waiting:
-            annotation = waiting.pop(0)
-            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                _add_models(annotation, models)
-            waiting = [*get_args(annotation), *waiting]
+        for field in model.model_fields.values():
+            for inner in models_in(field.annotation):
+                _add_models(inner, models)
 
 
 def markdown() -> str:

@@ -18,7 +18,7 @@ from mgsr.config.base import IN_DOMAIN
 from mgsr.config.specs import AnswersSpec, EvaluationSpec, HeldoutSpec, read_spec, spec_digest
 from mgsr.data.records import Record, load_records
 from mgsr.evaluation.answers import Answer, Heldout, read_answers, read_heldout, write_answers, write_heldout
-from mgsr.evaluation.scoring import AnswerRow, Part, score_answers, write_evaluation
+from mgsr.evaluation.scoring import AnswerRow, Part, build_summary, score_answers, write_evaluation
 from mgsr.metrics import load_metrics
 from mgsr.storage import write_json
 
@@ -114,4 +114,5 @@ def evaluate(root: Path, name: str) -> None:
     began = time.perf_counter()
     heldout = evaluator.heldout()
     timings |= {"heldout": time.perf_counter() - began, "total": time.perf_counter() - started}
-    write_evaluation(root / "evaluations" / name, spec, rows, sets=sets, timings=timings, heldout=heldout)
+    summary = build_summary(rows, sets=sets, timings=timings, heldout=heldout)
+    write_evaluation(root / "evaluations" / name, spec, rows, summary)

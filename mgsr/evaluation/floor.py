@@ -8,26 +8,17 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from mgsr.config.specs import FloorSpec, read_spec
 from mgsr.data.records import Record, load_records
 from mgsr.errors import MgsrError
 from mgsr.evaluation.answers import Answer
-from mgsr.evaluation.scoring import AnswerRow, score_answers, write_evaluation
+from mgsr.evaluation.scoring import AnswerRow, build_summary, score_answers, write_evaluation
 from mgsr.metrics import Metric, load_metrics
 from mgsr.storage import digest
 
 RUN = "floor"
-
-
-@dataclass(frozen=True)
-class Borrowed:
-    """An answer and whether its owner is of the borrower's category."""
-
-    prediction: str
-    same_category: bool
 
 
 def _lender(record: Record, rows: Sequence[Record]) -> Record | None:
@@ -37,37 +28,35 @@ def _lender(record: Record, rows: Sequence[Record]) -> Record | None:
     return next((row for row in order if row.question != record.question), None)
 
 
-def borrowed_answers(records: Sequence[Record]) -> list[Borrowed]:
-    """For each record of a set the first reference of another one of its category, or of any other one if it is alone there."""
+def lenders(records: Sequence[Record]) -> list[Record]:
+    """For each record of a set another one of its category, or any other one if it is alone there."""
     kinds: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         kinds[record.category].append(record)
-    answers = []
+    chosen = []
     for record in records:
         lender = _lender(record, kinds[record.category]) or _lender(record, records)
         if lender is None:
             raise MgsrError(f"{record.id}: its set has no other question to borrow an answer from; use a larger test set")
-        answers.append(Borrowed(lender.references[0], lender.category == record.category))
-    return answers
+        chosen.append(lender)
+    return chosen
 
 
 def evaluate_floor(
     records: Mapping[str, Sequence[Record]], metrics: Mapping[str, Metric]
 ) -> tuple[list[AnswerRow], dict[str, dict[str, int]]]:
-    """The rows over test sets by name, and the summary's `sets`, which count the answers borrowed from another category too.
+    """The rows over test sets by name, each record answered with its lender's first reference, and the summary's `sets`, which
+    count the answers borrowed from another category too.
 
     Nothing is decoded: seed 0, protocol `plain`, lengths 0.
     """
     rows: list[AnswerRow] = []
     sets: dict[str, dict[str, int]] = {}
     for name, members in records.items():
-        borrowed = borrowed_answers(members)
-        answers = [
-            Answer(id=record.id, text=answer.prediction, length=0, finish_reason="eos")
-            for record, answer in zip(members, borrowed, strict=True)
-        ]
+        pairs = [*zip(members, lenders(members), strict=True)]
+        answers = [Answer(id=one.id, text=lender.response, length=0, finish_reason="eos") for one, lender in pairs]
         rows += score_answers(RUN, (name, "plain", 0), members, answers, metrics)
-        other = sum(not answer.same_category for answer in borrowed)
+        other = sum(one.category != lender.category for one, lender in pairs)
         sets[name] = {"rows": len(members), "dropped": 0, "borrowed_across_categories": other}
     return rows, sets
 
@@ -82,4 +71,4 @@ def write_floor(root: Path, name: str) -> None:
     }
     rows, sets = evaluate_floor(records, load_metrics(spec.metrics))
     timings = {"total": time.perf_counter() - started}
-    write_evaluation(root / "evaluations" / name, spec, rows, sets=sets, timings=timings)
+    write_evaluation(root / "evaluations" / name, spec, rows, build_summary(rows, sets=sets, timings=timings))

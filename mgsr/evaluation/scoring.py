@@ -147,16 +147,9 @@ def build_summary(
 
 
 def write_evaluation(
-    folder: Path,
-    spec: EvaluationSpec | FloorSpec,
-    rows: Sequence[AnswerRow],
-    *,
-    sets: Mapping[str, Mapping[str, int]],
-    timings: Mapping[str, float],
-    heldout: Heldout | None = None,
+    folder: Path, spec: EvaluationSpec | FloorSpec, rows: Sequence[AnswerRow], summary: Mapping[str, Any]
 ) -> None:
     """Write rows.jsonl in the order given, summary.json (see `build_summary`) and spec.json; the folder appears whole."""
-    summary = build_summary(rows, sets=sets, timings=timings, heldout=heldout)
     with new_folder(folder) as out:
         write_jsonl(out / "rows.jsonl", map(asdict, rows))
         write_json(out / "spec.json", spec.model_dump(mode="json"))

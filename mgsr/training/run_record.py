@@ -80,35 +80,31 @@ class Signatures:
 
     def warnings(self, student_share: float | None) -> list[dict[str, str]]:
         """Name and message of each sign seen. `student_share`: share of steps on student text; None where none is wanted."""
-        limits, counts, found = self._limits, self._counts, []
+        limits, counts, signs = self._limits, self._counts, dict[str, str]()
         if student_share == 0:
-            found.append({"name": "no_student_text", "message": "no step used a student-generated sequence"})
+            signs["no_student_text"] = "no step used a student-generated sequence"
         if counts["spikes"]:
-            message = (
+            signs["dac_kl_spikes"] = (
                 f"DAC-KL rose above {limits.spike_factor:g} times its running median in {counts['spikes']} of "
                 f"{counts['bands']} steps, the highest at {self._worst_spike[0]:.3g} times (step {self._worst_spike[1]})"
             )
-            found.append({"name": "dac_kl_spikes", "message": message})
         if counts["collapsed"] >= limits.steps_share * counts["bands"] > 0:
-            message = (
+            signs["band_collapsed"] = (
                 f"at most one class was kept on {limits.collapsed_share:.0%} of positions "
                 f"in {counts['collapsed']} of {counts['bands']} steps"
             )
-            found.append({"name": "band_collapsed", "message": message})
         if counts["untrained"] >= limits.steps_share * counts["norms"] > 0:
-            message = (
+            signs["clip_network_untrained"] = (
                 f"DAC-KL's clipping network had a gradient below {limits.untrained_norm:g} "
                 f"in {counts['untrained']} of {counts['norms']} steps"
             )
-            found.append({"name": "clip_network_untrained", "message": message})
         row, end = self._longest_span_row
         if row >= limits.span_steps:
-            message = f"the span term was above {limits.span_share:.0%} of the loss in {row} steps in a row, up to step {end}"
-            found.append({"name": "span_dominates", "message": message})
+            share = f"{limits.span_share:.0%} of the loss"
+            signs["span_dominates"] = f"the span term was above {share} in {row} steps in a row, up to step {end}"
         if counts["gold"] == counts["teacher_texts"] > 0:
-            message = f"in all {counts['gold']} steps the teacher's texts equal the data set's responses"
-            found.append({"name": "teacher_text_is_gold", "message": message})
-        return found
+            signs["teacher_text_is_gold"] = f"in all {counts['gold']} steps the teacher's texts equal the data set's responses"
+        return [{"name": name, "message": message} for name, message in signs.items()]
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON values; `load_state_dict` continues exactly from there."""
