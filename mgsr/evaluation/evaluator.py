@@ -68,9 +68,8 @@ class Evaluator:
         spec = answers_spec(self.spec, part)
         path = self.root / "answers" / f"{spec_digest(spec)}.jsonl"
         if not path.is_file():
-            answers = self.answerer.answers(records, spec)
             self._write_spec(spec)
-            write_answers(path, answers)
+            write_answers(path, self.answerer.answers(records, spec))
         return read_answers(path, [record.id for record in records])
 
     def heldout(self) -> Heldout | None:
@@ -80,9 +79,8 @@ class Evaluator:
             return None
         path = self.root / "heldout" / f"{spec_digest(spec)}.json"
         if not path.is_file():
-            heldout = self.answerer.heldout(self.records(IN_DOMAIN), spec)
             self._write_spec(spec)
-            write_heldout(path, heldout)
+            write_heldout(path, self.answerer.heldout(self.records(IN_DOMAIN), spec))
         return read_heldout(path)
 
     def _write_spec(self, spec: AnswersSpec | HeldoutSpec) -> None:
