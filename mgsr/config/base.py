@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 IN_DOMAIN = "dolly"  # the test set of the training data's kind: held-out KL, exposure bias and the probe are measured on it
 SECOND_ROW = "@sft_weight_0"  # ends the name of a method's second row in Table 1
 
 
+Values = TypeVar("Values", bound=Iterable[Any])
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def each_once(values: Values) -> Values:
+    """The values. Raises ValueError where one of them stands there twice."""
+    if twice := [value for value, count in Counter(values).items() if count > 1]:
+        raise ValueError(f"'{twice[0]}' stands here twice; name it once")
+    return values
+
+
+Unique = AfterValidator(each_once)  # annotates a field whose values all differ
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

@@ -81,7 +81,7 @@ def _message(problem: Any, model: type[BaseModel]) -> str:
         return f"a mapping is expected, not '{given}'"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    return message if isinstance(given, Mapping) else f"{message}, not '{given}'"
+    return message if isinstance(given, Mapping) or problem["type"] == "value_error" else f"{message}, not '{given}'"
 
 
 def validated(model: type[M], value: Mapping[str, Any], where: str) -> M:

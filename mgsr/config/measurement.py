@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mgsr.config.base import Strict
+from mgsr.config.base import Strict, Unique
 
 Protocol = Literal["published", "plain"]
 NO_REPEAT_NGRAM: dict[Protocol, int] = {"published": 6, "plain": 0}
@@ -37,12 +37,14 @@ class ProbeConfig(Strict):
 class EvaluationConfig(Strict):
     """Decoding and scoring. Sampling is at T = 1 from the whole distribution (top-p 1, top-k 0)."""
 
-    protocols: tuple[Protocol, ...] = Field(
+    protocols: Annotated[tuple[Protocol, ...], Unique] = Field(
         ("published", "plain"),
         min_length=1,
         description="`published`: no repeated 6-gram, the code base's silent default; `plain`: without. Validation: the first",
     )
-    decoding_seeds: tuple[int, ...] = Field((10, 20, 30, 40, 50), min_length=1, description="one answer to each row a seed")
+    decoding_seeds: Annotated[tuple[int, ...], Unique] = Field(
+        (10, 20, 30, 40, 50), min_length=1, description="one answer to each row a seed"
+    )
     max_new_tokens: int = Field(256, ge=1, description="also the limit of rollouts in training")
     batch: int = Field(32, ge=1, description="sequences decoded together")
     heldout_rows: int = Field(500, ge=1, description="Dolly test rows for the held-out KL to the teacher")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, PositiveFloat, Tag, model_validator
 
-from mgsr.config.base import Strict
+from mgsr.config.base import Strict, Unique
 from mgsr.config.loss_terms import CrossEntropy, ObjectiveConfig, PolicyGradientConfig
 from mgsr.config.policy import SequencesConfig
 
@@ -25,7 +25,7 @@ class WarningsConfig(Strict):
 
 
 Precision = Literal["fp32", "bf16"]
-Grid = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+Grid = Annotated[tuple[PositiveFloat, ...], Field(min_length=1), Unique]
 
 
 def _rate_or_grid(value: Any) -> str:
@@ -65,12 +65,6 @@ class TrainingConfig(Strict):
     def learning_rates(self) -> tuple[float, ...]:
         """The grid, or the one rate."""
         return self.learning_rate if isinstance(self.learning_rate, tuple) else (self.learning_rate,)
-
-    @model_validator(mode="after")
-    def _rates_differ(self) -> Self:
-        if len(set(self.learning_rates)) < len(self.learning_rates):
-            raise ValueError("learning_rate names a rate twice; name each once")
-        return self
 
 
 class Method(Strict):

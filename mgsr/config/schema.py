@@ -6,13 +6,11 @@ ends in a spec (mgsr/config/specs.py), which lies beside its result.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from typing import Annotated, Any, Self, get_args
 
 from pydantic import Field, model_validator
 
-from mgsr.config.base import IN_DOMAIN, Strict, all_known
+from mgsr.config.base import IN_DOMAIN, Strict, Unique, all_known
 from mgsr.config.families import Family, HubModel, ModelConfig, TinyModel
 from mgsr.config.measurement import EvaluationConfig, ExposureConfig, ProbeConfig
 from mgsr.config.method import TrainingConfig
@@ -71,12 +69,14 @@ class Config(Strict):
     families: dict[str, Family] = Field(min_length=1, description="teacher and student by name")
     training: TrainingConfig = Field(description="of every run; methods and recipes state what differs")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="decoding and scoring")
-    metrics: tuple[str, ...] = Field(
+    metrics: Annotated[tuple[str, ...], Unique] = Field(
         (ROUGE_L,),
         description="what answers are scored by: `rouge_l`, which comes first, selects and ranks, and functions of your own, "
         "`module:function`; see docs/own_method.md",
     )
-    training_seeds: tuple[int, ...] = Field((10,), min_length=1, description="each student is trained once a seed")
+    training_seeds: Annotated[tuple[int, ...], Unique] = Field(
+        (10,), min_length=1, description="each student is trained once a seed"
+    )
     exposure: ExposureConfig = Field(ExposureConfig(), description="ExAccErr, Table 4a")
     probe: ProbeConfig = Field(ProbeConfig(), description="open checks that train nothing")
     tables: dict[TargetName, TableEntry] = Field(
@@ -125,7 +125,6 @@ class Config(Strict):
     def _rows_fit(self) -> Self:
         for name, table in self.tables.items():
             where = f"tables.{name}"
-            _each_once(f"{where}.rows", table.methods)
             all_known(f"{where}.columns", "column", table.columns, (*self.data.test_sets, AVERAGE, VALIDATION))
             all_known(f"{where}.families", "family", table.families, self.families)
             if "reference" in table.model_fields_set:
@@ -134,7 +133,6 @@ class Config(Strict):
             where = f"checks.{check}"
             if not entry.rows and check != "injected_errors":
                 raise ValueError(f"{where}.rows names no method; give it at least one")
-            _each_once(f"{where}.rows", entry.rows)
             all_known(f"{where}.families", "family", entry.families, self.families)
         return self
 
@@ -147,13 +145,6 @@ class Config(Strict):
         if self.metrics[:1] != (ROUGE_L,):
             raise ValueError(f"metrics must begin with '{ROUGE_L}', which selects checkpoints and ranks rows")
         all_known("metrics", "metric", [name for name in self.metrics if ":" not in name], (ROUGE_L, "module:function"))
-        _each_once("metrics", self.metrics)
-        for where, values in (
-            ("training_seeds", self.training_seeds),
-            ("evaluation.decoding_seeds", self.evaluation.decoding_seeds),
-            ("evaluation.protocols", self.evaluation.protocols),
-        ):
-            _each_once(where, values)
         return self
 
     @model_validator(mode="after")
@@ -171,8 +162,3 @@ class Config(Strict):
                         f"families.{name}: {model.max_length} positions cannot hold data.max_length {self.data.max_length}"
                     )
         return self
-
-
-def _each_once(where: str, values: Iterable[Any]) -> None:
-    if twice := [value for value, count in Counter(values).items() if count > 1]:
-        raise ValueError(f"{where} names '{twice[0]}' twice; name it once")
