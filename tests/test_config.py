@@ -256,7 +256,7 @@ def test_broken_files_are_named(workflow: Path) -> None:
     assert "method kd of family tiny: title: field required" in message({}, workflow)
     kd.write_text("base: gkd\n")
     (workflow / "methods" / "gkd.yaml").write_text("base: kd\n")
-    assert "go round in a circle" in message({}, workflow)
+    assert "name each other as `base` in a circle" in message({}, workflow)
     kd.write_text("base: gdk\n")
     assert "methods.kd.base: there is no method 'gdk'; the nearest valid one is 'gkd'" in message({}, workflow)
 

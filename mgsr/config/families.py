@@ -66,7 +66,7 @@ ModelConfig = Annotated[TinyModel | HubModel | GgufModel | PrunedModel, Field(di
 
 
 class LoraConfig(Strict):
-    """Low-rank adaptation (Hu et al. 2021); the paper: rank 16 on q and v; alpha and dropout from the code base."""
+    """Low-rank adaptation (Hu et al. 2021); the paper has rank 16 on q and v, DistiLLM's code alpha and dropout."""
 
     rank: int = Field(16, ge=1, description="of the update")
     alpha: float = Field(64.0, gt=0, description="the update is scaled by alpha / rank")

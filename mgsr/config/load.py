@@ -167,7 +167,9 @@ class Methods:
     def values(self, name: str, derived: tuple[str, ...] = ()) -> dict[str, Any]:
         """A method's values over those of its `base`, and so on down. `derived`: the methods that this one is a base of."""
         if name in derived:
-            raise MgsrError(f"methods: {' -> '.join((*derived, name))} go round in a circle; end the chain of `base`")
+            raise MgsrError(
+                f"methods: {' -> '.join((*derived, name))} name each other as `base` in a circle; take one `base` out"
+            )
         self.check(f"methods.{derived[-1]}.base" if derived else "methods", [name])
         values = dict(self._config.methods.get(name) or read_named(self._folder, "methods", name))
         base = values.pop("base", None)

@@ -21,7 +21,7 @@ class SymmetricKl(Strict):
     """forward_share KL(teacher || student) + (1 - forward_share) KL(student || teacher)."""
 
     name: Literal["symmetric_kl"]
-    forward_share: float = Field(0.5, ge=0, le=1, description="0.1 in the code base, half and half elsewhere")
+    forward_share: float = Field(0.5, ge=0, le=1, description="DistiLLM's code has 0.1; elsewhere it is half and half")
 
 
 class GeneralizedJsd(Strict):
@@ -30,7 +30,7 @@ class GeneralizedJsd(Strict):
 
     name: Literal["generalized_jsd"]
     beta: float = Field(
-        0.1, gt=0, lt=1, description="the teacher's weight; the code base's 0.9 on the student side is 0.1 here"
+        0.1, gt=0, lt=1, description="the teacher's weight; DistiLLM's code has 0.9 as the student's weight, which is 0.1 here"
     )
 
 
@@ -47,7 +47,8 @@ NamedDivergence = PlainDivergence | SymmetricKl | GeneralizedJsd | SkewKl
 
 
 class DacKlConfig(Strict):
-    """Distribution-adaptive clipping KL (Eq. 5-8). Defaults depart from the print where it cannot train: docs/methods.md."""
+    """Distribution-adaptive clipping KL (Eq. 5-8). Where the paper's equations cannot be trained, defaults differ:
+    docs/methods.md."""
 
     name: Literal["dac_kl"]
     direction: Literal["reverse", "forward"] = Field(
@@ -140,7 +141,7 @@ Distillation = Annotated[
 
 
 class SpanConfig(Strict):
-    """Span-level correlation consistency (Eq. 9-10): its readings."""
+    """Span-level correlation consistency (Eq. 9-10): the ways to read its equations (docs/readings.md)."""
 
     priors: Literal["phrases", "fixed", "sentences"] = Field(
         "phrases", description="what a span is: noun, verb and prepositional phrases (as printed), runs of k tokens, sentences"
@@ -169,7 +170,7 @@ class ObjectiveConfig(Strict):
     distillation: Distillation | None = Field(None, description="divergence from the teacher; null: none")
     distillation_weight: float = Field(1.0, ge=0, description="of that divergence")
     span_weight: float = Field(0.0, ge=0, description="span-level correlation consistency (Eq. 9-10)")
-    span: SpanConfig = Field(SpanConfig(), description="its readings")
+    span: SpanConfig = Field(SpanConfig(), description="how its equations are read")
     averaging: Literal["token_mean", "sequence_mean"] = Field(
         "token_mean", description="`token_mean`: over all response tokens of the optimiser step; `sequence_mean`: as printed"
     )

@@ -10,8 +10,8 @@ from mgsr.config.base import Strict, Unique
 
 Protocol = Literal["published", "plain"]
 NO_REPEAT_NGRAM: dict[Protocol, int] = {"published": 6, "plain": 0}
-"""Length of the n-grams that may not occur twice in prompt and response; 0 bars none. The code base's final evaluation has 6,
-which stands in none of its scripts (pitfall 27)."""
+"""Length of the n-grams that may not occur twice in prompt and response; 0 bars none. The final evaluation of
+DistiLLM's code has 6, which stands in none of its scripts (docs/pitfalls.md, no. 27)."""
 
 
 class ExposureConfig(Strict):
@@ -40,7 +40,8 @@ class EvaluationConfig(Strict):
     protocols: Annotated[tuple[Protocol, ...], Unique] = Field(
         ("published", "plain"),
         min_length=1,
-        description="`published`: no repeated 6-gram, the code base's silent default; `plain`: without. Validation: the first",
+        description="`published`: no 6-gram is repeated, as DistiLLM's code has it silently; `plain`: all are allowed. "
+        "Validation has the first",
     )
     decoding_seeds: Annotated[tuple[int, ...], Unique] = Field(
         (10, 20, 30, 40, 50), min_length=1, description="one answer to each row a seed"

@@ -108,7 +108,7 @@ class Plan:
         write_plan(self.root, {**self.tables, **self.checks, "claims": self.claims, **pages, **cards})
 
     def run_label(self, run: str) -> str:
-        """Whose run it is: family, the titles that tables give it, seed, and what it is in a grid of learning rates."""
+        """The run in words: family, the titles that tables give it, seed, and its part in a grid of learning rates."""
         spec = self.runs[run]
         grids = [name for name, other in self.runs.items() if isinstance(other, SelectSpec) and run in other.candidates]
         part = ""
@@ -305,7 +305,8 @@ class Plan:
             self.checks[name] = CheckSpec(probes=probes, **self._shown(name, rows, "open-check"))
 
     def add_twins(self) -> None:
-        """Of every row with SCRG: the run that `twins` asks for, or a row that is there anyway."""
+        """Find the twin of every row with SCRG: the same run without it. Where `twins` names the method, the twin is
+        added; elsewhere it is known only if a row shows it."""
         asked = {row.run for row in self._all_rows() if row.method in self.config.twins}
         specs = {row.run: spec for row in self._all_rows() if not isinstance(spec := self.runs[row.run], AdoptSpec)}
         by_settings = {_settings(spec, spec.method): run for run, spec in specs.items()}
@@ -328,7 +329,7 @@ def _add(specs: dict[str, S], spec: S) -> str:
 
 
 def _settings(spec: TrainSpec | SelectSpec, method: Method) -> str:
-    """What a run follows from, in one configuration, were it of `method`."""
+    """What tells the run of `method` from the other runs of one configuration."""
     return digest([spec.family, spec.seed, method.model_dump(mode="json", exclude={"title"})])
 
 

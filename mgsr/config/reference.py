@@ -1,8 +1,9 @@
-"""The configuration's reference page, written from the model itself, so that the two cannot differ."""
+"""The configuration's reference page, written from the model itself, so that the two cannot differ. Its head is reference.md."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -13,20 +14,7 @@ from mgsr.config.base import models_in
 from mgsr.config.method import Method
 from mgsr.config.schema import Config, Overlay, Recipe
 
-HEAD = """# Configuration
-
-Written by `mgsr schema --markdown`; a test keeps it equal to the models in `mgsr/config`. As JSON schema it is
-`workflow/config.schema.json`.
-
-A preset (`workflow/presets`) fills `Config`, over `workflow/test_sets.yaml` and `workflow/tables.yaml`. A recipe
-(`workflow/recipes`) fills `Recipe`; what it states for a preset goes over that preset. A method (`workflow/methods`) fills
-`Method`, or names another one as its `base` and states what differs. `snakemake --config key=value` and `--configfile` go over
-all of this, mapping by mapping; nested values are YAML: `'training={steps: 40}'`. A list replaces the list below it, and a
-mapping that names another `builder` or `name` replaces the mapping below it.
-
-What a method's settings are made of, each over the ones before: the configuration's `training`, the method's base, its own
-file, the configuration's overlays in the order they stand, the recipe's overlays.
-"""
+HEAD = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
 
 
 def _link(model: type[BaseModel]) -> str:

@@ -95,8 +95,8 @@ class Config(Strict):
     )
     rows_without_sft: bool | None = Field(
         None,
-        description="tables of kind `main` have a second row, of SFT weight 0, for each method with an SFT term; null: as the "
-        "recipe says",
+        description="tables of kind `main` have a second row, of SFT weight 0, for each method with an SFT term; null: the "
+        "recipe decides",
     )
     twins: tuple[str, ...] = Field(
         (),

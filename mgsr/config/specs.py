@@ -106,7 +106,7 @@ class SelectSpec(_RunSpec):
 
 
 class AdoptSpec(_RunSpec):
-    """All that a run depends on that takes a released model as it is and trains nothing."""
+    """All that an adopted run depends on: it takes a released model as it is, and trains nothing."""
 
     kind: Literal["adopt"] = "adopt"
     title: str
@@ -148,7 +148,7 @@ class EvaluationSpec(_ScoredSpec):
 
 
 class _MeasuredSpec(Strict):
-    """What all depends on that models do on one test set."""
+    """What every result of a model on one test set depends on."""
 
     test_set: str = Field(description="digest of the TestSetSpec")
     rows: int | None = Field(description="the first rows only; null: all")
@@ -177,7 +177,7 @@ class HeldoutSpec(_MeasuredSpec):
 
 
 class InDomainSpec(_MeasuredSpec):
-    """What all depends on that is measured on texts of the models' own, on the in-domain test set."""
+    """What every measurement depends on in which models write on the in-domain test set."""
 
     teacher_run: str
     max_new_tokens: int

@@ -1,4 +1,4 @@
-"""Span priors: what a span of a response is (Eq. 9), as runs of its tokens. `SpanConfig` has the readings.
+"""Span priors: what a span of a response is (Eq. 9), as runs of its tokens. `SpanConfig` has the choices.
 
 Phrases are marked by textblob's port of the `pattern` chunker; its lexicon lies inside the package, nothing is downloaded. A
 preposition with its noun phrase (PNP) is one phrase, in place of the bare preposition and the noun phrase, unless `chunk` is

@@ -49,7 +49,7 @@ def heldout_spec(spec: EvaluationSpec) -> HeldoutSpec | None:
 
 
 class Evaluator:
-    """Gives what a run's scores are made of: as it is kept, or made by the model and kept."""
+    """Gives the answers and the held-out divergence of a run: what is kept is read, and what is missing is made and kept."""
 
     def __init__(self, root: Path, spec: EvaluationSpec) -> None:
         self.root, self.spec = root, spec

@@ -52,7 +52,7 @@ class Signatures:
         self._longest_span_row = (0, 0)  # their number, last step
 
     def on_step(self, step: int, figures: Mapping[str, Any]) -> None:
-        """Tell the figures of optimiser step `step`, as the metrics have them."""
+        """Take the figures of optimiser step `step`, as metrics.jsonl has them."""
         if "band/collapsed" in figures:
             # without what `mass_floor` adds, which trains the clipping network alone
             self._watch_dac_kl(step, figures["distillation"] - figures.get("band/penalty", 0.0))
