@@ -99,7 +99,7 @@ def test_without_a_preset_it_is_the_paper_with_the_papers_recipe() -> None:
             {"tables": {"table1": {"rows": ["sft", "kdd"]}}},
             "tables.table1.rows: there is no method 'kdd'; the nearest valid one",
         ),
-        ({"tables": {"table1": {"rows": ["sft", "sft"]}}}, "tables.table1.rows names 'sft' twice"),
+        ({"tables": {"table1": {"rows": ["sft", "sft"]}}}, "tables.table1: 'sft' stands here twice"),
         ({"tables": {"table1": {"rows": []}}}, "preset smoke: tables.table1.rows: tuple should have at least 1 item"),
         ({"tables": {"mine": {"rows": ["sft"]}}}, "preset smoke: tables.mine.kind: field required"),
         ({"tables": {"Mine": {"kind": "main", "title": "x", "rows": ["sft"]}}}, "tables.Mine: string should match pattern"),
@@ -139,7 +139,7 @@ def test_without_a_preset_it_is_the_paper_with_the_papers_recipe() -> None:
         ),
         ({"methods": {"kd": {"title": "mine"}}}, "methods.kd: workflow/methods has a file of that name"),
         ({"methods": {"own": {"base": "kd", "titel": "mine"}}}, "method own of family tiny: titel: no such key; the nearest"),
-        ({"tables": {"table1": {"extra_rows": ["kd"]}}}, "tables.table1.rows names 'kd' twice"),
+        ({"tables": {"table1": {"extra_rows": ["kd"]}}}, "tables.table1: 'kd' stands here twice"),
         ({"tables": {"table1": {"extra_rows": ["mine"]}}}, "tables.table1.extra_rows: there is no method 'mine'"),
         (
             {"checks": {"diversty": {"rows": ["mgsr"]}}},
@@ -217,7 +217,7 @@ def test_without_a_preset_it_is_the_paper_with_the_papers_recipe() -> None:
             {"data": {"test_sets": {"average": {"title": "x", "file": "x"}}}},
             "data.test_sets.average: something else has that name",
         ),
-        ({"training": {"learning_rate": [1e-3, 1e-3]}}, "learning_rate names a rate twice"),
+        ({"training": {"learning_rate": [1e-3, 1e-3]}}, "training.learning_rate: '0.001' stands here twice; name it once"),
         ({"training": {"learning_rate": []}}, "training.learning_rate: tuple should have at least 1 item"),
         ({"training": {"learning_rate": "fast"}}, "training.learning_rate: input should be a valid number"),
         ({"training": {"learning_rates": [1e-3]}}, "no such key; the nearest valid one is 'learning_rate'"),
@@ -256,7 +256,7 @@ def test_broken_files_are_named(workflow: Path) -> None:
     assert "method kd of family tiny: title: field required" in message({}, workflow)
     kd.write_text("base: gkd\n")
     (workflow / "methods" / "gkd.yaml").write_text("base: kd\n")
-    assert "go round in a circle" in message({}, workflow)
+    assert "name each other as `base` in a circle" in message({}, workflow)
     kd.write_text("base: gdk\n")
     assert "methods.kd.base: there is no method 'gdk'; the nearest valid one is 'gkd'" in message({}, workflow)
 

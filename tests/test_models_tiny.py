@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from mgsr.config.families import TinyModel
 from mgsr.config.specs import ModelSpec
 from mgsr.data.builtin_records import load_builtin
 from mgsr.data.prompts import format_prompt
-from mgsr.errors import MgsrError
 from mgsr.models.build import build_model
 from mgsr.models.loading import load_model, load_tokenizer
 
@@ -57,6 +57,7 @@ def test_initial_deviation(tmp_path: Path) -> None:
     assert load_model(tmp_path / "m").get_input_embeddings().weight.std().item() == pytest.approx(0.06, rel=0.05)
 
 
-def test_heads_of_odd_width_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(MgsrError, match="multiple of 8"):
-        build_model(spec(heads=4, width=20), tmp_path / "m")
+def test_heads_of_odd_width_are_refused_in_a_llama() -> None:
+    spec(heads=4, width=20, architecture="gpt2")
+    with pytest.raises(ValidationError, match="width 20 is not a multiple of heads 4 times 2"):
+        spec(heads=4, width=20)

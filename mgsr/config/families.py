@@ -25,8 +25,9 @@ class TinyModel(Strict):
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> Self:
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        in_pairs = self.architecture == "llama"  # rotary positions turn the numbers of a head in pairs
+        if self.width % (self.heads * (2 if in_pairs else 1)):
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}{' times 2' if in_pairs else ''}")
         return self
 
 
@@ -65,7 +66,7 @@ ModelConfig = Annotated[TinyModel | HubModel | GgufModel | PrunedModel, Field(di
 
 
 class LoraConfig(Strict):
-    """Low-rank adaptation (Hu et al. 2021); the paper: rank 16 on q and v; alpha and dropout from the code base."""
+    """Low-rank adaptation (Hu et al. 2021); the paper has rank 16 on q and v, DistiLLM's code alpha and dropout."""
 
     rank: int = Field(16, ge=1, description="of the update")
     alpha: float = Field(64.0, gt=0, description="the update is scaled by alpha / rank")

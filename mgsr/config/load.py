@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mgsr.config.base import nearest
+from mgsr.config.base import all_known, models_in, nearest
 from mgsr.config.method import Method
 from mgsr.config.schema import Config, Overlay, Recipe
 from mgsr.errors import MgsrError
@@ -36,12 +36,6 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
 # -- messages ----------------------------------------------------------------------------------------------------------
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in get_args(annotation) for model in _models_in(argument)]
-
-
 def _is_variant(model: type[BaseModel], tag: str) -> bool:
     return any(tag in get_args(model.model_fields[key].annotation) for key in VARIANT_KEYS if key in model.model_fields)
 
@@ -51,7 +45,7 @@ def _valid_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list
     models = [model]
     for part in map(str, location[:-1]):
         fields = [candidate.model_fields[part] for candidate in models if part in candidate.model_fields]
-        inner = [inner_model for field in fields for inner_model in _models_in(field.annotation)]
+        inner = [inner_model for field in fields for inner_model in models_in(field.annotation)]
         # a part of the path is the name of a field, the tag of a variant, or a key of the user's own
         models = inner or [candidate for candidate in models if _is_variant(candidate, part)] or models
     shortcuts = SHORTCUTS if models == [Config] else ()
@@ -87,7 +81,7 @@ def _message(problem: Any, model: type[BaseModel]) -> str:
         return f"a mapping is expected, not '{given}'"
     message = problem["msg"].removeprefix("Value error, ")
     message = message[0].lower() + message[1:]
-    return message if isinstance(given, Mapping) else f"{message}, not '{given}'"
+    return message if isinstance(given, Mapping) or problem["type"] == "value_error" else f"{message}, not '{given}'"
 
 
 def validated(model: type[M], value: Mapping[str, Any], where: str) -> M:
@@ -173,7 +167,9 @@ class Methods:
     def values(self, name: str, derived: tuple[str, ...] = ()) -> dict[str, Any]:
         """A method's values over those of its `base`, and so on down. `derived`: the methods that this one is a base of."""
         if name in derived:
-            raise MgsrError(f"methods: {' -> '.join((*derived, name))} go round in a circle; end the chain of `base`")
+            raise MgsrError(
+                f"methods: {' -> '.join((*derived, name))} name each other as `base` in a circle; take one `base` out"
+            )
         self.check(f"methods.{derived[-1]}.base" if derived else "methods", [name])
         values = dict(self._config.methods.get(name) or read_named(self._folder, "methods", name))
         base = values.pop("base", None)
@@ -191,9 +187,7 @@ class Methods:
 
     def check(self, where: str, names: Iterable[str]) -> None:
         """Raise MgsrError where one of `names` is no method."""
-        for name in names:
-            if name not in self.names:
-                raise MgsrError(f"{where}: there is no method '{name}'; {nearest(name, self.names)}")
+        all_known(where, "method", names, self.names, MgsrError)
 
     @property
     def rows_without_sft(self) -> bool:
@@ -214,11 +208,7 @@ class Methods:
             for number, overlay in enumerate(overlays):
                 self.check(f"{where}: overlays.{number}.methods", overlay.methods)
                 self.check(f"{where}: overlays.{number}.except_methods", overlay.except_methods)
-                for name in overlay.families:
-                    if name not in families:
-                        raise MgsrError(
-                            f"{where}: overlays.{number}.families: there is no family '{name}'; {nearest(name, families)}"
-                        )
+                all_known(f"{where}: overlays.{number}.families", "family", overlay.families, families, MgsrError)
         return config.overlays + recipe.overlays
 
 

@@ -9,29 +9,19 @@ from pydantic import Field, model_validator
 from mgsr.config.base import Strict
 
 
-class ForwardKl(Strict):
-    """KL(teacher || student)."""
+class PlainDivergence(Strict):
+    """A divergence without settings, p the teacher and q the student."""
 
-    name: Literal["forward_kl"]
-
-
-class ReverseKl(Strict):
-    """KL(student || teacher)."""
-
-    name: Literal["reverse_kl"]
+    name: Literal["forward_kl", "reverse_kl", "total_variation"] = Field(
+        description="`forward_kl`: KL(p || q); `reverse_kl`: KL(q || p); `total_variation`: half the sum of |p - q|"
+    )
 
 
 class SymmetricKl(Strict):
     """forward_share KL(teacher || student) + (1 - forward_share) KL(student || teacher)."""
 
     name: Literal["symmetric_kl"]
-    forward_share: float = Field(0.5, ge=0, le=1, description="0.1 in the code base, half and half elsewhere")
-
-
-class TotalVariation(Strict):
-    """Half the sum of |p - q|."""
-
-    name: Literal["total_variation"]
+    forward_share: float = Field(0.5, ge=0, le=1, description="DistiLLM's code has 0.1; elsewhere it is half and half")
 
 
 class GeneralizedJsd(Strict):
@@ -40,26 +30,25 @@ class GeneralizedJsd(Strict):
 
     name: Literal["generalized_jsd"]
     beta: float = Field(
-        0.1, gt=0, lt=1, description="the teacher's weight; the code base's 0.9 on the student side is 0.1 here"
+        0.1, gt=0, lt=1, description="the teacher's weight; DistiLLM's code has 0.9 as the student's weight, which is 0.1 here"
     )
 
 
-class SkewForwardKl(Strict):
-    """KL(p || a p + (1-a) q), p the teacher (Ko et al. 2024)."""
+class SkewKl(Strict):
+    """A KL against a mixture of both models, p the teacher and q the student (Ko et al. 2024)."""
 
-    name: Literal["skew_forward_kl"]
-    alpha: float = Field(0.1, ge=0, lt=1, description="the teacher's share in the mixture")
+    name: Literal["skew_forward_kl", "skew_reverse_kl"] = Field(
+        description="`skew_forward_kl`: KL(p || alpha p + (1 - alpha) q); `skew_reverse_kl`: KL(q || alpha q + (1 - alpha) p)"
+    )
+    alpha: float = Field(0.1, ge=0, lt=1, description="how much the mixture has of the first distribution")
 
 
-class SkewReverseKl(Strict):
-    """KL(q || (1-a) p + a q), p the teacher (Ko et al. 2024)."""
-
-    name: Literal["skew_reverse_kl"]
-    alpha: float = Field(0.1, ge=0, lt=1, description="the student's share in the mixture")
+NamedDivergence = PlainDivergence | SymmetricKl | GeneralizedJsd | SkewKl
 
 
 class DacKlConfig(Strict):
-    """Distribution-adaptive clipping KL (Eq. 5-8). Defaults depart from the print where it cannot train: docs/readings.md."""
+    """Distribution-adaptive clipping KL (Eq. 5-8). Where the paper's equations cannot be trained, defaults differ:
+    docs/readings.md."""
 
     name: Literal["dac_kl"]
     direction: Literal["reverse", "forward"] = Field(
@@ -147,23 +136,12 @@ class Custom(Strict):
 
 
 Distillation = Annotated[
-    ForwardKl
-    | ReverseKl
-    | SymmetricKl
-    | TotalVariation
-    | GeneralizedJsd
-    | SkewForwardKl
-    | SkewReverseKl
-    | DacKlConfig
-    | CrossEntropy
-    | PolicyGradientConfig
-    | Custom,
-    Field(discriminator="name"),
+    NamedDivergence | DacKlConfig | CrossEntropy | PolicyGradientConfig | Custom, Field(discriminator="name")
 ]
 
 
 class SpanConfig(Strict):
-    """Span-level correlation consistency (Eq. 9-10): its readings."""
+    """Span-level correlation consistency (Eq. 9-10): the ways to read its equations (docs/readings.md)."""
 
     priors: Literal["phrases", "fixed", "sentences"] = Field(
         "phrases", description="what a span is: noun, verb and prepositional phrases (as printed), runs of k tokens, sentences"
@@ -192,7 +170,7 @@ class ObjectiveConfig(Strict):
     distillation: Distillation | None = Field(None, description="divergence from the teacher; null: none")
     distillation_weight: float = Field(1.0, ge=0, description="of that divergence")
     span_weight: float = Field(0.0, ge=0, description="span-level correlation consistency (Eq. 9-10)")
-    span: SpanConfig = Field(SpanConfig(), description="its readings")
+    span: SpanConfig = Field(SpanConfig(), description="how its equations are read")
     averaging: Literal["token_mean", "sequence_mean"] = Field(
         "token_mean", description="`token_mean`: over all response tokens of the optimiser step; `sequence_mean`: as printed"
     )

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mgsr.config.base import Strict
+from mgsr.config.base import Strict, Unique
 
 Protocol = Literal["published", "plain"]
 NO_REPEAT_NGRAM: dict[Protocol, int] = {"published": 6, "plain": 0}
-"""Length of the n-grams that may not occur twice in prompt and response; 0 bars none. The code base's final evaluation has 6,
-which stands in none of its scripts (pitfall 27)."""
+"""Length of the n-grams that may not occur twice in prompt and response; 0 bars none. The final evaluation of
+DistiLLM's code has 6, which stands in none of its scripts (docs/pitfalls.md, no. 27)."""
 
 
 class ExposureConfig(Strict):
@@ -37,12 +37,15 @@ class ProbeConfig(Strict):
 class EvaluationConfig(Strict):
     """Decoding and scoring. Sampling is at T = 1 from the whole distribution (top-p 1, top-k 0)."""
 
-    protocols: tuple[Protocol, ...] = Field(
+    protocols: Annotated[tuple[Protocol, ...], Unique] = Field(
         ("published", "plain"),
         min_length=1,
-        description="`published`: no repeated 6-gram, the code base's silent default; `plain`: without. Validation: the first",
+        description="`published`: no 6-gram is repeated, as DistiLLM's code has it silently; `plain`: all are allowed. "
+        "Validation has the first",
     )
-    decoding_seeds: tuple[int, ...] = Field((10, 20, 30, 40, 50), min_length=1, description="one answer to each row a seed")
+    decoding_seeds: Annotated[tuple[int, ...], Unique] = Field(
+        (10, 20, 30, 40, 50), min_length=1, description="one answer to each row a seed"
+    )
     max_new_tokens: int = Field(256, ge=1, description="also the limit of rollouts in training")
     batch: int = Field(32, ge=1, description="sequences decoded together")
     heldout_rows: int = Field(500, ge=1, description="Dolly test rows for the held-out KL to the teacher")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, PositiveFloat, Tag, model_validator
 
-from mgsr.config.base import Strict
+from mgsr.config.base import Strict, Unique
 from mgsr.config.loss_terms import CrossEntropy, ObjectiveConfig, PolicyGradientConfig
 from mgsr.config.policy import SequencesConfig
 
@@ -25,7 +25,7 @@ class WarningsConfig(Strict):
 
 
 Precision = Literal["fp32", "bf16"]
-Grid = Annotated[tuple[PositiveFloat, ...], Field(min_length=1)]
+Grid = Annotated[tuple[PositiveFloat, ...], Field(min_length=1), Unique]
 
 
 def _rate_or_grid(value: Any) -> str:
@@ -66,12 +66,6 @@ class TrainingConfig(Strict):
         """The grid, or the one rate."""
         return self.learning_rate if isinstance(self.learning_rate, tuple) else (self.learning_rate,)
 
-    @model_validator(mode="after")
-    def _rates_differ(self) -> Self:
-        if len(set(self.rate_grid)) < len(self.rate_grid):
-            raise ValueError("learning_rate names a rate twice; name each once")
-        return self
-
 
 class Method(Strict):
     """A row of a table: sequences x objective x start."""
@@ -97,10 +91,16 @@ class Method(Strict):
             raise ValueError("dataset_terms 'sft' needs policy 'mixed' or 'off_policy', and an objective.sft_weight above 0")
         if isinstance(distillation, CrossEntropy) and self.sequences.policy == "teacher" and self.sequences.scrg is not None:
             raise ValueError("cross_entropy under policy 'teacher' is on the teacher's own text (SeqKD); set scrg to null")
-        if self.sequences.policy == "collection" and self.sequences.collection.rollouts % self.training.global_batch:
+        batch, collection, off_policy = self.training.global_batch, self.sequences.collection, self.sequences.off_policy
+        if self.sequences.policy == "collection" and collection.rollouts % batch:
             raise ValueError(
-                f"sequences.collection.rollouts {self.sequences.collection.rollouts} is not a multiple of "
-                f"training.global_batch {self.training.global_batch}; choose one that is"
+                f"sequences.collection.rollouts {collection.rollouts} is not a multiple of training.global_batch {batch}; "
+                "choose one that is"
+            )
+        if self.sequences.policy == "off_policy" and off_policy.buffer_size < batch:
+            raise ValueError(
+                f"sequences.off_policy.buffer_size {off_policy.buffer_size} is smaller than training.global_batch {batch}; "
+                "make it at least that"
             )
         return self
 

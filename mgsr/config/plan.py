@@ -39,20 +39,6 @@ S = TypeVar("S", bound=Strict)
 PROBED = ("injected_errors", "span_priors", "diversity")  # open checks that read the probe; the first has no rows
 
 
-def check_batches(method: Method, processes: int, where: str) -> None:
-    """What training would refuse later, refused before any job starts."""
-    batch, off_policy = method.training.global_batch, method.sequences.off_policy
-    if batch % processes:
-        raise MgsrError(
-            f"{where}: training.global_batch {batch} is not a multiple of {processes} processes; choose one that is"
-        )
-    if method.sequences.policy == "off_policy" and off_policy.buffer_size < batch:
-        raise MgsrError(
-            f"{where}: sequences.off_policy.buffer_size {off_policy.buffer_size} is smaller than training.global_batch "
-            f"{batch}; make it at least that"
-        )
-
-
 @dataclass
 class Plan:
     """Specs by digest, and what each table, open check and page is made of."""
@@ -88,22 +74,15 @@ class Plan:
     @property
     def specs(self) -> dict[str, Strict]:
         """All that is named by its digest, by digest."""
-        single: list[Strict] = [self.data, *self.test_sets.values(), self.floor]
-        shared: list[Mapping[str, Strict]] = [
-            self.models, self.runs, self.evaluations, self.samples, self.exposures, self.probes
-        ]  # fmt: skip
-        specs = {spec_digest(spec): spec for spec in single}
-        for part in shared:
-            specs |= part
-        return specs
+        specs: list[Strict] = [self.data, *self.test_sets.values(), self.floor]
+        parts: tuple[Mapping[str, Strict], ...] = (self.models, self.runs, self.evaluations)
+        for part in (*parts, self.samples, self.exposures, self.probes):
+            specs += part.values()
+        return {spec_digest(spec): spec for spec in specs}
 
     @property
     def claims(self) -> ClaimsSpec:
-        config = self.config
-        return ClaimsSpec(
-            name="claims", preset=config.preset, recipe=config.recipe, note=config.note, tables=tuple(self.tables.values()),
-            code=stage_code("claims"),
-        )  # fmt: skip
+        return ClaimsSpec(tables=tuple(self.tables.values()), **self._head("claims", "claims"))
 
     def page(self, name: Literal["report", "everything"]) -> PageSpec:
         """`report` shows the default targets, `everything` all."""
@@ -127,7 +106,7 @@ class Plan:
         write_plan(self.root, {**self.tables, **self.checks, "claims": self.claims, **pages, **cards})
 
     def run_label(self, run: str) -> str:
-        """Whose run it is: family, the titles that tables give it, seed, and what it is in a grid of learning rates."""
+        """The run in words: family, the titles that tables give it, seed, and its part in a grid of learning rates."""
         spec = self.runs[run]
         grids = [name for name, other in self.runs.items() if isinstance(other, SelectSpec) and run in other.candidates]
         part = ""
@@ -215,33 +194,33 @@ class Plan:
     def _resolve(self, name: str, method_name: str) -> Method:
         """A method as a family or small student trains it."""
         family = self._family(name)
-        method = self.methods.resolve(family, method_name)
-        check_batches(method, self.config.processes, f"method {method_name} of family {family}")
+        method, processes = self.methods.resolve(family, method_name), self.config.processes
+        if (batch := method.training.global_batch) % processes:
+            where = f"method {method_name} of family {family}: training.global_batch {batch}"
+            raise MgsrError(f"{where} is not a multiple of {processes} processes; choose one that is")
         return method
 
     def _add_evaluation(self, family: str, run: str, role: str) -> str:
-        config, floor = self.config, self.floor
+        config = self.config
         spec = EvaluationSpec(
+            **self.floor.model_dump(exclude={"code"}),
             run=run,
             teacher_run=None if role == "teacher" else self._teacher_run(family),
             family=family,
-            test_sets=floor.test_sets,
-            rows=floor.rows,
             max_length=config.data.max_length,
             max_prompt_length=config.data.max_prompt_length,
             evaluation=config.evaluation,
-            metrics=floor.metrics,
             threads=config.threads,
             answer_code=code_digest(ANSWERING),
-            custom_code=floor.custom_code,
             code=stage_code("evaluate"),
         )
         return _add(self.evaluations, spec)
 
-    def _in_domain(self, stage: str) -> dict[str, Any]:
-        """What all that is measured on the in-domain test set depends on."""
+    def _in_domain(self, family: str, stage: str) -> dict[str, Any]:
+        """The fields of an InDomainSpec."""
         config = self.config
         return {
+            "teacher_run": self._teacher_run(family),
             "test_set": self.floor.test_sets[IN_DOMAIN],
             "rows": self.floor.rows[IN_DOMAIN],
             "max_length": config.data.max_length,
@@ -253,43 +232,32 @@ class Plan:
         }
 
     def _add_exposure(self, family: str, run: str) -> str:
-        shared = {"teacher_run": self._teacher_run(family), "exposure": self.config.exposure, **self._in_domain("exposure")}
+        shared = {"exposure": self.config.exposure, **self._in_domain(family, "exposure")}
         samples = _add(self.samples, SamplesSpec(**shared))
         return _add(self.exposures, ExposureSpec(run=run, samples=samples, **shared))
 
     def _add_probe(self, family: str) -> str:
         student = self._add_run(family, self._resolve(family, "sft"), self.config.training_seeds[0])
-        spec = ProbeSpec(
-            student_run=student, teacher_run=self._teacher_run(family), probe=self.config.probe, **self._in_domain("probe")
-        )
-        return _add(self.probes, spec)
+        return _add(self.probes, ProbeSpec(student_run=student, probe=self.config.probe, **self._in_domain(family, "probe")))
+
+    def _row(self, family: str, run: str, **columns: Any) -> RowSpec:
+        evaluation = self._add_evaluation(family, run, columns["role"])
+        return RowSpec(family=family, run=run, evaluation=evaluation, **columns)
 
     def _method_rows(self, name: str, methods: Mapping[str, Method], exposed: bool = False) -> Iterator[RowSpec]:
         """`name`: a family or a small student. A teacher is trained with one seed."""
         for method_name, method in methods.items():
             for seed in self.config.training_seeds[:1] if method.role == "teacher" else self.config.training_seeds:
                 run = self._add_run(name, method, seed)
-                yield RowSpec(
-                    family=name,
-                    method=method_name,
-                    title=method.title,
-                    role=method.role,
-                    seed=seed,
-                    run=run,
-                    evaluation=self._add_evaluation(name, run, method.role),
-                    exposure=self._add_exposure(name, run) if exposed else None,
-                )
+                row = self._row(name, run, method=method_name, title=method.title, role=method.role, seed=seed)
+                yield row.model_copy(update={"exposure": self._add_exposure(name, run)}) if exposed else row
 
     def _checkpoint_rows(self, family: str) -> Iterator[RowSpec]:
         seed = self.config.training_seeds[0]
         for name, checkpoint in self.config.checkpoints.items():
             if checkpoint.family == family:
                 run = self._add_checkpoint(checkpoint, seed)
-                evaluation = self._add_evaluation(family, run, "checkpoint")
-                yield RowSpec(
-                    family=family, method=name, title=checkpoint.title, role="checkpoint", seed=seed, run=run,
-                    evaluation=evaluation,
-                )  # fmt: skip
+                yield self._row(family, run, method=name, title=checkpoint.title, role="checkpoint", seed=seed)
 
     def _table_methods(self, family: str, table: str) -> dict[str, Method]:
         """The methods of a table's rows by name. A main table has second rows, of SFT weight 0, where the recipe wants them."""
@@ -301,14 +269,17 @@ class Plan:
                 methods[f"{name}{SECOND_ROW}"] = second
         return methods
 
+    def _head(self, name: str, stage: str) -> dict[str, Any]:
+        """What a table, an open check and the claims have in common."""
+        config = self.config
+        return {"name": name, **config.model_dump(include={"preset", "recipe", "note"}), "code": stage_code(stage)}
+
     def _shown(self, name: str, rows: list[RowSpec], stage: str) -> dict[str, Any]:
         """What a table and an open check have in common."""
         config = self.config
-        return {
-            "name": name, "preset": config.preset, "recipe": config.recipe, "note": config.note,
-            "test_sets": {key: test_set.title for key, test_set in config.data.test_sets.items()},
-            "metrics": config.metrics, "rows": tuple(rows), "floor": self.floor_name, "code": stage_code(stage),
-        }  # fmt: skip
+        titles = {key: test_set.title for key, test_set in config.data.test_sets.items()}
+        shown = {"test_sets": titles, "metrics": config.metrics, "rows": tuple(rows), "floor": self.floor_name}
+        return {**self._head(name, stage), **shown}
 
     def add_tables(self) -> None:
         for name, entry in self.config.tables.items():
@@ -316,15 +287,9 @@ class Plan:
             for family in entry.families or self.config.families:
                 rows += self._method_rows(family, self._table_methods(family, name), entry.kind == "exposure")
                 rows += self._checkpoint_rows(family) if entry.kind == "main" else []
-            self.tables[name] = TableSpec(
-                kind=entry.kind,
-                title=entry.title,
-                columns=entry.columns,
-                components=entry.components,
-                reference=entry.reference,
-                other_groups=self.config.other_groups,
-                **self._shown(name, rows, "table"),
-            )
+            stated = entry.model_dump(exclude={"rows", "extra_rows", "families"})
+            shown = self._shown(name, rows, "table")
+            self.tables[name] = TableSpec(**stated, **shown, other_groups=self.config.other_groups)
 
     def add_checks(self) -> None:
         for name, entry in self.config.checks.items():
@@ -338,7 +303,8 @@ class Plan:
             self.checks[name] = CheckSpec(probes=probes, **self._shown(name, rows, "open-check"))
 
     def add_twins(self) -> None:
-        """Of every row with SCRG: the run that `twins` asks for, or a row that is there anyway."""
+        """Find the twin of every row with SCRG: the same run without it. Where `twins` names the method, the twin is
+        added; elsewhere it is known only if a row shows it."""
         asked = {row.run for row in self._all_rows() if row.method in self.config.twins}
         specs = {row.run: spec for row in self._all_rows() if not isinstance(spec := self.runs[row.run], AdoptSpec)}
         by_settings = {_settings(spec, spec.method): run for run, spec in specs.items()}
@@ -361,7 +327,7 @@ def _add(specs: dict[str, S], spec: S) -> str:
 
 
 def _settings(spec: TrainSpec | SelectSpec, method: Method) -> str:
-    """What a run follows from, in one configuration, were it of `method`."""
+    """What tells the run of `method` from the other runs of one configuration."""
     return digest([spec.family, spec.seed, method.model_dump(mode="json", exclude={"title"})])
 
 

@@ -25,9 +25,7 @@ def plan_records(data: DataConfig, root: Path) -> tuple[DataSpec, dict[str, Test
     """The training and validation records, and the test sets by name. `root`: the preset's results folder."""
     folder = local_folder(Path(data.data_dir)) if data.source == "local" and data.data_dir else None
     locked = read_lock(lock_path(root))["datasets"] if data.source == "hub" else {}
-    shared: dict[str, Any] = {
-        "source": data.source, "data_dir": data.data_dir, "code": stage_code("prepare-data")
-    }  # fmt: skip
+    shared: dict[str, Any] = {**data.model_dump(include={"source", "data_dir"}), "code": stage_code("prepare-data")}
 
     def revision(repository: str | None) -> dict[str, str]:
         return {repository: locked[repository]} if repository in locked else {}

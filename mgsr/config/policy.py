@@ -10,7 +10,7 @@ from mgsr.config.base import Strict
 
 
 class ScrgConfig(Strict):
-    """Sequence correction and re-generation (Eq. 3-4). Defaults are as printed."""
+    """Sequence correction and re-generation (Eq. 3-4). Defaults are as printed: as the paper says it, to the letter."""
 
     passes: int = Field(1, ge=1, description="how often each sequence is revised (Table 4c)")
     score: Literal["kl", "teacher_nll", "log_ratio"] = Field(

@@ -39,7 +39,9 @@ class DataConfig(Strict):
     source: Source = Field("hub", description="where the records come from")
     data_dir: str | None = Field(None, description="folder of the records; source `local` only")
     split: Split = Field(
-        "paper", description="`paper`: MiniLLM's test rows, the first 500 of its validation rows, all other rows train"
+        "paper",
+        description="of Dolly as MiniLLM publishes it. `paper`: the first 500 validation rows are for validation, the others "
+        "train; `minillm`: unchanged",
     )
     max_length: int = Field(512, ge=2, description="prompt and response together")
     max_prompt_length: int = Field(256, ge=1, description="longer prompts are dropped, and counted")

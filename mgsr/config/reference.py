@@ -1,31 +1,21 @@
-"""The configuration's reference page, written from the model itself, so that the two cannot differ."""
+"""The configuration's reference page, written from the model itself, so that the two cannot differ. Its head stands in
+reference.md."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from mgsr.config.base import models_in
 from mgsr.config.method import Method
 from mgsr.config.schema import Config, Overlay, Recipe
 
-HEAD = """# Configuration
-
-Written by `mgsr schema --markdown`; a test keeps it equal to the models in `mgsr/config`. As JSON schema it is
-`workflow/config.schema.json`.
-
-A preset (`workflow/presets`) fills `Config`, over `workflow/test_sets.yaml` and `workflow/tables.yaml`. A recipe
-(`workflow/recipes`) fills `Recipe`; what it states for a preset goes over that preset. A method (`workflow/methods`) fills
-`Method`, or names another one as its `base` and states what differs. `snakemake --config key=value` and `--configfile` go over
-all of this, mapping by mapping; nested values are YAML: `'training={steps: 40}'`. A list replaces the list below it, and a
-mapping that names another `builder` or `name` replaces the mapping below it.
-
-What a method's settings are made of, each over the ones before: the configuration's `training`, the method's base, its own
-file, the configuration's overlays in the order they stand, the recipe's overlays.
-"""
+HEAD = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
 
 
 def _link(model: type[BaseModel]) -> str:
@@ -69,12 +59,9 @@ def _add_models(model: type[BaseModel], models: list[type[BaseModel]]) -> None:
     """Append `model` and all that its fields hold to `models`, each once, in order of appearance."""
     if model not in models:
         models.append(model)
-        waiting = [field.annotation for field in model.model_fields.values()]
-        while waiting:
-            annotation = waiting.pop(0)
-            if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-                _add_models(annotation, models)
-            waiting = [*get_args(annotation), *waiting]
+        for field in model.model_fields.values():
+            for inner in models_in(field.annotation):
+                _add_models(inner, models)
 
 
 def markdown() -> str:

@@ -16,13 +16,19 @@ from mgsr.config.method import Method, Precision
 from mgsr.config.record_sets import DataConfig
 
 
-class TrainSpec(Strict):
+class _RunSpec(Strict):
+    """What all runs depend on."""
+
+    family: str
+    seed: int
+    code: str
+
+
+class TrainSpec(_RunSpec):
     """All that a training run depends on; its digest is the run's name. Upstream results enter by their digests."""
 
     kind: Literal["train"] = "train"
-    family: str
     method: Method = Field(description="with one learning rate: each rate of a grid is a run of its own")
-    seed: int
     data: str = Field(description="digest of the DataSpec")
     data_config: DataConfig = Field(description="without test sets, which training does not read")
     max_new_tokens: int = Field(
@@ -35,7 +41,6 @@ class TrainSpec(Strict):
     lora: LoraConfig | None
     threads: int
     processes: int
-    code: str
     custom_code: tuple[str, ...] = Field(description="digests of the user's modules that the method names")
 
     @model_validator(mode="after")
@@ -58,30 +63,24 @@ class TrainSpec(Strict):
         return self.method.training.precision
 
 
-class SelectSpec(Strict):
+class SelectSpec(_RunSpec):
     """All that the choice among a grid of learning rates depends on. The chosen run's model stands for the method."""
 
     kind: Literal["select"] = "select"
-    family: str
     method: Method = Field(description="with the grid; `training.select_by` says which validation figure chooses")
-    seed: int
     candidates: tuple[str, ...] = Field(description="digests of the runs, one for each rate of the grid, in its order")
-    code: str
 
 
-class AdoptSpec(Strict):
-    """All that a run depends on that takes a released model as it is and trains nothing."""
+class AdoptSpec(_RunSpec):
+    """All that an adopted run depends on: it takes a released model as it is, and trains nothing."""
 
     kind: Literal["adopt"] = "adopt"
-    family: str
     title: str
-    seed: int
     data: str = Field(description="digest of the DataSpec that the model is compared on")
     base_model: str = Field(description="digest of the ModelSpec")
     teacher_run: str = Field(description="digest of the run of the family's teacher, whose vocabulary the model must share")
     precision: Precision = Field(description="that the model is evaluated in")
     threads: int
-    code: str
 
 
 RunSpec = Annotated[TrainSpec | SelectSpec | AdoptSpec, Field(discriminator="kind")]

@@ -6,13 +6,11 @@ ends in a spec (mgsr/config/specs.py), which lies beside its result.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
 from typing import Annotated, Any, Self, get_args
 
 from pydantic import Field, model_validator
 
-from mgsr.config.base import IN_DOMAIN, Strict, nearest
+from mgsr.config.base import IN_DOMAIN, Strict, Unique, all_known
 from mgsr.config.families import Family, HubModel, ModelConfig, TinyModel
 from mgsr.config.measurement import EvaluationConfig, ExposureConfig, ProbeConfig
 from mgsr.config.method import TrainingConfig
@@ -71,12 +69,14 @@ class Config(Strict):
     families: dict[str, Family] = Field(min_length=1, description="teacher and student by name")
     training: TrainingConfig = Field(description="of every run; methods and recipes state what differs")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="decoding and scoring")
-    metrics: tuple[str, ...] = Field(
+    metrics: Annotated[tuple[str, ...], Unique] = Field(
         (ROUGE_L,),
         description="what answers are scored by: `rouge_l`, which comes first, selects and ranks, and functions of your own, "
         "`module:function`; see docs/own_method.md",
     )
-    training_seeds: tuple[int, ...] = Field((10,), min_length=1, description="each student is trained once a seed")
+    training_seeds: Annotated[tuple[int, ...], Unique] = Field(
+        (10,), min_length=1, description="each student is trained once a seed"
+    )
     exposure: ExposureConfig = Field(ExposureConfig(), description="ExAccErr, Table 4a")
     probe: ProbeConfig = Field(ProbeConfig(), description="open checks that train nothing")
     tables: dict[TargetName, TableEntry] = Field(
@@ -95,8 +95,8 @@ class Config(Strict):
     )
     rows_without_sft: bool | None = Field(
         None,
-        description="tables of kind `main` have a second row, of SFT weight 0, for each method with an SFT term; null: as the "
-        "recipe says",
+        description="tables of kind `main` have a second row, of SFT weight 0, for each method with an SFT term; null: the "
+        "recipe decides",
     )
     twins: tuple[str, ...] = Field(
         (),
@@ -116,7 +116,7 @@ class Config(Strict):
         if taken:
             raise ValueError(f"tables.{min(taken)}: a target or open check has that name; choose another")
         shown = (*self.tables, "claims", "open_checks")
-        _all_known("default_targets", "target", self.default_targets, shown)
+        all_known("default_targets", "target", self.default_targets, shown)
         if not set(self.default_targets) & set(self.tables):
             raise ValueError("default_targets names no table; the report needs one")
         return self
@@ -125,17 +125,15 @@ class Config(Strict):
     def _rows_fit(self) -> Self:
         for name, table in self.tables.items():
             where = f"tables.{name}"
-            _each_once(f"{where}.rows", table.methods)
-            _all_known(f"{where}.columns", "column", table.columns, (*self.data.test_sets, AVERAGE, VALIDATION))
-            _all_known(f"{where}.families", "family", table.families, self.families)
+            all_known(f"{where}.columns", "column", table.columns, (*self.data.test_sets, AVERAGE, VALIDATION))
+            all_known(f"{where}.families", "family", table.families, self.families)
             if "reference" in table.model_fields_set:
-                _all_known(f"{where}.reference", "row", (table.reference,), table.methods)
+                all_known(f"{where}.reference", "row", (table.reference,), table.methods)
         for check, entry in self.checks.items():
             where = f"checks.{check}"
             if not entry.rows and check != "injected_errors":
                 raise ValueError(f"{where}.rows names no method; give it at least one")
-            _each_once(f"{where}.rows", entry.rows)
-            _all_known(f"{where}.families", "family", entry.families, self.families)
+            all_known(f"{where}.families", "family", entry.families, self.families)
         return self
 
     @model_validator(mode="after")
@@ -146,22 +144,15 @@ class Config(Strict):
             raise ValueError(f"data.test_sets.{min(reserved)}: something else has that name; choose another")
         if self.metrics[:1] != (ROUGE_L,):
             raise ValueError(f"metrics must begin with '{ROUGE_L}', which selects checkpoints and ranks rows")
-        _all_known("metrics", "metric", [name for name in self.metrics if ":" not in name], (ROUGE_L, "module:function"))
-        _each_once("metrics", self.metrics)
-        for where, values in (
-            ("training_seeds", self.training_seeds),
-            ("evaluation.decoding_seeds", self.evaluation.decoding_seeds),
-            ("evaluation.protocols", self.evaluation.protocols),
-        ):
-            _each_once(where, values)
+        all_known("metrics", "metric", [name for name in self.metrics if ":" not in name], (ROUGE_L, "module:function"))
         return self
 
     @model_validator(mode="after")
     def _models_fit(self) -> Self:
         for name, checkpoint in self.checkpoints.items():
-            _all_known(f"checkpoints.{name}.family", "family", (checkpoint.family,), self.families)
+            all_known(f"checkpoints.{name}.family", "family", (checkpoint.family,), self.families)
         for name, student in self.small_students.items():
-            _all_known(f"small_students.{name}.family", "family", (student.family,), self.families)
+            all_known(f"small_students.{name}.family", "family", (student.family,), self.families)
             if name in self.families:
                 raise ValueError(f"small_students.{name}: a family has that name; choose another")
         for name, family in self.families.items():
@@ -171,15 +162,3 @@ class Config(Strict):
                         f"families.{name}: {model.max_length} positions cannot hold data.max_length {self.data.max_length}"
                     )
         return self
-
-
-def _all_known(where: str, kind: str, names: Iterable[str], valid: Iterable[str]) -> None:
-    valid = list(valid)
-    for name in names:
-        if name not in valid:
-            raise ValueError(f"{where}: there is no {kind} '{name}'; {nearest(name, valid)}")
-
-
-def _each_once(where: str, values: Iterable[Any]) -> None:
-    if twice := [value for value, count in Counter(values).items() if count > 1]:
-        raise ValueError(f"{where} names '{twice[0]}' twice; name it once")

@@ -15,14 +15,29 @@ from mgsr.errors import MgsrError
 from mgsr.storage import digest, read_json
 
 
-class DataSpec(Strict):
-    """All that the prepared training and validation records depend on. Lengths are applied with a model's tokenizer."""
+class _RecordsSpec(Strict):
+    """What all prepared records depend on."""
 
     source: Source
     data_dir: str | None
-    split: Split
     contents: dict[str, str] = Field(description="SHA-256 by local file, or locked commit by data set of the hub")
     code: str
+
+
+class DataSpec(_RecordsSpec):
+    """All that the prepared training and validation records depend on. Lengths are applied with a model's tokenizer."""
+
+    split: Split
+
+
+class TestSetSpec(_RecordsSpec):
+    """All that the prepared records of one test set depend on."""
+
+    __test__ = False  # pytest would take the name for a test's
+
+    name: str
+    data: str = Field(description="digest of the DataSpec, against whose training rows overlap is counted")
+    test_set: TestSetConfig = Field(description="where the records come from; its `title` and `rows` are left out")
 
 
 class ModelSpec(Strict):
@@ -34,36 +49,67 @@ class ModelSpec(Strict):
     code: str
 
 
-class EvaluationSpec(Strict):
+class _ScoredSpec(Strict):
+    """What all scores over the test sets depend on."""
+
+    test_sets: dict[str, str] = Field(description="by name, digest of the TestSetSpec")
+    rows: dict[str, int | None] = Field(description="by name, the first rows only; null: all")
+    metrics: tuple[str, ...]
+    custom_code: tuple[str, ...] = Field(description="digests of the user's modules that `metrics` names")
+    code: str
+
+
+class FloorSpec(_ScoredSpec):
+    """All that the scores of borrowed answers depend on."""
+
+
+class EvaluationSpec(_ScoredSpec):
     """All that the scores of a run depend on, over all test sets, protocols and decoding seeds."""
 
     run: str
     teacher_run: str | None = Field(description="held-out KL is taken against it; null for the teacher itself")
     family: str
-    test_sets: dict[str, str] = Field(description="by name, digest of the TestSetSpec")
-    rows: dict[str, int | None] = Field(description="by name, the first rows only; null: all")
     max_length: int
     max_prompt_length: int
     evaluation: EvaluationConfig
-    metrics: tuple[str, ...]
     threads: int
     answer_code: str = Field(description="digest of the code that decodes answers")
-    custom_code: tuple[str, ...] = Field(description="digests of the user's modules that `metrics` names")
-    code: str
 
 
-class InDomainSpec(Strict):
-    """What all measurements on the in-domain test set depend on."""
+class _MeasuredSpec(Strict):
+    """What every result of a model on one test set depends on."""
 
-    teacher_run: str
-    test_set: str = Field(description="digest of the TestSetSpec of the in-domain set")
+    test_set: str = Field(description="digest of the TestSetSpec")
     rows: int | None = Field(description="the first rows only; null: all")
     max_length: int
     max_prompt_length: int
-    max_new_tokens: int
     batch: int
     threads: int
     code: str
+
+
+class AnswersSpec(_MeasuredSpec):
+    """All that the answers of a run to one test set, under one protocol with one decoding seed, depend on."""
+
+    run: str
+    protocol: Protocol
+    decoding_seed: int
+    max_new_tokens: int
+
+
+class HeldoutSpec(_MeasuredSpec):
+    """All that the held-out divergence of a run from its teacher depends on."""
+
+    run: str
+    teacher_run: str
+    heldout_rows: int = Field(description="of these, the first ones that fit")
+
+
+class InDomainSpec(_MeasuredSpec):
+    """What every measurement depends on in which models write on the in-domain test set."""
+
+    teacher_run: str
+    max_new_tokens: int
 
 
 class SamplesSpec(InDomainSpec):
@@ -72,11 +118,12 @@ class SamplesSpec(InDomainSpec):
     exposure: ExposureConfig
 
 
-class ExposureSpec(SamplesSpec):
+class ExposureSpec(InDomainSpec):
     """All that a run's ExAccErr depends on."""
 
     run: str
     samples: str = Field(description="digest of the SamplesSpec")
+    exposure: ExposureConfig
 
 
 class ProbeSpec(InDomainSpec):
@@ -84,61 +131,6 @@ class ProbeSpec(InDomainSpec):
 
     student_run: str = Field(description="the SFT student")
     probe: ProbeConfig
-
-
-class TestSetSpec(Strict):
-    """All that the prepared records of one test set depend on."""
-
-    __test__ = False  # pytest would take the name for a test's
-
-    name: str
-    data: str = Field(description="digest of the DataSpec, against whose training rows overlap is counted")
-    test_set: TestSetConfig = Field(description="where the records come from; its `title` and `rows` are left out")
-    source: Source
-    data_dir: str | None
-    contents: dict[str, str] = Field(description="SHA-256 by local file, or locked commit by data set of the hub")
-    code: str
-
-
-class AnswersSpec(Strict):
-    """All that the answers of a run to one test set, under one protocol with one decoding seed, depend on."""
-
-    run: str
-    test_set: str = Field(description="digest of the TestSetSpec")
-    rows: int | None = Field(description="the first rows only; null: all")
-    max_length: int
-    max_prompt_length: int
-    protocol: Protocol
-    decoding_seed: int
-    max_new_tokens: int
-    batch: int
-    threads: int
-    code: str
-
-
-class HeldoutSpec(Strict):
-    """All that the held-out divergence of a run from its teacher depends on."""
-
-    run: str
-    teacher_run: str
-    test_set: str = Field(description="digest of the TestSetSpec")
-    rows: int | None = Field(description="the first rows only; null: all")
-    heldout_rows: int = Field(description="of these, the first ones that fit")
-    max_length: int
-    max_prompt_length: int
-    batch: int
-    threads: int
-    code: str
-
-
-class FloorSpec(Strict):
-    """All that the scores of borrowed answers depend on."""
-
-    test_sets: dict[str, str] = Field(description="by name, digest of the TestSetSpec")
-    rows: dict[str, int | None] = Field(description="by name, the first rows only; null: all")
-    metrics: tuple[str, ...]
-    custom_code: tuple[str, ...] = Field(description="digests of the user's modules that `metrics` names")
-    code: str
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

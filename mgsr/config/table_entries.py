@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from mgsr.config.base import Strict
+from mgsr.config.base import Strict, Unique, each_once
 
 TableKind = Literal["main", "ablation", "exposure", "efficiency"]
 CheckName = Literal["injected_errors", "clipping_range", "span_priors", "sensitivity", "diversity", "small_students"]
@@ -30,6 +30,11 @@ class TableEntry(Strict):
     reference: str = Field("mgsr", description="kind `ablation`: the method that the others are compared with")
     families: tuple[str, ...] = Field((), description="of the configuration; empty: all")
 
+    @model_validator(mode="after")
+    def _rows_differ(self) -> Self:
+        each_once(self.methods)
+        return self
+
     @property
     def methods(self) -> tuple[str, ...]:
         """All rows, in order."""
@@ -39,7 +44,7 @@ class TableEntry(Strict):
 class CheckEntry(Strict):
     """The methods that an open check compares."""
 
-    rows: tuple[str, ...] = Field((), description="names of methods, in order; `injected_errors` has none")
+    rows: Annotated[tuple[str, ...], Unique] = Field((), description="names of methods, in order; `injected_errors` has none")
     families: tuple[str, ...] = Field((), description="of the configuration; empty: all")
 
 

@@ -36,18 +36,23 @@ class RowSpec(Strict):
     exposure: str | None = Field(None, description="digest of its ExAccErr, in tables that show it")
 
 
-class _Shown(Strict):
-    """What tables and open checks have in common."""
+class _Headed(Strict):
+    """What tables, open checks and claims have in common."""
 
     name: str
     preset: str
     recipe: str
     note: str
+    code: str
+
+
+class _Shown(_Headed):
+    """What tables and open checks have in common."""
+
     test_sets: dict[str, str] = Field(description="title by name, in the order of the columns")
     metrics: tuple[str, ...] = Field(description="the first one ranks")
     rows: tuple[RowSpec, ...]
     floor: str = Field(description="digest of the FloorSpec")
-    code: str
 
 
 class TableSpec(_Shown):
@@ -67,15 +72,10 @@ class CheckSpec(_Shown):
     probes: dict[str, str] = Field(description="digest of the ProbeSpec by family, in checks that read it")
 
 
-class ClaimsSpec(Strict):
+class ClaimsSpec(_Headed):
     """All that the claims' verdicts depend on."""
 
-    name: Literal["claims"]
-    preset: str
-    recipe: str
-    note: str
     tables: tuple[TableSpec, ...]
-    code: str
 
 
 class PageSpec(Strict):

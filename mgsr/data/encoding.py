@@ -17,7 +17,10 @@ class Tokenizer(Protocol):
     eos_token_id: Any
     bos_token_id: Any
 
+    @property
+    def all_special_ids(self) -> Any: ...
     def __call__(self, text: Any, *, add_special_tokens: bool) -> Any: ...
+    def decode(self, token_ids: Any, *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> Any: ...
 
 
 class Lengths(Protocol):

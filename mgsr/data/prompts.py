@@ -1,4 +1,4 @@
-"""The prompt: Alpaca's wording with MiniLLM's ending, byte for byte, or published checkpoints score lower."""
+"""The prompt: Alpaca's wording with MiniLLM's ending, byte for byte. With any other, published checkpoints score lower."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Span priors: what a span of a response is (Eq. 9), as runs of its tokens. `SpanConfig` has the readings.
+"""Span priors: what a span of a response is (Eq. 9), as runs of its tokens. `SpanConfig` has the choices.
 
 Phrases are marked by textblob's port of the `pattern` chunker; its lexicon lies inside the package, nothing is downloaded. A
 preposition with its noun phrase (PNP) is one phrase, in place of the bare preposition and the noun phrase, unless `chunk` is
@@ -10,29 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby, pairwise
-from typing import Any, Literal, Protocol
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 from textblob.en import tokenize
 from textblob.en.parsers import PatternParser
 
 from mgsr.config.loss_terms import SpanConfig
+from mgsr.data.encoding import Tokenizer
 
 PHRASES = ("NP", "VP", "PP")
 Span = tuple[int, int]
 
 
-class DecodingTokenizer(Protocol):
-    """What is used of a transformers tokenizer."""
-
-    @property
-    def all_special_ids(self) -> Any: ...
-
-    def decode(self, token_ids: Any, *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> Any: ...
-
-
 _parser = PatternParser()
-_pieces: WeakKeyDictionary[DecodingTokenizer, dict[int, str]] = WeakKeyDictionary()
+_pieces: WeakKeyDictionary[Tokenizer, dict[int, str]] = WeakKeyDictionary()
 
 
 def _words(text: str) -> Iterator[tuple[str, str, str]]:
@@ -93,11 +85,11 @@ def sentence_spans(text: str) -> tuple[Span, ...]:
     return tuple((sentence[0][0], sentence[-1][1]) for sentence in located if sentence)
 
 
-def _decode(ids: Sequence[int], tokenizer: DecodingTokenizer) -> str:
+def _decode(ids: Sequence[int], tokenizer: Tokenizer) -> str:
     return str(tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
 
-def _token_ranges(ids: Sequence[int], tokenizer: DecodingTokenizer) -> tuple[str, list[Span]]:
+def _token_ranges(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[str, list[Span]]:
     """The text of ordinary tokens and the characters each adds to it; tokens that share a character share its range."""
     pieces = _pieces.setdefault(tokenizer, {})
     for token in set(ids) - pieces.keys():
@@ -128,7 +120,7 @@ def _token_ranges(ids: Sequence[int], tokenizer: DecodingTokenizer) -> tuple[str
 _SPECIAL, _UNCOVERED = -2, -1
 
 
-def token_spans(response_ids: Sequence[int], tokenizer: DecodingTokenizer, config: SpanConfig) -> list[Span]:
+def token_spans(response_ids: Sequence[int], tokenizer: Tokenizer, config: SpanConfig) -> list[Span]:
     """The spans of a response as half-open runs of token positions: sorted and disjoint.
 
     A token belongs to the phrase or sentence that covers its first non-space character; where all of one's characters lie in

@@ -71,9 +71,8 @@ class Evaluator:
         spec = answers_spec(self.spec, part)
         path = self.root / "answers" / f"{spec_digest(spec)}.jsonl"
         if not path.is_file():
-            answers = self.answerer.answers(records, spec)
             self._write_spec(spec)
-            write_jsonl(path, map(asdict, answers))
+            write_jsonl(path, map(asdict, self.answerer.answers(records, spec)))
         return read_answers(path, [record.id for record in records])
 
     def heldout(self) -> Heldout | None:

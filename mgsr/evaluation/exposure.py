@@ -1,5 +1,5 @@
 """Measures exposure bias (Table 4a): how far the student is from the teacher on its own prefixes, compared with the teacher's
-prefixes. Responses are sampled at T = 1 without any ban. A family's teacher is sampled once, for all its students.
+prefixes. Responses are sampled at T = 1, and no n-gram is forbidden. A family's teacher is sampled once, for all its students.
 
 `samples/<name>/`: samples.jsonl, one teacher's sample a line. `exposure/<name>/`: summary.json, and prompts.jsonl with the sums
 by prompt and position, from which intervals and paired comparisons are made (`mgsr.evaluation.accumulation`).
@@ -22,7 +22,6 @@ from mgsr.evaluation.accumulation import SOURCES, Divergences
 from mgsr.evaluation.intervals import Numbers, percentile_interval
 from mgsr.evaluation.trained_model import SEED, TrainedModel, response_log_probabilities
 from mgsr.models.kl import forward_kl
-from mgsr.models.loading import check_shared_vocabulary
 from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.sequence import Sequence
 from mgsr.storage import new_folder, read_jsonl, write_json, write_jsonl
@@ -108,14 +107,14 @@ def measure_exposure(root: Path, name: str) -> None:
     """Write `exposure/<name>`: ExAccErr of a run at each length.
 
     summary.json, lists by length: `excess_error` in percent and its `intervals` (95 %, percentile bootstrap over prompts),
-    `accumulated` R(l), `expected` l eps(l), and `running_student`, `running_teacher`: samples that have an l-th token. Null
+    `accumulated` R(l), `expected` l eps(l) (both defined in
+    `mgsr.evaluation.accumulation`), and `running_student`, `running_teacher`: samples that have an l-th token. Null
     where some position up to l has no sample. `by_position`: the mean divergences.
     """
     spec = read_spec(root, name, ExposureSpec)
     started = time.perf_counter()
     torch.set_num_threads(spec.threads)
-    student, teacher = TrainedModel.load(root, spec.run), TrainedModel.load(root, spec.teacher_run)
-    check_shared_vocabulary(teacher.tokenizer, student.tokenizer)
+    student, teacher = TrainedModel.load_pair(root, spec.run, spec.teacher_run)
     config, lengths = spec.exposure, list(spec.exposure.lengths)
     examples = student.examples(root, spec, config.rows)
     timings = {"start": time.perf_counter() - started}

@@ -46,7 +46,8 @@ def lenders(records: Sequence[Record]) -> list[Record]:
 def evaluate_floor(
     records: Mapping[str, Sequence[Record]], metrics: Mapping[str, Metric]
 ) -> tuple[list[AnswerRow], dict[str, dict[str, int]]]:
-    """The rows over test sets by name, and the summary's `sets`, which count the answers borrowed from another category too.
+    """The rows over test sets by name, each record answered with its lender's first reference, and the summary's `sets`, which
+    count the answers borrowed from another category too.
 
     Nothing is decoded: seed 0, protocol `plain`, lengths 0.
     """

@@ -56,7 +56,6 @@ from mgsr.evaluation.injection import ERRORS, inject
 from mgsr.evaluation.intervals import mean_interval
 from mgsr.evaluation.span_statistics import PRIORS, pooled, span_counts
 from mgsr.evaluation.trained_model import SEED, TrainedModel
-from mgsr.models.loading import check_shared_vocabulary
 from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.scrg import revise
 from mgsr.rollouts.sequence import Sequence as TokenSequence
@@ -182,8 +181,7 @@ def probe(root: Path, name: str) -> None:
     spec = read_spec(root, name, ProbeSpec)
     started = time.perf_counter()
     torch.set_num_threads(spec.threads)
-    student, teacher = TrainedModel.load(root, spec.student_run), TrainedModel.load(root, spec.teacher_run)
-    check_shared_vocabulary(teacher.tokenizer, student.tokenizer)
+    student, teacher = TrainedModel.load_pair(root, spec.student_run, spec.teacher_run)
     examples = student.examples(root, spec, spec.probe.rows)
     decoding = Decoding(spec.max_new_tokens, spec.max_length, seed=SEED, batch=spec.batch)
     timings = {"start": time.perf_counter() - started}

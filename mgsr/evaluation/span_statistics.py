@@ -22,7 +22,7 @@ def span_counts(
     sequences: Items[Sequence], student: TrainedModel, teacher: TrainedModel, batch: int
 ) -> list[dict[str, list[float | None]]]:
     """For each sequence, by prior: spans, their tokens, spans of one token, and the mean of Eq. 9 over its spans (None without
-    spans; other readings at their defaults)."""
+    spans; all other settings of `SpanConfig` at their defaults)."""
     counts: list[dict[str, list[float | None]]] = [{} for _ in sequences]
     for i, (student_logp, teacher_logp) in response_log_probabilities((student, teacher), sequences, batch):
         ids = sequences[i].response_ids
@@ -36,7 +36,7 @@ def span_counts(
 
 
 def pooled(rows: Items[dict[str, Any]], prior: str) -> dict[str, float | None]:
-    """Shares over rows of probe.json's `spans` together; null where nothing is to be shared."""
+    """Shares over rows of probe.json's `spans` together; null where the divisor is 0."""
     spans, covered, single = (sum(row["priors"][prior][field] for row in rows) for field in range(3))
     tokens = sum(row["tokens"] for row in rows)
     return {

@@ -16,6 +16,7 @@ from mgsr.data.encoding import Example, encode_examples
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
 from mgsr.models.language_model import LanguageModel, autocast, inference, load_frozen
+from mgsr.models.loading import check_shared_vocabulary
 from mgsr.rollouts.sampler import Decoding, Prompt, generate
 from mgsr.rollouts.sequence import Sequence, by_length, collate, response_states
 from mgsr.storage import read_json
@@ -37,6 +38,13 @@ class TrainedModel:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         precision = read_json(folder / "training.json")["precision"]
         return cls(*load_frozen(folder / "model", precision, device), precision)
+
+    @classmethod
+    def load_pair(cls, root: Path, student_run: str, teacher_run: str) -> tuple[TrainedModel, TrainedModel]:
+        """A student and its teacher. Raises MgsrError where they do not share a vocabulary."""
+        student, teacher = cls.load(root, student_run), cls.load(root, teacher_run)
+        check_shared_vocabulary(teacher.tokenizer, student.tokenizer)
+        return student, teacher
 
     def autocast(self) -> torch.autocast:
         return autocast(self.precision, self.model.device)

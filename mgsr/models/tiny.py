@@ -11,7 +11,6 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from mgsr.config.families import TinyModel
 from mgsr.data.builtin_records import load_builtin
 from mgsr.data.prompts import format_prompt
-from mgsr.errors import MgsrError
 from mgsr.models.loading import vocabulary_size
 
 EOS, PAD = "<|end|>", "<|pad|>"
@@ -38,11 +37,6 @@ def train_tokenizer(vocabulary_size: int, max_length: int) -> PreTrainedTokenize
 
 def build_tiny(config: TinyModel, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """A model with random weights that depend on config and seed only; the global random state is left alone."""
-    if config.width % config.heads or (config.architecture == "llama" and config.width // config.heads % 2):
-        raise MgsrError(
-            f"tiny model: width {config.width} cannot be split over {config.heads} heads; make it a multiple of "
-            f"{config.heads * (2 if config.architecture == 'llama' else 1)}"
-        )
     tokenizer = train_tokenizer(config.vocabulary_size, config.max_length)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -50,32 +44,18 @@ def build_tiny(config: TinyModel, seed: int) -> tuple[PreTrainedModel, PreTraine
 
 
 def _random_model(config: TinyModel, tokenizer: PreTrainedTokenizerFast) -> PreTrainedModel:
-    # bos and eos default to ids of the full-size vocabularies
-    tokens: dict[str, Any] = {
+    settings: dict[str, Any] = {
+        "num_hidden_layers": config.layers,
+        "hidden_size": config.width,
+        "num_attention_heads": config.heads,
+        "max_position_embeddings": config.max_length,
+        "initializer_range": config.initializer_range,
         "vocab_size": vocabulary_size(tokenizer),
+        # these default to ids of the full-size vocabularies
         "bos_token_id": None,
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
     if config.architecture == "gpt2":
-        return GPT2LMHeadModel(
-            GPT2Config(
-                n_layer=config.layers,
-                n_embd=config.width,
-                n_head=config.heads,
-                n_positions=config.max_length,
-                initializer_range=config.initializer_range,
-                **tokens,
-            )
-        )
-    return LlamaForCausalLM(
-        LlamaConfig(
-            num_hidden_layers=config.layers,
-            hidden_size=config.width,
-            intermediate_size=4 * config.width,
-            num_attention_heads=config.heads,
-            max_position_embeddings=config.max_length,
-            initializer_range=config.initializer_range,
-            **tokens,
-        )
-    )
+        return GPT2LMHeadModel(GPT2Config(**settings))
+    return LlamaForCausalLM(LlamaConfig(intermediate_size=4 * config.width, **settings))

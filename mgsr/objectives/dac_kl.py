@@ -1,6 +1,6 @@
 """DAC-KL, distribution-adaptive clipping (token level, Eq. 5-8): a KL over the classes that a band keeps.
 
-Where the paper leaves a choice, `DacKlConfig` makes it. What the readings do:
+Where the paper can be read in several ways, `DacKlConfig` has a setting. What the settings do:
 - As printed (Eq. 7) the mask is so steep that the thresholds hardly get a gradient, and where they do, the loss falls as the
   band shrinks: merging classes never raises a KL. The log-space mask gives gradients; `mass_floor` asks for the smallest
   band that holds a share of the teacher's mass.

@@ -14,15 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mgsr.config.loss_terms import (
-    ForwardKl,
-    GeneralizedJsd,
-    ReverseKl,
-    SkewForwardKl,
-    SkewReverseKl,
-    SymmetricKl,
-    TotalVariation,
-)
+from mgsr.config.loss_terms import NamedDivergence
 from mgsr.models.kl import forward_kl, kl, reverse_kl
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
@@ -80,9 +72,6 @@ DIVERGENCES: dict[str, Callable[..., Tensor]] = {
 }
 
 
-Named = ForwardKl | ReverseKl | SymmetricKl | TotalVariation | GeneralizedJsd | SkewForwardKl | SkewReverseKl
-
-
-def divergence_from_config(config: Named) -> Divergence:
+def divergence_from_config(config: NamedDivergence) -> Divergence:
     """The function that the configuration names, its parameters filled in."""
     return partial(DIVERGENCES[config.name], **config.model_dump(exclude={"name"}))

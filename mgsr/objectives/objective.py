@@ -73,8 +73,8 @@ class Objective(nn.Module):
         return loss, {name: value.detach() for name, value in sums.items()}
 
     def after_step(self, figures: Mapping[str, float]) -> None:
-        """Tell a loss of the user's own what the step gave, unless it distilled on nothing. To be called after every optimiser
-        step, on every process, with the step's figures, which are sums over all processes."""
+        """Give a loss of the user's own the step's value, unless the step distilled on nothing. To be called after every
+        optimiser step, on every process, with the step's figures, which are sums over all processes."""
         if self.custom is not None and (value := figures.get("distillation", 0.0)) != 0:
             self.custom.after_step(value, self.progress)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -42,9 +42,7 @@ class Positions:
         return self._each(lambda field: field.to(device))
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Positions:
-        rollout = None if self.rollout is None else change(self.rollout)
-        weights = change(self.token_weight), change(self.pair_weight), change(self.sft_weight)
-        return Positions(change(self.targets), *weights, rollout)
+        return replace(self, **{name: change(value) for name, value in vars(self).items() if value is not None})
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from mgsr.config.loss_terms import PolicyGradientConfig
 from mgsr.config.policy import CollectionConfig
-from mgsr.errors import MgsrError
 from mgsr.models.language_model import LanguageModel
 from mgsr.rollouts.noise import row_key
 from mgsr.rollouts.sampler import Decoding, Prompt, Row, complete, draw, stop_unless_finite
@@ -94,12 +93,6 @@ class Collection:
     """
 
     def __init__(self, config: CollectionConfig, *, seed: int, global_batch: int) -> None:
-        """Raises MgsrError where a collection is not a whole number of batches."""
-        if config.rollouts % global_batch:
-            raise MgsrError(
-                f"sequences.collection.rollouts {config.rollouts} is not a multiple of training.global_batch {global_batch}; "
-                "choose one that is"
-            )
         self._config, self._seed, self._global_batch = config, seed, global_batch
         self._batches = config.rollouts // global_batch
         self._number = -1  # of the collection that is held

@@ -44,7 +44,7 @@ class Prompt:
 
 
 class NgramBan:
-    """Which tokens would repeat an n-gram of a growing sequence. One dictionary a row, kept up token by token."""
+    """Which tokens would repeat an n-gram of a growing sequence. Each row has one dictionary, which grows token by token."""
 
     def __init__(self, n: int, tokens: Items[int]) -> None:
         self._n = n

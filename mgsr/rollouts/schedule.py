@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Literal
 
-from mgsr.config.policy import OffPolicyConfig, SequencesConfig
+from mgsr.config.policy import SequencesConfig
 from mgsr.errors import MgsrError
 from mgsr.rollouts.noise import row_key, uniform
 from mgsr.rollouts.sequence import Sequence
@@ -18,91 +18,31 @@ from mgsr.rollouts.sequence import Sequence
 Source = Literal["dataset", "student", "buffer", "teacher", "custom"]
 
 
-class ReplayBuffer:
-    """First in, first out. One for all processes: each holds the same sequences in the same order."""
-
-    def __init__(self, capacity: int) -> None:
-        self._items: deque[Sequence] = deque(maxlen=capacity)
-        self.capacity = capacity
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    @property
-    def full(self) -> bool:
-        return len(self) == self.capacity
-
-    def store(self, sequences: Iterable[Sequence]) -> None:
-        """The oldest leave where there is no room."""
-        self._items.extend(sequences)
-
-    def draw(self, count: int, *axes: str | int) -> list[Sequence]:
-        """`count` different entries, each equally likely; the axes decide which. Raises ValueError where there are fewer."""
-        if count > len(self):
-            raise ValueError(f"{count} sequences asked of a buffer that holds {len(self)}")
-        chosen = sorted(range(len(self)), key=lambda place: row_key(*axes, place))[:count]
-        return [self._items[place] for place in chosen]
-
-    def state_dict(self) -> list[list[Any]]:
-        return [sequence.to_json() for sequence in self._items]
-
-    def load_state_dict(self, state: list[list[Any]]) -> None:
-        self._items.clear()
-        self.store(map(Sequence.from_json, state))
-
-
-class AdaptiveThreshold:
-    """DistiLLM's adaptive threshold tau (Ko et al. 2024, section 3.2; its code). It never falls."""
-
-    def __init__(self, config: OffPolicyConfig) -> None:
-        self._config = config
-        self.value = config.initial_threshold
-        self.previous_loss: float | None = None
-
-    def on_validation(self, loss: float) -> None:
-        """A loss above the last accepted one by the tolerance raises tau, and becomes the accepted one."""
-        if self.previous_loss is None:
-            self.previous_loss = loss
-        elif loss >= self.previous_loss + self._config.tolerance:
-            self.value = min(1.0, self.value + self._config.threshold_step)
-            self.previous_loss = loss
-
-
 class RolloutPolicy:
     """Decides what each step of a run trains on. Call `on_validation` with the loss before training, then `plan` for each step.
 
-    Only `off_policy` has a buffer: `student` and `mixed` always train on fresh text.
+    Only `off_policy` has a threshold tau, which never falls, and a replay buffer (Ko et al. 2024, section 3.2; its code):
+    `student` and `mixed` always train on fresh text. The buffer is first in, first out, and one for all processes: each holds
+    the same sequences in the same order.
     """
 
     def __init__(self, config: SequencesConfig, *, seed: int, global_batch: int) -> None:
-        """Raises MgsrError where the replay buffer cannot fill a batch."""
         self._config, self._seed, self._global_batch = config, seed, global_batch
-        self._threshold: AdaptiveThreshold | None = None
-        self._buffer: ReplayBuffer | None = None
-        if config.policy == "off_policy":
-            if config.off_policy.buffer_size < global_batch:
-                raise MgsrError(
-                    f"sequences.off_policy.buffer_size {config.off_policy.buffer_size} is smaller than training.global_batch "
-                    f"{global_batch}; make it at least that"
-                )
-            self._threshold = AdaptiveThreshold(config.off_policy)
-            self._buffer = ReplayBuffer(config.off_policy.buffer_size)
-
-    @property
-    def threshold(self) -> float | None:
-        """Tau; None for a policy without one."""
-        return self._threshold.value if self._threshold else None
+        self._replays = config.policy == "off_policy"
+        self._buffer: deque[Sequence] = deque(maxlen=config.off_policy.buffer_size)
+        self.threshold = config.off_policy.initial_threshold
+        self._accepted_loss: float | None = None
 
     def plan(self, step: int, steps: int) -> Source:
         """What step `step` of `steps` (counted from 1) trains on."""
         if not 1 <= step <= steps:
             raise ValueError(f"step {step} is not one of 1..{steps}")
         draw = uniform(self._seed, "sequences", step)
-        if self._threshold is not None and self._buffer is not None:
-            tau = self._threshold.value
-            if draw < tau * (1 - step / steps) or (draw < tau and not self._buffer.full):
+        if self._replays:
+            full = len(self._buffer) == self._buffer.maxlen
+            if draw < self.threshold * (1 - step / steps) or (draw < self.threshold and not full):
                 return "student"
-            return "buffer" if draw < tau else "dataset"
+            return "buffer" if draw < self.threshold else "dataset"
         if self._config.policy == "mixed":
             return "student" if draw < self._config.student_share else "dataset"
         constant: dict[str, Source] = {"dataset": "dataset", "teacher": "teacher", "custom": "custom"}
@@ -111,33 +51,38 @@ class RolloutPolicy:
     def store(self, sequences: Iterable[Sequence]) -> None:
         """Take a step's student sequences (after SCRG) of all processes, in their global order. They are kept if the policy
         replays."""
-        if self._buffer is not None:
-            self._buffer.store(sequences)
+        if self._replays:
+            self._buffer.extend(sequences)
 
     def draw(self, step: int) -> list[Sequence]:
-        """The global batch of a step whose plan was "buffer", the same on every process."""
-        if self._buffer is None:
-            raise ValueError(f"policy {self._config.policy} replays nothing")
-        return self._buffer.draw(self._global_batch, self._seed, "replay", step)
+        """The global batch of a step whose plan was "buffer": different entries, each equally likely, the same on every
+        process. Raises ValueError where the buffer holds fewer."""
+        if self._global_batch > len(self._buffer):
+            raise ValueError(f"{self._global_batch} sequences asked of a buffer that holds {len(self._buffer)}")
+        places = sorted(range(len(self._buffer)), key=lambda place: row_key(self._seed, "replay", step, place))
+        return [self._buffer[place] for place in places[: self._global_batch]]
 
     def on_validation(self, loss: float) -> None:
-        """Take the validation loss, before training and after each validation. Raises MgsrError if it is not finite."""
+        """Take the validation loss, before training and after each validation. A loss above the last accepted one by the
+        tolerance raises tau, and becomes the accepted one. Raises MgsrError for a loss that is not finite."""
         if not math.isfinite(loss):
             raise MgsrError(
                 f"the validation loss is {loss}: the weights have diverged; lower training.learning_rate, or drop this rate "
                 "from its grid"
             )
-        if self._threshold is not None:
-            self._threshold.on_validation(loss)
+        off_policy = self._config.off_policy
+        if self._accepted_loss is None:
+            self._accepted_loss = loss
+        elif loss >= self._accepted_loss + off_policy.tolerance:
+            self.threshold = min(1.0, self.threshold + off_policy.threshold_step)
+            self._accepted_loss = loss
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON values; `load_state_dict` continues exactly from there."""
-        return {
-            "threshold": None if self._threshold is None else [self._threshold.value, self._threshold.previous_loss],
-            "buffer": None if self._buffer is None else self._buffer.state_dict(),
-        }
+        buffer = [sequence.to_json() for sequence in self._buffer]
+        return {"threshold": [self.threshold, self._accepted_loss], "buffer": buffer}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self._threshold is not None and self._buffer is not None:
-            self._threshold.value, self._threshold.previous_loss = state["threshold"]
-            self._buffer.load_state_dict(state["buffer"])
+        self.threshold, self._accepted_loss = state["threshold"]
+        self._buffer.clear()
+        self._buffer.extend(map(Sequence.from_json, state["buffer"]))

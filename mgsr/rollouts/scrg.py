@@ -2,7 +2,7 @@
 
 The teacher reads what the student wrote and draws a token of its own at each response position. Of the positions where it
 disagrees, the one where the two models lie furthest apart gets the teacher's token, and the student writes the rest anew. Other
-readings: `ScrgConfig`.
+ways to read the paper: `ScrgConfig`.
 """
 
 from __future__ import annotations

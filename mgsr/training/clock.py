@@ -19,7 +19,7 @@ class Clock:
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Add the time of what happens inside, work that a GPU still has to do included."""
+        """Add the time that the block takes, until the GPU has finished its work too."""
         started = time.perf_counter()
         yield
         if self._device.type == "cuda":

@@ -52,7 +52,7 @@ class WarningSigns:
         self._longest_span_row = (0, 0)  # their number, last step
 
     def on_step(self, step: int, figures: Mapping[str, Any]) -> None:
-        """Tell the figures of optimiser step `step`, as the metrics have them."""
+        """Take the figures of optimiser step `step`, as metrics.jsonl has them."""
         if "band/collapsed" in figures:
             # without what `mass_floor` adds, which trains the clipping network alone
             self._watch_dac_kl(step, figures["distillation"] - figures.get("band/penalty", 0.0))
@@ -80,35 +80,31 @@ class WarningSigns:
 
     def warnings(self, student_share: float | None) -> list[dict[str, str]]:
         """Name and message of each sign seen. `student_share`: share of steps on student text; None where none is wanted."""
-        limits, counts, signs = self._limits, self._counts, []
+        limits, counts, signs = self._limits, self._counts, dict[str, str]()
         if student_share == 0:
-            signs.append({"name": "no_student_text", "message": "no step used a student-generated sequence"})
+            signs["no_student_text"] = "no step used a student-generated sequence"
         if counts["spikes"]:
-            message = (
+            signs["dac_kl_spikes"] = (
                 f"DAC-KL rose above {limits.spike_factor:g} times its running median in {counts['spikes']} of "
                 f"{counts['bands']} steps, the highest at {self._worst_spike[0]:.3g} times (step {self._worst_spike[1]})"
             )
-            signs.append({"name": "dac_kl_spikes", "message": message})
         if counts["collapsed"] >= limits.steps_share * counts["bands"] > 0:
-            message = (
+            signs["band_collapsed"] = (
                 f"at most one class was kept on {limits.collapsed_share:.0%} of positions "
                 f"in {counts['collapsed']} of {counts['bands']} steps"
             )
-            signs.append({"name": "band_collapsed", "message": message})
         if counts["untrained"] >= limits.steps_share * counts["norms"] > 0:
-            message = (
+            signs["clip_network_untrained"] = (
                 f"DAC-KL's clipping network had a gradient below {limits.untrained_norm:g} "
                 f"in {counts['untrained']} of {counts['norms']} steps"
             )
-            signs.append({"name": "clip_network_untrained", "message": message})
         row, end = self._longest_span_row
         if row >= limits.span_steps:
-            message = f"the span term was above {limits.span_share:.0%} of the loss in {row} steps in a row, up to step {end}"
-            signs.append({"name": "span_dominates", "message": message})
+            share = f"{limits.span_share:.0%} of the loss"
+            signs["span_dominates"] = f"the span term was above {share} in {row} steps in a row, up to step {end}"
         if counts["gold"] == counts["teacher_texts"] > 0:
-            message = f"in all {counts['gold']} steps the teacher's texts equal the data set's responses"
-            signs.append({"name": "teacher_text_is_gold", "message": message})
-        return signs
+            signs["teacher_text_is_gold"] = f"in all {counts['gold']} steps the teacher's texts equal the data set's responses"
+        return [{"name": name, "message": message} for name, message in signs.items()]
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON values; `load_state_dict` continues exactly from there."""

@@ -28,7 +28,7 @@ class StepSource:
     def __init__(
         self, spec: TrainSpec, models: Models, examples: Items[Example], world: World, clock: Clock, with_spans: bool
     ) -> None:
-        """Raises MgsrError where the method's policy cannot work with its batch, or its function cannot be loaded."""
+        """Raises MgsrError where the function of the method's policy cannot be loaded."""
         self._spec, self._models, self._world, self._clock, self._with_spans = spec, models, world, clock, with_spans
         self._training, self._config = spec.method.training, spec.method.sequences
         self._policy = RolloutPolicy(self._config, seed=spec.seed, global_batch=self._training.global_batch)

@@ -36,7 +36,7 @@ class Models:
 
 
 def _key(example_id: str, prompt_ids: tuple[int, ...]) -> tuple[str, int]:
-    """The key of a teacher's text. No step or place is part of it, as a shuffled walk gives those to another prompt."""
+    """The key of a teacher's text. Step and place are no part of it: in the next epoch they belong to another prompt."""
     return example_id, row_key(*prompt_ids)
 
 

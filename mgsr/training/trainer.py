@@ -90,11 +90,6 @@ class Trainer:
         self.run, self.spec, self.world = run, spec, world
         self.training, self.root = spec.method.training, root
         self.folder = root / "checkpoints" / run
-        if self.training.global_batch % world.size:
-            raise MgsrError(
-                f"training.global_batch: {self.training.global_batch} sequences cannot be shared by {world.size} processes; "
-                f"choose a multiple of {world.size}"
-            )
         self._load_models()
         self._load_data()
         self.clock = Clock(world.device)
