@@ -10,20 +10,11 @@ import numpy as np
 from mgsr.config.table_specs import TableSpec
 from mgsr.errors import MgsrError
 from mgsr.tables import paper
+from mgsr.tables.legends import legend
 from mgsr.tables.render import FAMILY, Block, CsvLine, Table, document, number
 from mgsr.tables.results import MethodResult, TableResults
 from mgsr.tables.rows import Measured, Row
 from mgsr.tables.scores import other_pair_blocks, row_notes
-
-LEGEND = (
-    "ExAccErr says by how many per cent errors add up more on the student's own prefixes than on the teacher's, up to a "
-    "response length in tokens. 0 is no exposure bias; below 0 the student does better on its own prefixes. It is a mean "
-    "over training seeds with their deviation in parentheses, or one seed's number with its 95 % interval (percentile "
-    "bootstrap over prompts)."
-)
-RUNNING_NOTE = (
-    "running: the share of the student's samples (the teacher's) that are so long; where few are, the number says nothing."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +73,8 @@ def exposure_table(spec: TableSpec, results: TableResults) -> Table:
     sizes = sorted({(value["rows"], value["samples"]) for method in results.methods for value in exposures(method)})
     title = results.title(results.sets[0])
     prompts = "; ".join(f"{count} prompts of {title}'s test rows, {samples} samples each" for count, samples in sizes)
-    measured = f"It was measured on {prompts}, at T = 1 without any repetition rule."
     lines = [_line(row, name, error) for row in rows for name, error in _measured(row).items()]
-    return Table(lines, document(spec, spec.title, blocks, [LEGEND, RUNNING_NOTE, measured, *row_notes(spec.name, rows)]))
+    return Table(lines, document(spec, spec.title, blocks, legend("exposure", prompts=prompts) + row_notes(spec.name, rows)))
 
 
 def _row(spec: TableSpec, method: MethodResult) -> Row:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from mgsr.config.table_entries import AVERAGE
 from mgsr.config.table_specs import TableSpec
 from mgsr.tables import paper
-from mgsr.tables.other_groups import NOTE, other_groups_blocks
+from mgsr.tables.legends import legend
+from mgsr.tables.other_groups import other_groups_blocks
 from mgsr.tables.render import CsvLine, Table, document, number
 from mgsr.tables.results import MethodResult, TableResults, mean
 from mgsr.tables.rows import Row, comparison_columns
@@ -15,15 +16,6 @@ from mgsr.tables.scores import highest, score_blocks, score_notes, score_rows
 from mgsr.tables.statistics import Interval, paired_bootstrap
 
 BEST = "best_baseline"
-FLOOR_NOTE = (
-    "Borrowed answers: each row is answered with the answer of another row of its category. Nothing is decoded, so they are "
-    "the same under every protocol."
-)
-SHARE_NOTE = "student steps: the share of optimiser steps that trained on text of the student; n/a: the method asks for none."
-BASELINE_NOTE = (
-    f"Baselines are {', '.join(paper.BASELINES.values())}, with either SFT weight where both are shown. The best one of a "
-    "column is chosen by the very scores shown, which favours it against the rows compared with it."
-)
 
 
 def main_table(spec: TableSpec, results: TableResults) -> Table:
@@ -40,7 +32,8 @@ def main_table(spec: TableSpec, results: TableResults) -> Table:
     steps = {"student steps": lambda row: number(row.method.student_step_share)}
     blocks = score_blocks(results, rows, columns, "the best baseline", named="best baseline", tail=steps)
     others = other_groups_blocks(spec, results)
-    notes = [*score_notes(results, rows), BASELINE_NOTE, SHARE_NOTE, FLOOR_NOTE, *([NOTE] if others else [])]
+    notes = score_notes(results, rows) + legend("main", baselines=", ".join(paper.BASELINES.values()))
+    notes += legend("other_groups") if others else []
     return Table(list(map(_line, rows)), document(spec, spec.title, [*blocks, *others], notes, checks(results)))
 
 

@@ -7,7 +7,6 @@ after it are numbers.
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -75,30 +74,7 @@ def numbers(table: str, family: str) -> tuple[str, dict[str, Numbers]]:
     return pair, families[pair]
 
 
-@dataclass(frozen=True)
-class OtherGroup:
-    """A row that another group printed; scores by set."""
-
-    source: str
-    family: str
-    pair: str
-    method: str
-    scores: Numbers
-    note: str
-
-
-def other_groups(table: str, family: str) -> list[OtherGroup]:
-    """What other groups printed of a family: whole methods for Table 1, losses alone for Table 3c."""
-    labels = ("source", "family", "teacher", "student", "method", "note")
-    return [
-        OtherGroup(
-            line["source"],
-            family,
-            " → ".join(filter(None, (line["teacher"], line["student"]))),
-            line["method"],
-            {name: float(text) for name, text in line.items() if name not in labels},
-            line["note"],
-        )
-        for line in _read("other_groups")
-        if table in OTHER_GROUPS and line["family"] == family and line["note"].startswith("loss only") == OTHER_GROUPS[table]
-    ]
+def other_groups(table: str, family: str) -> list[dict[str, str]]:
+    """What other groups printed of a family, as lines of other_groups.csv: methods for Table 1, losses alone for Table 3c."""
+    lines = [line for line in _read("other_groups") if table in OTHER_GROUPS and line["family"] == family]
+    return [line for line in lines if line["note"].startswith("loss only") == OTHER_GROUPS[table]]

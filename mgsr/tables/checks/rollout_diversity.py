@@ -10,6 +10,7 @@ import numpy as np
 from mgsr.evaluation.diversity import MEASURES, response_diversity
 from mgsr.tables import figures
 from mgsr.tables.checks import check
+from mgsr.tables.legends import legend
 from mgsr.tables.render import FAMILY, Block, document
 from mgsr.tables.results import MethodResult, TableResults
 from mgsr.tables.statistics import compare, paired_differences
@@ -147,9 +148,4 @@ def diversity(results: TableResults) -> check.Check:
         ),
     )
     figure = figures.forest(series, "share (95 %)", reference=None)
-    notes = (
-        "distinct-n divides the different n-grams of a response by all its n-grams; repetition is the share of its 4-grams "
-        "that came before; words are split at white space. Longer texts have a lower distinct-n in any case.",
-        f"Answers are compared with those of MGSR without SCRG over {title}'s prompts. Nothing is corrected over measures.",
-    )
-    return check.Check(document(results.spec, "Diversity", blocks, notes), sentences, lines, figure)
+    return check.Check(document(results.spec, "Diversity", blocks, legend("diversity", title=title)), sentences, lines, figure)

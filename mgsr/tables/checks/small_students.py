@@ -8,15 +8,12 @@ from dataclasses import dataclass
 
 from mgsr.tables import figures
 from mgsr.tables.checks import check
+from mgsr.tables.legends import legend
 from mgsr.tables.render import MISSING, Block, document, metric_title
 from mgsr.tables.results import TableResults
 from mgsr.tables.rows import TIE
 
 BASES = ("sft", "mgsr_without_scrg")
-NOTES = (
-    f"{TIE} marks what is undecided: the interval or the p-value does not tell it from 0. Nothing is corrected over students.",
-    "The difference of two students' gains takes them as independent.",
-)
 
 
 @dataclass(frozen=True, order=True)
@@ -66,7 +63,8 @@ def small_students(results: TableResults) -> check.Check:
     sentences += [f"The smallest student's gain minus the largest's: {'; '.join(gaps)}."] if gaps else []
     figure = figures.forest(series, f"MGSR's gain in {metric}, average of sets (95 %)")
     sentences = sentences or ["No student was trained both ways."]
-    return check.Check(document(results.spec, "Very small students", [block], NOTES), sentences, lines, figure)
+    notes = legend("small_students", tie=TIE)
+    return check.Check(document(results.spec, "Very small students", [block], notes), sentences, lines, figure)
 
 
 def _gain_sentence(gains: Gains, base: str) -> str:
