@@ -7,7 +7,7 @@ from mgsr.config.table_entries import AVERAGE
 from mgsr.config.table_specs import TableSpec
 from mgsr.tables import paper
 from mgsr.tables.legends import legend
-from mgsr.tables.render import FAMILY, Block, CsvLine, Table, document, metric_title, number
+from mgsr.tables.render import FAMILY, Block, Table, document, metric_title, number
 from mgsr.tables.results import MethodResult, TableResults
 from mgsr.tables.rows import Fact, Measured, Row, Score
 from mgsr.tables.scores import other_pair_blocks, row_notes
@@ -37,7 +37,11 @@ def efficiency_table(spec: TableSpec, results: TableResults) -> Table:
         texts = tuple((row.family, row.label, *row.texts(averages)) for row in rows[metric])
         blocks.append(Block(metric_title(metric), (FAMILY, "method", *averages.values()), texts))
     blocks += other_pair_blocks("", rows[ranking], {BATCHES: "batches of 4 a second", **averages})
-    lines = [_line(row) for part in rows.values() for row in part]
+    lines = [
+        row.labels() | {column: value for name, score in row.numbers.items() for column, value in score.columns(name).items()}
+        for part in rows.values()
+        for row in part
+    ]
     return Table(lines, document(spec, spec.title, blocks, legend("efficiency") + row_notes(spec.name, rows[ranking])))
 
 
@@ -64,10 +68,3 @@ def _speed_texts(row: Row) -> tuple[str, ...]:
     shares = [row.numbers[f"{stage}_share"].value for stage in STAGES]
     percentages = (number(None if share is None else share * 100, 0) for share in shares)
     return *row.texts([SPEED, BATCHES]), *percentages, *row.texts([MEMORY])
-
-
-def _line(row: Row) -> CsvLine:
-    line = row.labels()
-    for name, value in row.numbers.items():
-        line |= value.columns(name)
-    return line

@@ -7,12 +7,20 @@ from mgsr.tables import paper
 from mgsr.tables.render import Block, number
 from mgsr.tables.results import TableResults
 
+LOSSES_ALONE = {"table1": False, "table3c": True}  # the tables that show these numbers: of whole methods, or of losses alone
 SETS = {"dolly": "Dolly", "self_instruct": "Self-Instruct", "vicuna": "Vicuna", "sni": "S-NI", "unni": "UnNI"}
 
 
 def other_groups_blocks(spec: TableSpec, results: TableResults) -> list[Block]:
     """One block with the rows of the table's families; none where no group printed any."""
-    lines = [line for family in results.families for line in paper.other_groups(spec.name, family)] if spec.other_groups else []
+    if not spec.other_groups or spec.name not in LOSSES_ALONE:
+        return []
+    lines = [
+        line
+        for family in results.families
+        for line in paper.read_lines("other_groups")
+        if line["family"] == family and line["note"].startswith("loss only") == LOSSES_ALONE[spec.name]
+    ]
     header = ("source", "family", "pair", "method", *SETS.values(), "note")
     rows = []
     for line in lines:
