@@ -6,17 +6,14 @@ from collections.abc import Callable, Sequence
 
 from mgsr.config.table_entries import AVERAGE, VALIDATION
 from mgsr.config.table_specs import TableSpec
-from mgsr.tables.other_groups import NOTE, other_groups_blocks
+from mgsr.tables.legends import legend
+from mgsr.tables.other_groups import other_groups_blocks
 from mgsr.tables.render import CROSS, TICK, CsvLine, Table, document
 from mgsr.tables.results import MethodResult, TableResults
 from mgsr.tables.rows import Row, comparison_columns
 from mgsr.tables.scores import score_blocks, score_notes, score_rows, tests
 
 COMPONENTS = {"scrg": "SCRG", "dac_kl": "DAC-KL", "span": "span"}
-VALIDATION_NOTE = (
-    "Dolly validation is the ROUGE-L of the kept checkpoint, decoded during training with one seed by the first protocol. It "
-    "chose the checkpoint, so it is no test and is not compared."
-)
 
 
 def components(method: MethodResult) -> dict[str, bool]:
@@ -46,7 +43,8 @@ def ablation_table(spec: TableSpec, results: TableResults) -> Table:
     ticks = {title: _tick(name) for name, title in COMPONENTS.items()} if spec.components else {}
     blocks = score_blocks(results, rows, columns, against, lead=ticks)
     others = other_groups_blocks(spec, results)
-    notes = [*score_notes(results, rows), *([VALIDATION_NOTE] if VALIDATION in columns else []), *([NOTE] if others else [])]
+    notes = score_notes(results, rows) + (legend(VALIDATION) if VALIDATION in columns else [])
+    notes += legend("other_groups") if others else []
     lines = [_line(spec, row, columns) for row in rows]
     return Table(lines, document(spec, spec.title, [*blocks, *others], notes))
 

@@ -1,4 +1,4 @@
-"""A run's card is the record that training wrote, and what only a second run can tell: whether SCRG made it worse."""
+"""A run's card: the record that training wrote, and what only a second run can tell, whether SCRG made the first one worse."""
 
 from __future__ import annotations
 
@@ -8,39 +8,31 @@ from typing import Any
 from mgsr.config.table_specs import CardSpec, read_plan
 from mgsr.errors import MgsrError
 from mgsr.storage import read_json, write_json
-from mgsr.tables.statistics import Interval, paired_bootstrap
-
-
-def against_twin(record: dict[str, Any], twin: dict[str, Any]) -> Interval:
-    """Validation ROUGE-L of a run minus that of its twin, the run that differs in SCRG alone, with the 95 % interval of a
-    paired bootstrap over validation prompts. Raises MgsrError where the two were validated on different prompts."""
-    scores, of_twin = record["validation_scores"], twin["validation_scores"]
-    if not scores or scores.keys() != of_twin.keys():
-        raise MgsrError(f"run {record['run']} and its twin {twin['run']} were validated on different prompts; train both anew")
-    return paired_bootstrap(scores, of_twin)
+from mgsr.tables.statistics import paired_bootstrap
 
 
 def make_card(record: dict[str, Any], twin: dict[str, Any] | None) -> dict[str, Any]:
-    """The record with the comparison under `twin` (null: the configuration has no such run), and the warning `scrg_hurts`
-    (docs/measurement.md) where the interval lies below 0."""
+    """The record and, under `twin`, how it compares with the run that differs in SCRG alone (null: there is no such run).
+
+    The difference is validation ROUGE-L minus the twin's, with the 95 % interval of a paired bootstrap over validation prompts.
+    Where the interval lies below 0, the card has the warning `scrg_hurts` (docs/measurement.md).
+
+    Raises MgsrError where the two were validated on different prompts.
+    """
     if twin is None:
         return {**record, "twin": None}
-    interval = against_twin(record, twin)
-    compared = {
-        "run": twin["run"],
-        "rouge_l_difference": round(interval.difference, 4),
-        "low": round(interval.low, 4),
-        "high": round(interval.high, 4),
-        "prompts": interval.rows,
-    }
-    warnings = []
-    if interval.high < 0:
-        message = (
-            f"validation ROUGE-L minus that of the same run without SCRG ({twin['run']}): {interval.difference:.2f} "
-            f"({interval.low:.2f} to {interval.high:.2f}) over {interval.rows} prompts"
-        )
-        warnings.append({"name": "scrg_hurts", "message": message})
-    return {**record, "twin": compared, "warnings": [*record["warnings"], *warnings]}
+    name, scores, of_twin = twin["run"], record["validation_scores"], twin["validation_scores"]
+    if not scores or scores.keys() != of_twin.keys():
+        raise MgsrError(f"run {record['run']} and its twin {name} were validated on different prompts; train both anew")
+    interval = paired_bootstrap(scores, of_twin)
+    difference, low, high, prompts = interval.difference, interval.low, interval.high, interval.rows
+    message = (
+        f"validation ROUGE-L minus that of the same run without SCRG ({name}): {difference:.2f} "
+        f"({low:.2f} to {high:.2f}) over {prompts} prompts"
+    )
+    warnings = [*record["warnings"], *([{"name": "scrg_hurts", "message": message}] if high < 0 else [])]
+    numbers = {"rouge_l_difference": round(difference, 4), "low": round(low, 4), "high": round(high, 4), "prompts": prompts}
+    return {**record, "twin": {"run": name, **numbers}, "warnings": warnings}
 
 
 def write_card(root: Path, name: str) -> None:

@@ -6,7 +6,8 @@ from __future__ import annotations
 from mgsr.config.table_entries import AVERAGE
 from mgsr.config.table_specs import TableSpec
 from mgsr.tables import paper
-from mgsr.tables.render import FAMILY, Block, CsvLine, Table, document, metric_title, number
+from mgsr.tables.legends import legend
+from mgsr.tables.render import FAMILY, Block, Table, document, metric_title, number
 from mgsr.tables.results import MethodResult, TableResults
 from mgsr.tables.rows import Fact, Measured, Row, Score
 from mgsr.tables.scores import other_pair_blocks, row_notes
@@ -15,14 +16,6 @@ STAGES = ("rollout", "scrg", "chunker", "teacher", "student", "update")  # as th
 PAPER_BATCH = 4  # samples in a batch of the paper's unit
 GIBIBYTE = 2**30
 SPEED, BATCHES, MEMORY = "examples_per_second", "batches_of_4_per_second", "peak_memory_gib"
-NOTES = (
-    "Speed counts the sequences trained on a second, without start and validation; batches of 4 a second is the paper's unit.",
-    "Each stage has its share of the time of all stages. `scrg` is scoring by the teacher, correcting, and writing suffixes "
-    "anew.",
-    "Peak memory is the accelerator's where there is one, else the process's.",
-    "All this was measured on one machine under its load of the day and differs from run to run. So this table, unlike the "
-    "others, is not reproduced byte for byte, and methods compare only where they ran on the same machine alike.",
-)
 
 
 def stage_shares(method: MethodResult) -> dict[str, float | None]:
@@ -44,8 +37,12 @@ def efficiency_table(spec: TableSpec, results: TableResults) -> Table:
         texts = tuple((row.family, row.label, *row.texts(averages)) for row in rows[metric])
         blocks.append(Block(metric_title(metric), (FAMILY, "method", *averages.values()), texts))
     blocks += other_pair_blocks("", rows[ranking], {BATCHES: "batches of 4 a second", **averages})
-    lines = [_line(row) for part in rows.values() for row in part]
-    return Table(lines, document(spec, spec.title, blocks, [*NOTES, *row_notes(spec.name, rows[ranking])]))
+    lines = [
+        row.labels() | {column: value for name, score in row.numbers.items() for column, value in score.columns(name).items()}
+        for part in rows.values()
+        for row in part
+    ]
+    return Table(lines, document(spec, spec.title, blocks, legend("efficiency") + row_notes(spec.name, rows[ranking])))
 
 
 def _row(results: TableResults, method: MethodResult, metric: str) -> Row:
@@ -71,10 +68,3 @@ def _speed_texts(row: Row) -> tuple[str, ...]:
     shares = [row.numbers[f"{stage}_share"].value for stage in STAGES]
     percentages = (number(None if share is None else share * 100, 0) for share in shares)
     return *row.texts([SPEED, BATCHES]), *percentages, *row.texts([MEMORY])
-
-
-def _line(row: Row) -> CsvLine:
-    line = row.labels()
-    for name, value in row.numbers.items():
-        line |= value.columns(name)
-    return line

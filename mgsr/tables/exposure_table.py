@@ -10,44 +10,30 @@ import numpy as np
 from mgsr.config.table_specs import TableSpec
 from mgsr.errors import MgsrError
 from mgsr.tables import paper
+from mgsr.tables.legends import legend
 from mgsr.tables.render import FAMILY, Block, CsvLine, Table, document, number
 from mgsr.tables.results import MethodResult, TableResults
 from mgsr.tables.rows import Measured, Row
 from mgsr.tables.scores import other_pair_blocks, row_notes
 
-LEGEND = (
-    "ExAccErr says by how many per cent errors add up more on the student's own prefixes than on the teacher's, up to a "
-    "response length in tokens. 0 is no exposure bias; below 0 the student does better on its own prefixes. It is a mean "
-    "over training seeds with their deviation in parentheses, or one seed's number with its 95 % interval (percentile "
-    "bootstrap over prompts)."
-)
-RUNNING_NOTE = (
-    "running: the share of the student's samples (the teacher's) that are so long; where few are, the number says nothing."
-)
-
 
 @dataclass(frozen=True, kw_only=True)
-class PrintedError(Measured):
-    """The paper's ExAccErr at one length, in whole per cent."""
+class ExcessError(Measured):
+    """ExAccErr at one length: a mean over training seeds; with one seed its interval, with several their deviation.
+
+    `running_student`, `running_teacher`: share of the samples that are at least so long; None at a length that the paper alone
+    has. The other numbers are None also where no sample is so long. The paper prints whole per cent.
+    """
 
     printed_digits: ClassVar[int] = 0
     difference_digits: ClassVar[int] = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExcessError(PrintedError):
-    """ExAccErr at one length: a mean over training seeds; with one seed its interval, with several their deviation.
-
-    `running_student`, `running_teacher`: share of the samples that are so long. None where no sample is.
-    """
-
-    accumulated: float | None
-    expected: float | None
-    running_student: float | None
-    running_teacher: float | None
-    training_deviation: float | None
-    low: float | None
-    high: float | None
+    accumulated: float | None = None
+    expected: float | None = None
+    running_student: float | None = None
+    running_teacher: float | None = None
+    training_deviation: float | None = None
+    low: float | None = None
+    high: float | None = None
 
     @property
     def own_text(self) -> str:
@@ -82,9 +68,8 @@ def exposure_table(spec: TableSpec, results: TableResults) -> Table:
     sizes = sorted({(value["rows"], value["samples"]) for method in results.methods for value in exposures(method)})
     title = results.title(results.sets[0])
     prompts = "; ".join(f"{count} prompts of {title}'s test rows, {samples} samples each" for count, samples in sizes)
-    measured = f"It was measured on {prompts}, at T = 1 without any repetition rule."
     lines = [_line(row, name, error) for row in rows for name, error in _measured(row).items()]
-    return Table(lines, document(spec, spec.title, blocks, [LEGEND, RUNNING_NOTE, measured, *row_notes(spec.name, rows)]))
+    return Table(lines, document(spec, spec.title, blocks, legend("exposure", prompts=prompts) + row_notes(spec.name, rows)))
 
 
 def _row(spec: TableSpec, method: MethodResult) -> Row:
@@ -93,9 +78,9 @@ def _row(spec: TableSpec, method: MethodResult) -> Row:
     values = exposures(method)
     pair, numbers = paper.numbers(spec.name, method.family)
     printed = numbers.get(method.method, {})
-    errors: dict[str, Measured] = {}
+    errors: dict[str, ExcessError] = {}
     if pair != method.family:
-        errors = {name: PrintedError(value=None, printed=error) for name, error in printed.items()}
+        errors = {name: ExcessError(value=None, printed=error) for name, error in printed.items()}
     samples = [value["rows"] * value["samples"] for value in values]
     for place, length in enumerate(values[0]["lengths"]):
         seeds = {name: [value[name][place] for value in values] for name in ("excess_error", "accumulated", "expected")}
@@ -112,7 +97,11 @@ def _row(spec: TableSpec, method: MethodResult) -> Row:
 
 
 def _measured(row: Row) -> dict[str, ExcessError]:
-    return {name: error for name, error in row.numbers.items() if isinstance(error, ExcessError)}
+    return {
+        name: error
+        for name, error in row.numbers.items()
+        if isinstance(error, ExcessError) and error.running_student is not None
+    }
 
 
 def _line(row: Row, length: str, error: ExcessError) -> CsvLine:

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mgsr.config.base import SECOND_ROW
 from mgsr.config.table_entries import AVERAGE
 from mgsr.config.table_specs import TableSpec
 from mgsr.tables import paper
-from mgsr.tables.other_groups import NOTE, other_groups_blocks
+from mgsr.tables.legends import legend
+from mgsr.tables.other_groups import other_groups_blocks
 from mgsr.tables.render import CsvLine, Table, document, number
 from mgsr.tables.results import MethodResult, TableResults, mean
 from mgsr.tables.rows import Row, comparison_columns
 from mgsr.tables.scores import highest, score_blocks, score_notes, score_rows
-from mgsr.tables.statistics import Interval, paired_bootstrap
+from mgsr.tables.statistics import paired_bootstrap
 
 BEST = "best_baseline"
-FLOOR_NOTE = (
-    "Borrowed answers: each row is answered with the answer of another row of its category. Nothing is decoded, so they are "
-    "the same under every protocol."
-)
-SHARE_NOTE = "student steps: the share of optimiser steps that trained on text of the student; n/a: the method asks for none."
-BASELINE_NOTE = (
-    f"Baselines are {', '.join(paper.BASELINES.values())}, with either SFT weight where both are shown. The best one of a "
-    "column is chosen by the very scores shown, which favours it against the rows compared with it."
-)
 
 
 def main_table(spec: TableSpec, results: TableResults) -> Table:
@@ -34,13 +27,15 @@ def main_table(spec: TableSpec, results: TableResults) -> Table:
     columns = (*results.sets, AVERAGE)
 
     def best_baselines(methods: Sequence[MethodResult], protocol: str) -> dict[str, MethodResult]:
-        return highest([method for method in methods if paper.is_baseline(method.method)], columns, results, protocol)
+        baselines = [method for method in methods if method.method.removesuffix(SECOND_ROW) in paper.BASELINES]
+        return highest(baselines, columns, results, protocol)
 
     rows = score_rows(results, columns, best_baselines, floor=True)
     steps = {"student steps": lambda row: number(row.method.student_step_share)}
     blocks = score_blocks(results, rows, columns, "the best baseline", named="best baseline", tail=steps)
     others = other_groups_blocks(spec, results)
-    notes = [*score_notes(results, rows), BASELINE_NOTE, SHARE_NOTE, FLOOR_NOTE, *([NOTE] if others else [])]
+    notes = score_notes(results, rows) + legend("main", baselines=", ".join(paper.BASELINES.values()))
+    notes += legend("other_groups") if others else []
     return Table(list(map(_line, rows)), document(spec, spec.title, [*blocks, *others], notes, checks(results)))
 
 
@@ -55,14 +50,6 @@ def _line(row: Row) -> CsvLine:
     line["training_seconds"] = row.method.seconds
     line["evaluation_seconds"] = mean(run.evaluation.summary["timings"]["total"] for run in row.method.runs)
     return line
-
-
-def interval_text(interval: Interval) -> str:
-    verdict = "excludes 0" if interval.excludes_zero else "includes 0"
-    return (
-        f"{number(interval.difference)}, 95 % interval {number(interval.low)} to {number(interval.high)} ({verdict}; paired "
-        f"bootstrap over {interval.rows} prompts)"
-    )
 
 
 def checks(results: TableResults) -> list[str]:
@@ -88,7 +75,7 @@ def checks(results: TableResults) -> list[str]:
 
 def _teacher_checks(results: TableResults, teacher: MethodResult, sft: MethodResult | None) -> list[str]:
     """How far the teacher is above SFT and above the floor, on the first test set."""
-    sentences, place = [], (results.metric, results.sets[0])
+    sentences, place = list[str](), (results.metric, results.sets[0])
     for protocol in results.protocols:
         answers = teacher.row_scores(*place, protocol)
         others = {"SFT": sft.row_scores(*place, protocol)} if sft else {}
@@ -96,9 +83,12 @@ def _teacher_checks(results: TableResults, teacher: MethodResult, sft: MethodRes
         # its partner.
         borrowed = results.floor(teacher.family).row_scores(*place, protocol)
         others["floor"] = {name: borrowed[name] for name in answers if name in borrowed}
-        sentences += [
-            f"{teacher.family}, {protocol}: teacher − {name} on {results.title(place[1])} "
-            f"{interval_text(paired_bootstrap(answers, other))}."
-            for name, other in others.items()
-        ]
+        for name, other in others.items():
+            interval = paired_bootstrap(answers, other)
+            verdict = "excludes 0" if interval.excludes_zero else "includes 0"
+            sentences.append(
+                f"{teacher.family}, {protocol}: teacher − {name} on {results.title(place[1])} {number(interval.difference)}, "
+                f"95 % interval {number(interval.low)} to {number(interval.high)} ({verdict}; paired bootstrap over "
+                f"{interval.rows} prompts)."
+            )
     return sentences

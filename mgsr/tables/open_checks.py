@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from mgsr.config.table_specs import CheckSpec, read_plan
@@ -18,14 +17,8 @@ from mgsr.tables.checks.span_priors import span_priors
 from mgsr.tables.render import csv_text, markdown
 from mgsr.tables.results import TableResults, load_results
 
-CHECKS: dict[str, Callable[[TableResults], Check]] = {
-    "injected_errors": injected_errors,
-    "clipping_range": clipping_range,
-    "span_priors": span_priors,
-    "sensitivity": sensitivity,
-    "diversity": diversity,
-    "small_students": small_students,
-}
+BUILDERS = (injected_errors, clipping_range, span_priors, sensitivity, diversity, small_students)
+CHECKS = {builder.__name__: builder for builder in BUILDERS}
 
 
 def build_check(results: TableResults) -> Check:

@@ -7,18 +7,24 @@ from mgsr.tables import paper
 from mgsr.tables.render import Block, number
 from mgsr.tables.results import TableResults
 
-NOTE = (
-    "Other groups' numbers are second-hand copies of published tables. Between groups the same method differs by up to 4 "
-    "points, far more than any printed deviation over decoding seeds. Whether WASD's symmetric KL is ours is not verified."
-)
+LOSSES_ALONE = {"table1": False, "table3c": True}  # the tables that show these numbers: of whole methods, or of losses alone
 SETS = {"dolly": "Dolly", "self_instruct": "Self-Instruct", "vicuna": "Vicuna", "sni": "S-NI", "unni": "UnNI"}
 
 
 def other_groups_blocks(spec: TableSpec, results: TableResults) -> list[Block]:
-    """One block with the rows of the table's families; none where no group printed any. `NOTE` goes with it."""
-    rows = [row for family in results.families for row in paper.other_groups(spec.name, family)] if spec.other_groups else []
+    """One block with the rows of the table's families; none where no group printed any."""
+    if not spec.other_groups or spec.name not in LOSSES_ALONE:
+        return []
+    lines = [
+        line
+        for family in results.families
+        for line in paper.read_lines("other_groups")
+        if line["family"] == family and line["note"].startswith("loss only") == LOSSES_ALONE[spec.name]
+    ]
     header = ("source", "family", "pair", "method", *SETS.values(), "note")
-    lines = tuple(
-        (row.source, row.family, row.pair, row.method, *(number(row.scores[name]) for name in SETS), row.note) for row in rows
-    )
-    return [Block("other groups' numbers, as they printed them", header, lines)] if lines else []
+    rows = []
+    for line in lines:
+        pair = " → ".join(filter(None, (line["teacher"], line["student"])))
+        scores = (number(float(line[name])) for name in SETS)
+        rows.append((line["source"], line["family"], pair, line["method"], *scores, line["note"]))
+    return [Block("other groups' numbers, as they printed them", header, tuple(rows))] if rows else []

@@ -7,26 +7,13 @@ after it are numbers.
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-
-from mgsr.config.base import SECOND_ROW
 
 FOLDER = Path(__file__).parent / "paper_tables"
 FAMILIES = ("LLaMA2", "OpenLLaMA2", "OPT", "GPT2")
 NO_PAIR = "a pair it does not name"
-FILES = {  # by the name of the table that shows the numbers
-    "table1": "table1_main",
-    "table2": "table2_components",
-    "table3a": "table3a_generation",
-    "table3b": "table3b_dac_parts",
-    "table3c": "table3c_losses",
-    "table4a": "table4a_exposure_bias",
-    "table4b": "table4b_efficiency",
-    "table4c": "table4c_scrg_frequency",
-}
-OTHER_GROUPS = {"table1": False, "table3c": True}  # the tables that show other groups' rows; true: rows of losses alone
+FILES = {file.stem.partition("_")[0]: file.stem for file in FOLDER.glob("table*.csv")}  # by the table that shows the numbers
 BASELINES = {  # what MGSR is compared with, and the paper's names
     "sft": "SFT", "kd": "KD", "seqkd": "SeqKD", "imitkd": "ImitKD", "gkd": "GKD", "minillm": "MiniLLM", "distillm": "DistiLLM",
 }  # fmt: skip
@@ -34,27 +21,23 @@ BASELINES = {  # what MGSR is compared with, and the paper's names
 Numbers = dict[str, float]  # by column
 
 
-def is_baseline(method: str) -> bool:
-    """True also for a baseline's second row, of SFT weight 0."""
-    return method.removesuffix(SECOND_ROW) in BASELINES
-
-
 @cache
-def _read(name: str) -> list[dict[str, str]]:
+def read_lines(name: str) -> list[dict[str, str]]:
+    """The lines of paper_tables/<name>.csv."""
     with (FOLDER / f"{name}.csv").open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 def notes(table: str) -> list[str]:
     """The caveats that go with the paper's numbers of a table."""
-    return [line["note"] for line in _read("notes") if line["table"] == table]
+    return [line["note"] for line in read_lines("notes") if line["table"] == table]
 
 
 def printed(table: str) -> dict[str, dict[str, Numbers]]:
     """What the paper prints in one of `FILES`, by family, method and column. The family is empty where the paper does not
     say it."""
     numbers: dict[str, dict[str, Numbers]] = {}
-    for line in _read(FILES[table]):
+    for line in read_lines(FILES[table]):
         names = list(line)
         family = line.get("family") or line.get("student", "").partition("-")[0]
         columns = names[names.index("row") + 1 :]
@@ -73,32 +56,3 @@ def numbers(table: str, family: str) -> tuple[str, dict[str, Numbers]]:
         return family if family in FAMILIES else NO_PAIR, families[""]
     pair = family if family in families else list(families)[-1]
     return pair, families[pair]
-
-
-@dataclass(frozen=True)
-class OtherGroup:
-    """A row that another group printed; scores by set."""
-
-    source: str
-    family: str
-    pair: str
-    method: str
-    scores: Numbers
-    note: str
-
-
-def other_groups(table: str, family: str) -> list[OtherGroup]:
-    """What other groups printed of a family: whole methods for Table 1, losses alone for Table 3c."""
-    labels = ("source", "family", "teacher", "student", "method", "note")
-    return [
-        OtherGroup(
-            line["source"],
-            family,
-            " → ".join(filter(None, (line["teacher"], line["student"]))),
-            line["method"],
-            {name: float(text) for name, text in line.items() if name not in labels},
-            line["note"],
-        )
-        for line in _read("other_groups")
-        if table in OTHER_GROUPS and line["family"] == family and line["note"].startswith("loss only") == OTHER_GROUPS[table]
-    ]

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import jinja2
+
 from mgsr.config.table_specs import CheckSpec, ClaimsSpec, TableSpec
 from mgsr.storage import write_text
 
@@ -133,26 +135,11 @@ def _escape(text: str) -> str:
 
 
 def latex(document: Document, name: str) -> str:
-    """Each block as a table environment. It needs the packages booktabs and amssymb."""
-    parts = ["% \\usepackage{amssymb,booktabs}"]
-    for number_, block in enumerate(document.shown, 1):
-        lines = [" & ".join(map(_escape, line)) + r" \\" for line in (block.header, *block.rows)]
-        parts.append(
-            "\n".join(
-                [
-                    r"\begin{table}",
-                    r"\centering\small",
-                    rf"\caption{{{_escape(f'{document.title}. {block.heading}.')}}}",
-                    rf"\label{{tab:{name.replace('_', '-')}-{number_}}}",
-                    rf"\begin{{tabular}}{{{'l' * len(block.header)}}}",
-                    r"\toprule", lines[0], r"\midrule", *lines[1:], r"\bottomrule",
-                    r"\end{tabular}",
-                    r"\end{table}",
-                ]
-            )
-        )  # fmt: skip
-    parts.append("\n".join([r"\begin{itemize}", *(rf"\item {_escape(n)}" for n in document.notes), r"\end{itemize}"]))
-    return "\n\n".join(parts) + "\n"
+    """Each block as a table environment, laid out as render.tex says. It needs the packages booktabs and amssymb."""
+    environment = jinja2.Environment("<%", "%>", "<<", ">>", trim_blocks=True, keep_trailing_newline=True)
+    environment.filters["escaped"] = _escape
+    template = Path(__file__).with_suffix(".tex").read_text(encoding="utf-8")
+    return environment.from_string(template).render(document=document, name=name)
 
 
 def write_files(table: Table, folder: Path, name: str) -> None:

@@ -20,7 +20,7 @@ from mgsr.tables.figures import BAND, CURVES, bar_chart, courses, data_uri, hit_
 from mgsr.tables.open_checks import build_check
 from mgsr.tables.registry import build_table
 from mgsr.tables.render import MISSING, Bold, heading, metric_title, number
-from mgsr.tables.results import MethodResult, RunResult, TableResults, load_results
+from mgsr.tables.results import MethodResult, TableResults, load_results
 
 TEMPLATE = Path(__file__).with_name("report.html")
 BAND_KEY = "band/kept_classes"
@@ -36,10 +36,6 @@ def _heldout_rows(methods: Sequence[MethodResult]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _has_band(method: MethodResult) -> bool:
-    return any(BAND_KEY in line for run in method.runs for line in run.metrics())
-
-
 def scrg_hits(methods: Iterable[MethodResult]) -> dict[str, list[tuple[int, int]]]:
     """By run, (position, response length) of each correction in the logged steps; runs without one are left out."""
     hits = {
@@ -52,15 +48,6 @@ def scrg_hits(methods: Iterable[MethodResult]) -> dict[str, list[tuple[int, int]
     return {label: places for label, places in hits.items() if places}
 
 
-def _run_row(method: MethodResult, run: RunResult) -> tuple[str, ...]:
-    card = run.card
-    return (
-        method.family, method.title, str(run.row.seed), run.row.run, f"{card['parameters']:,}", card["device"],
-        str(card["threads"]), (card["commit"] or MISSING)[:12], f"{card['learning_rate'] or MISSING}", str(card["best_step"]),
-        number(card["timings"]["total"], 1), number(run.evaluation.summary["timings"]["total"], 1),
-    )  # fmt: skip
-
-
 def build_report(spec: PageSpec, root: Path) -> str:
     """The page's HTML. Charts and lists show each run of the tables once; the warnings and the list of runs show those of
     the open checks too. The bar charts are of the first table."""
@@ -69,7 +56,10 @@ def build_report(spec: PageSpec, root: Path) -> str:
     tables, checks = ([load_results(shown, root) for shown in group] for group in (spec.tables, spec.checks))
     first, methods = tables[0], _methods(tables)
     charted = _charted(zip(spec.tables, tables, strict=True))
-    bands = {label: [method for method in part if _has_band(method)] for label, part in charted.items()}
+    bands = {
+        label: [method for method in part if any(BAND_KEY in line for run in method.runs for line in run.metrics())]
+        for label, part in charted.items()
+    }
     hits = {family: scrg_hits(part) for family, part in _by_family(methods).items()}
     runs = [(method, run) for method in _methods([*tables, *checks]) for run in method.runs]
     documents = [build_table(table, results).document for table, results in zip(spec.tables, tables, strict=True)]
@@ -93,11 +83,11 @@ def build_report(spec: PageSpec, root: Path) -> str:
             for method, run in runs
             for warning in run.card["warnings"]
         ],
-        "runs": [_run_row(method, run) for method, run in runs],
+        "runs": runs,
     }
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     environment.filters["emphasised"] = lambda cell: Markup("<b>{}</b>").format(cell) if isinstance(cell, Bold) else cell
-    environment.filters["image"] = data_uri
+    environment.filters |= {"image": data_uri, "number": number, "or_missing": lambda value: value or MISSING}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(values)
 
 

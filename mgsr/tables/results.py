@@ -20,17 +20,19 @@ from mgsr.config.table_entries import AVERAGE, VALIDATION
 from mgsr.config.table_specs import CheckSpec, RowSpec, TableSpec
 from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import Divergences, read_divergences
-from mgsr.evaluation.intervals import Numbers
 from mgsr.storage import read_json, read_jsonl
 from mgsr.tables.statistics import Comparison, Spread, compare, mean_and_deviations, paired_differences
 
 CARD_SCHEMA, EVALUATION_SCHEMA, EXPOSURE_SCHEMA, PROBE_SCHEMA = 1, 2, 1, 1
 
 
-def _read(path: Path, schema: int) -> dict[str, Any]:
+def _read(path: Path, schema: int, run: str = "") -> dict[str, Any]:
+    """The file's value. Raises MgsrError where it is of another schema or, if `run` is named, belongs to another run."""
     value = read_json(path)
     if not isinstance(value, dict) or value.get("schema") != schema:
         raise MgsrError(f"{path} is not of schema {schema}; remove it and run the same command again")
+    if run and value["run"] != run:
+        raise MgsrError(f"{path} belongs to run {value['run']}, the table expects {run}; remove it and run again")
     return value
 
 
@@ -48,9 +50,9 @@ class Evaluation:
     summary: dict[str, Any]
 
     @classmethod
-    def load(cls, root: Path, digest: str) -> Evaluation:
+    def load(cls, root: Path, digest: str, run: str = "") -> Evaluation:
         folder = root / "evaluations" / digest
-        return cls(folder, _read(folder / "summary.json", EVALUATION_SCHEMA))
+        return cls(folder, _read(folder / "summary.json", EVALUATION_SCHEMA, run))
 
     @property
     def protocols(self) -> list[str]:
@@ -102,13 +104,10 @@ class RunResult:
     @classmethod
     def load(cls, row: RowSpec, root: Path) -> RunResult:
         """Read what `row` names below `root`. Raises MgsrError where a file belongs to another run."""
-        evaluation = Evaluation.load(root, row.evaluation)
-        exposure = _read(root / "exposure" / row.exposure / "summary.json", EXPOSURE_SCHEMA) if row.exposure else None
-        run = cls(row, root, _read(root / "runs" / row.run / "card.json", CARD_SCHEMA), evaluation, exposure)
-        for file, value in ((run.card_path, run.card), (evaluation.folder, evaluation.summary), (row.exposure, exposure)):
-            if value is not None and value["run"] != row.run:
-                raise MgsrError(f"{file} belongs to run {value['run']}, the table expects {row.run}; remove it and run again")
-        return run
+        card = _read(root / "runs" / row.run / "card.json", CARD_SCHEMA, row.run)
+        exposed = root / "exposure" / str(row.exposure) / "summary.json"
+        exposure = _read(exposed, EXPOSURE_SCHEMA, row.run) if row.exposure else None
+        return cls(row, root, card, Evaluation.load(root, row.evaluation, row.run), exposure)
 
     @property
     def card_path(self) -> Path:
@@ -158,11 +157,13 @@ class MethodResult:
         seeds = [[run.row.seed for run in method.runs] for method in (self, other)]
         if seeds[0] != seeds[1] and min(map(len, seeds)) > 1:
             raise MgsrError(f"{self.family}: {self.title} and {other.title} differ in training seeds; train both with the same")
-        pairs: list[list[list[dict[str, float]]]] = [
-            [[run.evaluation.row_scores(metric, name, protocol) for run in method.runs] for method in (self, other)]
+        differences = [
+            paired_differences(
+                *([run.evaluation.row_scores(metric, name, protocol) for run in method.runs] for method in (self, other)),
+                factor=factor,
+            )
             for name in sets
         ]
-        differences: list[Numbers] = [paired_differences(*pair, factor=factor) for pair in pairs]
         return compare(differences)
 
     def heldout(self, divergence: str) -> float | None:

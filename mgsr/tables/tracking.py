@@ -10,7 +10,7 @@ import csv
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +24,10 @@ from mgsr.tables.results import RunResult, load_results
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-PARAM_LENGTH = 6000  # characters; MLflow refuses more
-PARAMS_PER_CALL, METRICS_PER_CALL = 100, 1000  # MLflow's limits of log_batch
 SQLITE = "sqlite:///"
 LOGGED = (".csv", ".md", ".tex", ".svg")
-KEY, DIGEST, CARD, CUT = "mgsr.key", "mgsr.digest", "mgsr.card_digest", "mgsr.cut_params"
-NOTE = " ... (cut; whole in card.json)"
+CLAIMS = "claims.csv"
+KEY, DIGEST = "mgsr.key", "mgsr.digest"
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -45,13 +43,12 @@ def metric_name(name: str) -> str:
     return re.sub(r"[^\w\-./ ]", "_", name, flags=re.ASCII)
 
 
-def params(run: RunResult) -> tuple[dict[str, str], list[str]]:
-    """Resolved configuration as MLflow params, and the keys of values cut at 6,000 characters."""
-    flat = {metric_name(key): str(value) for key, value in flatten(run.card["spec"]).items()}
+def params(run: RunResult) -> dict[str, str]:
+    """The resolved configuration as MLflow params. MLflow cuts long values; card.json has them whole."""
+    flat = flatten(run.card["spec"])
     if run.card["candidates"]:  # the spec names the grid, the card what was chosen of it
-        flat["method.training.learning_rate"] = str(run.card["learning_rate"])
-    cut = [key for key, value in flat.items() if len(value) > PARAM_LENGTH]
-    return flat | {key: flat[key][: PARAM_LENGTH - len(NOTE)] + NOTE for key in cut}, cut
+        flat["method.training.learning_rate"] = run.card["learning_rate"]
+    return {metric_name(key): str(value) for key, value in flat.items()}
 
 
 def metrics(run: RunResult, spec: TableSpec | CheckSpec) -> dict[tuple[str, int], float]:
@@ -83,36 +80,14 @@ def metrics(run: RunResult, spec: TableSpec | CheckSpec) -> dict[tuple[str, int]
     return courses | {(metric_name(name), 0): float(value) for name, value in values.items() if value is not None}
 
 
-def exposure_metrics(run: RunResult) -> dict[str, float]:
-    """ExAccErr in per cent by length, where it was measured and is defined."""
-    if run.exposure is None:
-        return {}
-    values = zip(run.exposure["lengths"], run.exposure["excess_error"], strict=True)
-    return {f"exposure/excess_error_{length}": float(value) for length, value in values if value is not None}
-
-
-def claim_facts(table: Path) -> list[tuple[str, float | None, str]]:
-    """Name, effect and verdict of each claim, from the line of claims.csv that decides it."""
-    with table.open(encoding="utf-8", newline="") as file:
-        lines = [line for line in csv.DictReader(file) if line["hardest"] == "True"]
-    return [
-        (
-            metric_name(f"claims/{line['claim']}/{line['family']}/{line['protocol']}"),
-            None if line["effect"] == MISSING else float(line["effect"]),
-            line["verdict"],
-        )
-        for line in lines
-    ]
-
-
 def page_files(root: Path, spec: PageSpec) -> list[Path]:
     """The files of a page's tables, claims and open checks. Raises MgsrError where one of them was not made."""
-    made = [("tables", name) for name in (*(table.name for table in spec.tables), *(["claims"] if spec.claims else []))]
+    made = [("tables", table.name) for table in spec.tables] + ([("tables", "claims")] if spec.claims else [])
     made += [("open_checks", check.name) for check in spec.checks]
-    files = [[root / folder / f"{name}{suffix}" for suffix in LOGGED] for folder, name in made]
-    if missing := [csv_file for csv_file, *_ in files if not csv_file.is_file()]:
-        raise MgsrError(f"{missing[0]} is not there; make it first")
-    return [file for group in files for file in group if file.is_file()]
+    if missing := [f"{folder}/{name}.csv" for folder, name in made if not (root / folder / f"{name}.csv").is_file()]:
+        raise MgsrError(f"{root / missing[0]} is not there; make it first")
+    files = (root / folder / f"{name}{suffix}" for folder, name in made for suffix in LOGGED)
+    return [file for file in files if file.is_file()]
 
 
 def _client(uri: str) -> MlflowClient:
@@ -122,10 +97,6 @@ def _client(uri: str) -> MlflowClient:
     for name in ("alembic", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     return MlflowClient(tracking_uri=uri)
-
-
-def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 class _Store:
@@ -149,7 +120,7 @@ class _Store:
                 kept = run.info.run_id
         return kept
 
-    def parent(self, spec: TableSpec, files: Sequence[Path], claims: Path | None) -> str:
+    def parent(self, spec: TableSpec, files: Sequence[Path]) -> str:
         """Id of the preset's run; tables, checks and claims are logged anew when their bytes changed."""
         key = f"{spec.preset}/{spec.recipe}"
         content = digest({f"{file.parent.name}/{file.name}": file_digest(file) for file in files})
@@ -157,54 +128,59 @@ class _Store:
         if self.client.get_run(run).data.tags.get(DIGEST) != content:
             for file in files:
                 self.client.log_artifact(run, str(file), file.parent.name)
-            for name, effect, verdict in claim_facts(claims) if claims else ():
-                self.client.set_tag(run, f"mgsr.{name}", verdict)
-                if effect is not None:
-                    self.client.log_metric(run, name, effect)
+                if file.name == CLAIMS:
+                    self._verdicts(run, file)
             self.client.set_tag(run, "mlflow.note.content", spec.note)
             self.client.set_tag(run, DIGEST, content)
             self.client.set_terminated(run)
         return run
 
+    def _verdicts(self, run: str, table: Path) -> None:
+        """Each claim's verdict as a tag and its effect as a metric, from the line of claims.csv that decides it."""
+        with table.open(encoding="utf-8", newline="") as file:
+            lines = [line for line in csv.DictReader(file) if line["hardest"] == "True"]
+        for line in lines:
+            name = metric_name(f"claims/{line['claim']}/{line['family']}/{line['protocol']}")
+            self.client.set_tag(run, f"mgsr.{name}", line["verdict"])
+            if line["effect"] != MISSING:
+                self.client.log_metric(run, name, float(line["effect"]))
+
     def exposure(self, result: RunResult, run: str) -> None:
-        """Log ExAccErr to the child of a run, which may be there from a table that does not show it."""
+        """Log ExAccErr in per cent by length, where it was measured and is defined. The run may be there already, from a table
+        that does not show it."""
+        if result.exposure is None:
+            return
         known = self.client.get_run(run).data.metrics
-        for name, value in exposure_metrics(result).items():
-            if known.get(name) != value:
+        for length, value in zip(result.exposure["lengths"], result.exposure["excess_error"], strict=True):
+            name = f"exposure/excess_error_{length}"
+            if value is not None and known.get(name) != value:
                 self.client.log_metric(run, name, value)
 
     def child(self, result: RunResult, spec: TableSpec | CheckSpec, parent: str) -> str:
-        """Id of the MLflow run of one training run, logged now if it was not. A twin comes and goes with the tables, without
-        training: then the card alone is logged anew."""
+        """Id of the MLflow run of one training run, logged now if it was not. Its card is always logged: it names a twin, which
+        comes and goes with the tables, without training."""
         row, card = result.row, result.card
         content = digest([{k: v for k, v in card.items() if k not in ("twin", "warnings")}, result.evaluation.summary])
-        if known := self.finished(row.run, content):
-            if self.client.get_run(known).data.tags[CARD] != digest(card):
-                self.client.log_artifact(known, str(result.card_path), "run")
-                self.client.set_tag(known, CARD, digest(card))
-            return known
-        flat, cut = params(result)
+        run = self.finished(row.run, content) or self._train(result, spec, {DIGEST: content, "mlflow.parentRunId": parent})
+        self.client.log_artifact(run, str(result.card_path), "run")
+        return run
+
+    def _train(self, result: RunResult, spec: TableSpec | CheckSpec, tags: dict[str, str]) -> str:
+        """Log a training run without its card."""
+        from mlflow.entities import Metric, Param
+
+        row, written = result.row, int(result.card_path.stat().st_mtime * 1000)
         labels = {"mgsr.family": row.family, "mgsr.method": row.method, "mgsr.training_seed": str(row.seed)}
-        labels |= {DIGEST: content, CARD: digest(card)}
-        labels |= {"mlflow.parentRunId": parent} | ({CUT: " ".join(cut)} if cut else {})
-        run = self._create(row.run, f"{row.family} {row.title} seed {row.seed}", labels)
-        self._log(run, flat, metrics(result, spec), int(result.card_path.stat().st_mtime * 1000))
-        for file, folder in ((result.card_path, "run"), (result.evaluation.folder / "summary.json", "evaluation")):
-            self.client.log_artifact(run, str(file), folder)
+        run = self._create(row.run, f"{row.family} {row.title} seed {row.seed}", labels | tags)
+        values = [Metric(name, value, written, step) for (name, step), value in metrics(result, spec).items()]
+        self.client.log_batch(run, values, [Param(key, value) for key, value in params(result).items()])
+        self.client.log_artifact(run, str(result.evaluation.folder / "summary.json"), "evaluation")
         self.client.set_terminated(run)
         return run
 
     def _create(self, key: str, name: str, tags: dict[str, str]) -> str:
         run = self.client.create_run(self.experiment, tags={KEY: key, **tags}, run_name=name)
         return str(run.info.run_id)
-
-    def _log(self, run: str, flat: dict[str, str], values: dict[tuple[str, int], float], time: int) -> None:
-        from mlflow.entities import Metric, Param
-
-        for part in _parts([Param(key, value) for key, value in flat.items()], PARAMS_PER_CALL):
-            self.client.log_batch(run, params=part)
-        for part in _parts([Metric(name, value, time, step) for (name, step), value in values.items()], METRICS_PER_CALL):
-            self.client.log_batch(run, metrics=part)
 
 
 def sync(root: Path, name: str) -> dict[str, Any]:
@@ -222,13 +198,13 @@ def sync(root: Path, name: str) -> dict[str, Any]:
             f"tracking.uri: '{uri}' is a folder, which MLflow no longer takes; use {SQLITE}PATH or a server's address"
         )
     files = page_files(root, spec)
-    database = Path(uri.removeprefix(SQLITE)).resolve() if uri.startswith(SQLITE) else None
-    lock = database.with_name(f"{database.name}.lock") if database else receipt.with_name(f"{receipt.name}.lock")
-    artifacts = database.with_name("mlartifacts").as_uri() if database else None  # absolute, as MLflow needs
-    with file_lock(lock):
+    place, artifacts = receipt, None
+    if uri.startswith(SQLITE):
+        place = Path(uri.removeprefix(SQLITE)).resolve()
+        artifacts = place.with_name("mlartifacts").as_uri()  # absolute, as MLflow needs
+    with file_lock(place.with_name(f"{place.name}.lock")):
         store = _Store(_client(uri), experiment, artifacts)
-        claims = root / "tables" / "claims.csv" if spec.claims else None
-        parent, runs = store.parent(spec.tables[0], files, claims), dict[str, str]()
+        parent, runs = store.parent(spec.tables[0], files), dict[str, str]()
         parts: list[TableSpec | CheckSpec] = [*spec.tables, *spec.checks]
         for shown in parts:
             for result in (result for method in load_results(shown, root).methods for result in method.runs):

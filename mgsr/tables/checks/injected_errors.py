@@ -7,6 +7,7 @@ from typing import Any
 
 from mgsr.tables import figures
 from mgsr.tables.checks import check
+from mgsr.tables.legends import legend
 from mgsr.tables.render import FAMILY, MISSING, Block, document
 from mgsr.tables.results import TableResults
 
@@ -17,13 +18,6 @@ AT_ERROR = "at_error"  # where the error is, not where a score says
 AT = "at"
 WINDOWS = {AT: "at k", "after": "k+1 to k+5", "before": "k-5 to k-1"}
 GAINS = {"rouge_l": "ROUGE-L (points)", "teacher_logp": "teacher's log-probability (nats a token)"}
-NOTES = (
-    "A twin is the same response without the error; k is the error's first token. A KL at k reads y_<k alone, so it is "
-    "the twin's there: k is chosen more often only because the planted token makes it a candidate, as for `random`.",
-    "The log-probability is the teacher's mean over what the student then wrote. An early correction leaves less of the "
-    "reference, so ROUGE-L is fair to `at_error` alone.",
-    "Nothing is corrected over errors and scores, so one interval in twenty excludes 0 by chance.",
-)
 Entries = Mapping[tuple[str, str, str], Mapping[str, Any]]
 
 
@@ -65,7 +59,7 @@ def injected_errors(results: TableResults) -> check.Check:
         Block("correcting there, minus going on after the error", correction_header, tuple(correction_rows)),
     )
     figure = figures.forest(series, "chosen exactly: rate minus the twin's rate (percentage points, 95 %)")
-    return check.Check(document(results.spec, "Injected errors", blocks, NOTES), sentences, lines, figure)
+    return check.Check(document(results.spec, "Injected errors", blocks, legend("injected_errors")), sentences, lines, figure)
 
 
 def _detection_lines(family: str, entry: Mapping[str, Any]) -> list[check.Line]:

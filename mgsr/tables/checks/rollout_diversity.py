@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,32 +11,25 @@ import numpy as np
 from mgsr.evaluation.diversity import MEASURES, response_diversity
 from mgsr.tables import figures
 from mgsr.tables.checks import check
+from mgsr.tables.legends import legend
 from mgsr.tables.render import FAMILY, Block, document
-from mgsr.tables.results import MethodResult, TableResults
+from mgsr.tables.results import MethodResult, RunResult, TableResults, mean
 from mgsr.tables.statistics import compare, paired_differences
 
 UNREVISED = "mgsr_without_scrg"
-NAMED = 3  # check.differences that a sentence names
+NAMED = 3  # differences that a sentence names
 TITLES = {name: name.replace("_", "-") for name in MEASURES}
 
 
-# --- answers of trained students --------------------------------------------------------------------------------------
-
-
-def _answer_measures(method: MethodResult, test_set: str, protocol: str) -> dict[str, list[dict[str, float]]]:
-    """By measure, one mapping for each training seed: the value by prompt id, averaged over decoding seeds. Answers that are
-    too short for a measure are left out."""
-    measures: dict[str, list[dict[str, float]]] = {measure: [] for measure in MEASURES}
-    for run in method.runs:
-        values: dict[str, dict[str, list[float]]] = {measure: {} for measure in MEASURES}
-        for row in run.evaluation.rows():
-            if (row["set"], row["protocol"]) == (test_set, protocol):
-                for measure, value in response_diversity(row["text"]).items():
-                    if value is not None:
-                        values[measure].setdefault(row["id"], []).append(value)
-        for measure, by_id in values.items():
-            measures[measure].append({name: float(np.mean(seeds)) for name, seeds in by_id.items()})
-    return measures
+def _by_prompt(run: RunResult, test_set: str, protocol: str) -> dict[str, dict[str, float]]:
+    """By measure and prompt id, the mean over decoding seeds. Answers that are too short for a measure are left out."""
+    values: dict[str, dict[str, list[float]]] = {measure: defaultdict(list) for measure in MEASURES}
+    for row in run.evaluation.rows():
+        if (row["set"], row["protocol"]) == (test_set, protocol):
+            for measure, value in response_diversity(row["text"]).items():
+                if value is not None:
+                    values[measure][row["id"]].append(value)
+    return {measure: {name: float(np.mean(seeds)) for name, seeds in by_id.items()} for measure, by_id in values.items()}
 
 
 def _common(*systems: Sequence[Mapping[str, float]]) -> list[list[dict[str, float]]]:
@@ -47,16 +41,15 @@ def _common(*systems: Sequence[Mapping[str, float]]) -> list[list[dict[str, floa
 def answer_lines(methods: Mapping[str, MethodResult], test_set: str, protocol: str) -> list[check.Line]:
     """How diverse the evaluation's answers to a set are, and how much each method differs in this from MGSR without SCRG."""
     lines = []
-    measured = {name: _answer_measures(method, test_set, protocol) for name, method in methods.items()}
+    measured = {name: [_by_prompt(run, test_set, protocol) for run in method.runs] for name, method in methods.items()}
     for name, method in methods.items():
         for measure in MEASURES:
-            seeds = measured[name][measure]
-            means = [np.mean(list(seed.values())) for seed in seeds if seed]
-            value = float(np.mean(means)) if means else None
+            seeds = [run[measure] for run in measured[name]]
+            value = mean(float(np.mean(list(seed.values()))) for seed in seeds if seed)
             lines.append(check.Line(method.family, f"answers_{measure}", method.title, value, test_set, protocol))
             if name == UNREVISED or UNREVISED not in methods:
                 continue
-            pair = _common(seeds, measured[UNREVISED][measure])
+            pair = _common(seeds, [run[measure] for run in measured[UNREVISED]])
             if pair[0][0]:
                 base, comparison = methods[UNREVISED], compare([paired_differences(*pair)])
                 lines.append(check.difference_line(method, base, f"answers_{measure}", comparison, test_set, protocol))
@@ -67,13 +60,8 @@ def _answer_sentence(answers: Sequence[check.Line], results: TableResults) -> st
     compared = [line for line in answers if line.measure.endswith(check.DIFFERENCE)]
     if not compared:
         return "No trained student was compared with MGSR without SCRG."
-    named = [
-        f"{f'{line.family}, ' if len(results.families) > 1 else ''}{line.subject}, {_in_words(line)}"
-        for line in compared
-        if check.side(vars(line))
-    ]
-    count = f"in {len(named)} of {len(compared)} comparisons"
-    return _with_names(f"Answers of trained students differ from those of MGSR without SCRG {count}", named)
+    words = {f"{results.lead(line.family)}{line.subject}, {_in_words(line)}": line for line in compared}
+    return _sentence("Answers of trained students differ from those of MGSR without SCRG in", words, "comparisons")
 
 
 def _texts(lines: Iterable[check.Line], ending: str = "", row: str = "") -> tuple[tuple[str, ...], ...]:
@@ -94,12 +82,11 @@ def _in_words(line: check.Line) -> str:
     return f"{TITLES[_measure(line)]} {line.text(digits=3)}"
 
 
-def _with_names(text: str, named: Sequence[str]) -> str:
+def _sentence(beginning: str, compared: Mapping[str, check.Line], end: str) -> str:
+    """How many of the differences are decided, and the first of these in words, which are the keys of `compared`."""
+    named = [words for words, line in compared.items() if check.side(vars(line))]
     listed = f": {'; '.join(named[:NAMED])}{'; ...' if len(named) > NAMED else ''}" if named else ""
-    return f"{text}, the others are {check.UNDECIDED}{listed}."
-
-
-# --- rollouts ---------------------------------------------------------------------------------------------------------
+    return f"{beginning} {len(named)} of {len(compared)} {end}, the others are {check.UNDECIDED}{listed}."
 
 
 def _rollout_lines(family: str, part: Mapping[str, Any]) -> list[check.Line]:
@@ -128,10 +115,8 @@ def diversity(results: TableResults) -> check.Check:
         for line in rollouts:
             if line.measure in MEASURES and line.measure != "words" and line.value is not None:
                 series.setdefault(line.subject, {})[f"{lead}{line.measure}"] = line.bounds
-        changes = [line for line in rollouts if line.measure.endswith(check.DIFFERENCE)]
-        named = [_in_words(line) for line in changes if check.side(vars(line))]
-        count = f"{len(named)} of {len(changes)} measures"
-        sentences.append(_with_names(f"{lead}SCRG changes {count} of the SFT student's rollouts", named))
+        changes = {_in_words(line): line for line in rollouts if line.measure.endswith(check.DIFFERENCE)}
+        sentences.append(_sentence(f"{lead}SCRG changes", changes, "measures of the SFT student's rollouts"))
     for family in results.families:
         for protocol in results.protocols:
             answer = answer_lines(results.of_family(family), test_set, protocol)
@@ -147,9 +132,4 @@ def diversity(results: TableResults) -> check.Check:
         ),
     )
     figure = figures.forest(series, "share (95 %)", reference=None)
-    notes = (
-        "distinct-n divides the different n-grams of a response by all its n-grams; repetition is the share of its 4-grams "
-        "that came before; words are split at white space. Longer texts have a lower distinct-n in any case.",
-        f"Answers are compared with those of MGSR without SCRG over {title}'s prompts. Nothing is corrected over measures.",
-    )
-    return check.Check(document(results.spec, "Diversity", blocks, notes), sentences, lines, figure)
+    return check.Check(document(results.spec, "Diversity", blocks, legend("diversity", title=title)), sentences, lines, figure)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from mgsr.tables import figures
 from mgsr.tables.checks import check
+from mgsr.tables.legends import legend
 from mgsr.tables.render import FAMILY, Block, document, metric_title, number
 from mgsr.tables.results import TableResults
 
 NAMED = 3  # variants that a sentence names
-HELDOUT_NOTE = "The held-out KL has no interval: an evaluation keeps its mean alone."
 
 
 def sensitivity(results: TableResults) -> check.Check:
@@ -39,7 +39,8 @@ def sensitivity(results: TableResults) -> check.Check:
         Block("held-out forward KL to the teacher (nats a token)", header, tuple(heldout)),
     ]
     figure = figures.forest(check.forest_series(compared), f"{metric} minus MGSR, average of sets (95 %)")
-    return check.Check(document(results.spec, "Sensitivity", blocks, [check.TIES, HELDOUT_NOTE]), sentences, lines, figure)
+    notes = [check.TIES, *legend("sensitivity")]
+    return check.Check(document(results.spec, "Sensitivity", blocks, notes), sentences, lines, figure)
 
 
 def _sentences(compared: Sequence[check.Line], changes: Mapping[str, float], lead: str) -> list[str]:

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mgsr.tables import figures
 from mgsr.tables.checks import check
-from mgsr.tables.render import MISSING, Block, document, metric_title
+from mgsr.tables.legends import legend
+from mgsr.tables.render import Block, document, metric_title
 from mgsr.tables.results import TableResults
 from mgsr.tables.rows import TIE
 
 BASES = ("sft", "mgsr_without_scrg")
-NOTES = (
-    f"{TIE} marks what is undecided: the interval or the p-value does not tell it from 0. Nothing is corrected over students.",
-    "The difference of two students' gains takes them as independent.",
-)
 
 
-@dataclass(frozen=True, order=True)
-class Student:
-    """A student's number of parameters, and its name."""
-
+class Student(NamedTuple):
     parameters: int
     name: str
 
@@ -46,27 +40,22 @@ def small_students(results: TableResults) -> check.Check:
                 for gain in check.differences(pair, base, results, protocol):
                     lines.append(gain)
                     by_base[base] += [(student, gain)] if protocol == first else []
-    gains = {base: sorted(pairs, key=lambda gain: gain[0]) for base, pairs in by_base.items() if pairs}
-    titles = {base: pairs[0][1].against for base, pairs in gains.items()}
+    gains = {pairs[0][1].against: sorted(pairs, key=lambda pair: pair[0]) for pairs in by_base.values() if pairs}
     series = {
-        f"minus {titles[base]}": {f"{student.name} ({student.parameters:,})": gain.bounds for student, gain in pairs}
-        for base, pairs in gains.items()
+        f"minus {title}": {f"{student.name} ({student.parameters:,})": gain.bounds for student, gain in pairs}
+        for title, pairs in gains.items()
     }
-    texts = {(base, student): gain.text(f" {TIE}") for base, pairs in gains.items() for student, gain in pairs}
-    block = Block(
-        f"MGSR's gain, {metric}, average of sets, protocol {first}",
-        ("student", "parameters", *(f"minus {title}" for title in titles.values())),
-        tuple(
-            (student.name, f"{student.parameters:,}", *(texts.get((base, student), MISSING) for base in titles))
-            for student in sorted({student for _, student in texts})
-        ),
-    )
-    sentences = [_gain_sentence(pairs, titles[base]) for base, pairs in gains.items()]
-    gaps = [f"over {titles[base]} {_gap_text(pairs)}" for base, pairs in gains.items() if len(pairs) > 1]
+    shown = sorted((student, title, gain.text(f" {TIE}")) for title, pairs in gains.items() for student, gain in pairs)
+    cells = [(student.name, f"{student.parameters:,}", title, text) for student, title, text in shown]
+    header = ("student", "parameters", *(f"minus {title}" for title in gains))
+    block = Block(f"MGSR's gain, {metric}, average of sets, protocol {first}", header, check.grid(cells, gains))
+    sentences = [_gain_sentence(pairs, title) for title, pairs in gains.items()]
+    gaps = [f"over {title} {_gap_text(pairs)}" for title, pairs in gains.items() if len(pairs) > 1]
     sentences += [f"The smallest student's gain minus the largest's: {'; '.join(gaps)}."] if gaps else []
     figure = figures.forest(series, f"MGSR's gain in {metric}, average of sets (95 %)")
     sentences = sentences or ["No student was trained both ways."]
-    return check.Check(document(results.spec, "Very small students", [block], NOTES), sentences, lines, figure)
+    notes = legend("small_students", tie=TIE)
+    return check.Check(document(results.spec, "Very small students", [block], notes), sentences, lines, figure)
 
 
 def _gain_sentence(gains: Gains, base: str) -> str:

@@ -13,10 +13,12 @@ from mgsr.tables.results import TableResults
 REFERENCE_TITLE = "phrases"  # what MGSR's own spans are
 NAMED = 2  # variants that a sentence names
 TERM_DIGITS = 4
-HEADER = (
-    FAMILY, "text", "priors", "category", "spans a response", "tokens a span", "share of tokens", "one-token share",
-    "span term (95 %)",
-)  # fmt: skip
+SHAPES = {  # heading and digits of a summary's columns
+    "spans_per_response": ("spans a response", 1),
+    "tokens_per_span": ("tokens a span", 1),
+    "covered": ("share of tokens", 2),
+    "one_token": ("one-token share", 2),
+}
 
 
 def span_priors(results: TableResults) -> check.Check:
@@ -35,18 +37,19 @@ def span_priors(results: TableResults) -> check.Check:
         summary = probe["spans"]["summary"]
         for entry in summary:
             scope = f"{entry['source']}, {entry['category']}"
-            for name in ("spans_per_response", "tokens_per_span", "covered", "one_token"):
+            for name in SHAPES:
                 lines.append(check.Line(family, name, entry["priors"], entry[name], scope, prompts=entry["prompts"]))
             lines.append(check.entry_line(family, "span_term", entry["priors"], entry, "span_term", scope=scope))
-            rows.append((family, entry["source"], entry["priors"], entry["category"], number(entry["spans_per_response"], 1),
-                         number(entry["tokens_per_span"], 1), number(entry["covered"]), number(entry["one_token"]),
-                         check.entry_text(entry, "span_term", digits=TERM_DIGITS, signed=False)))  # fmt: skip
+            shape = (number(entry[name], digits) for name, (_, digits) in SHAPES.items())
+            term = check.entry_text(entry, "span_term", digits=TERM_DIGITS, signed=False)
+            rows.append((family, entry["source"], entry["priors"], entry["category"], *shape, term))
             if entry["category"] == check.ALL and entry["span_term"] is not None:
                 label = f"{results.lead(family)}{entry['source']}"
                 series.setdefault(entry["priors"], {})[label] = (entry["span_term"], entry["low"], entry["high"])
         sentences += _span_sentences(summary, results.lead(family))
     heading = f"minus phrases, {metric_title(results.metric)}, average of sets, protocol {results.protocols[0]}"
-    spans = Block("spans by kind of text and category of Dolly", HEADER, tuple(rows))
+    header = (FAMILY, "text", "priors", "category", *(title for title, _ in SHAPES.values()), "span term (95 %)")
+    spans = Block("spans by kind of text and category of Dolly", header, tuple(rows))
     blocks = [check.difference_block(compared, heading, results), spans]
     figure = figures.forest(series, "span term of the SFT student (95 %)", reference=None)
     return check.Check(document(results.spec, "Span priors", blocks, [check.TIES]), sentences, lines, figure)
