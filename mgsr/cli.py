@@ -19,10 +19,9 @@ from mgsr.errors import MgsrError
 
 
 def schema(arguments: argparse.Namespace) -> None:
-    from mgsr.config.reference import markdown
     from mgsr.config.schema import Config
 
-    print(markdown() if arguments.markdown else json.dumps(Config.model_json_schema(), indent=2, sort_keys=True))
+    print(json.dumps(Config.model_json_schema(), indent=2, sort_keys=True))
 
 
 def lock(arguments: argparse.Namespace) -> None:
@@ -51,8 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     def command(name: str, text: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=text)
 
-    people = command("schema", "Print the JSON schema of the configuration, or its reference page.")
-    people.add_argument("--markdown", action="store_true", help="print the reference page, docs/configuration.md")
+    people = command("schema", "Print the JSON schema of the configuration.")
     people.set_defaults(function=schema)
     people = command("lock", "Resolve the hub names of a preset to commits, in the lock file of its results folder.")
     people.add_argument("--preset", required=True, help="a file of workflow/presets")

@@ -107,7 +107,6 @@ LIGHT = [
     "mgsr.cli",
     "mgsr.preflight",
     "mgsr.config.plan",
-    "mgsr.config.reference",
     "mgsr.data.prepare",
     "mgsr.data.builtin_records",
     "mgsr.data.local_records",

@@ -444,7 +444,7 @@ def test_jobs_find_their_specs_by_name(tmp_path: Path) -> None:
     path = plan.root / "specs" / f"{mgsr}.json"
     path.write_text(path.read_text().replace('"seed": 10', '"seed": 11'))
     with pytest.raises(MgsrError, match="was edited: its digest is"):
-        read_spec(plan.root, mgsr, TrainSpec)
+        read_spec(plan.root, mgsr, type(plan.runs[mgsr]))
 
 
 def test_a_file_of_the_plan_keeps_its_date_while_its_content_stays(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
-"""The configuration's reference page, written from the model itself, so that the two cannot differ. Its head stands in
-reference.md."""
+"""Writes docs/configuration.md from the configuration's own models, so that the two cannot differ:
+
+python docs/write_configuration.py
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from mgsr.config.base import models_in
 from mgsr.config.method import Method
 from mgsr.config.schema import Config, Overlay, Recipe
 
-HEAD = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parent
+HEAD = (DOCS / "configuration_head.md").read_text(encoding="utf-8")
 
 
 def _link(model: type[BaseModel]) -> str:
@@ -78,3 +81,7 @@ def markdown() -> str:
             lines.append(f"| `{name}` | {kind} | {_default(field)} | {field.description or 'chooses this form'} |")
         parts.append("\n".join(lines) + "\n")
     return "\n".join(parts).rstrip("\n")
+
+
+if __name__ == "__main__":
+    (DOCS / "configuration.md").write_text(markdown() + "\n", encoding="utf-8")
