@@ -1,4 +1,4 @@
-"""The configuration's reference page, written from the model itself, so that the two cannot differ. Its head is reference.md."""
+"""The configuration's reference page: reference.md, then tables made from the models, so that page and models cannot differ."""
 
 from __future__ import annotations
 
