@@ -42,13 +42,7 @@ from mgsr.rollouts.noise import row_key
 from mgsr.rollouts.sampler import Decoding
 from mgsr.rollouts.sequence import response_states
 from mgsr.storage import new_folder, read_json, write_json, write_jsonl
-from mgsr.training.checkpoint import (
-    load_checkpoint,
-    load_optimizer_tensors,
-    optimizer_tensors,
-    run_lock,
-    save_checkpoint,
-)
+from mgsr.training.checkpoint import load_checkpoint, load_optimizer_tensors, optimizer_tensors, run_lock, save_checkpoint
 from mgsr.training.clock import Clock
 from mgsr.training.distributed import World, start_world
 from mgsr.training.run_record import RECORD, WarningSigns, make_record
