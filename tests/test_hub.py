@@ -120,26 +120,27 @@ def folder_files(folder: Path) -> dict[str, bytes]:
 def test_first_fetch_locks_and_the_second_stays_there(hub: Hub, tmp_path: Path) -> None:
     old, new = "a" * 40, "b" * 40
     line = json.dumps(ROW).encode() + b"\n"
-    names = {"dolly": ["train.jsonl", "dev.jsonl", "valid.jsonl"], "self-inst": ["valid.jsonl"], "Vicuna": ["valid.jsonl"]}
-    names |= {"sinst": ["11_/valid.jsonl", "0_2/valid.jsonl"], "uinst": ["11_/valid.jsonl"]}
-    for name, files in names.items():
-        hub.repositories[f"datasets/MiniLLM/{name}"] = {old: dict.fromkeys(files, line)}
+    names = {"self-inst": "valid.jsonl", "Vicuna": "valid.jsonl", "sinst": "11_/valid.jsonl", "uinst": "11_/valid.jsonl"}
+    dolly = {"raw.jsonl": line * 1001, "valid.jsonl": line}
+    content = {"dolly": dolly, **{name: {file: line} for name, file in names.items()}}
+    for name, files in content.items():
+        hub.repositories[f"datasets/MiniLLM/{name}"] = {old: files}
     first = look(tmp_path, hub.url, DATA)
-    assert "('train', 1, 'aa'), ('validation', 1, 'aa'), ('dolly', 1, 'aa')" in first and "('unni', 1, 'aa')" in first, first
+    assert "('train', 1, 'aa'), ('validation', 1000, 'aa'), ('dolly', 1, 'aa')" in first and "('unni', 1, 'aa')" in first, first
     lock = json.loads((tmp_path / "hub.lock.json").read_text())
-    assert lock == {"datasets": {f"MiniLLM/{name}": old for name in sorted(names)}, "models": {}}
-    for name, files in names.items():
-        hub.repositories[f"datasets/MiniLLM/{name}"][new] = dict.fromkeys(files, line * 2)
+    assert lock == {"datasets": {f"MiniLLM/{name}": old for name in sorted(content)}, "models": {}}
+    for name, files in content.items():
+        hub.repositories[f"datasets/MiniLLM/{name}"][new] = {file: text * 2 for file, text in files.items()}
     assert look(tmp_path, hub.url, DATA) == first
     assert json.loads((tmp_path / "hub.lock.json").read_text()) == lock
     (tmp_path / "hub.lock.json").unlink()
-    assert "('train', 2, 'bb')" in look(tmp_path, hub.url, DATA)
-    del hub.repositories["datasets/MiniLLM/dolly"][new]["dev.jsonl"]
-    hub.repositories["datasets/MiniLLM/dolly"] = {"c" * 40: {"train.jsonl": line, "odd.csv": b""}}
+    assert "('train', 1002, 'bb')" in look(tmp_path, hub.url, DATA)
     (tmp_path / "hub.lock.json").unlink()
-    assert "expected one dev.jsonl/.parquet or validation.jsonl/.parquet, found 0 among odd.csv, train.jsonl" in look(
-        tmp_path, hub.url, DATA
-    )
+    hub.repositories["datasets/MiniLLM/dolly"] = {"c" * 40: {"raw.jsonl": line * 1000, "valid.jsonl": line}}
+    assert "raw.jsonl has 1000 rows; more than 1000 are needed" in look(tmp_path, hub.url, DATA)
+    (tmp_path / "hub.lock.json").unlink()
+    hub.repositories["datasets/MiniLLM/dolly"] = {"d" * 40: {"train.jsonl": line, "odd.csv": b""}}
+    assert "has no raw.jsonl; it has odd.csv, train.jsonl. Download it by hand" in look(tmp_path, hub.url, DATA)
 
 
 def test_pickled_weights_are_converted_once(hub: Hub, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import hashlib
 from pathlib import Path
 
 from mgsr.config.base import TEST_SETS
-from mgsr.data.records import RawData, RawSet, Record, read_records, read_rows, references_field, text_field
+from mgsr.data.records import RawData, RawSet, Record, first_unni_rows, read_records, read_rows, references_field, text_field
 from mgsr.errors import MgsrError
 from mgsr.storage import file_digest
 
@@ -28,7 +28,6 @@ DOLLY = "dolly/databricks-dolly-15k.jsonl"
 SELF_INSTRUCT = "self_instruct/user_oriented_instructions.jsonl"
 QUESTIONS, ANSWERS = "vicuna/question.jsonl", "vicuna/answer_gpt35.jsonl"
 OWN = {name: (f"{name}.jsonl", name) for name in ("train", "validation", *TEST_SETS)}
-UNNI_ROWS = 10_000  # the first rows that the papers use
 TEST_ROWS, VALIDATION_ROWS = 500, 1000  # of Dolly, as in MiniLLM's files
 
 
@@ -39,8 +38,7 @@ def load_local(data_dir: Path) -> RawData:
     for root in (data_dir / "minillm", data_dir):
         if any((root / file).is_file() for file, _ in MINILLM.values()):
             data = _read(root, MINILLM, "MiniLLM's layout")
-            unni = data["unni"]
-            return {**data, "unni": RawSet(unni.records[:UNNI_ROWS], unni.source, None, unni.files)}
+            return {**data, "unni": first_unni_rows(data["unni"])}
     for root in (data_dir / "originals", data_dir):
         if (root / DOLLY).is_file():
             return _originals(root)
@@ -78,7 +76,7 @@ def _originals(root: Path) -> RawData:
 
     def raw(records: list[Record], *names: str, published: bool = False) -> RawSet:
         hashes = {name: file_digest(root / name) for name in names}
-        return RawSet(records, "local, the originals' formats", None, hashes, published)
+        return RawSet(records, "local, the originals' formats", files=hashes, published_split=published)
 
     train, validation, test = _split_dolly(_dolly(root / DOLLY))
     return {

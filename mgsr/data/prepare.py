@@ -40,8 +40,13 @@ def split_dolly(data: RawData, split: str) -> RawData:
     kept, moved = validation.records[:PAPER_VALIDATION_ROWS], validation.records[PAPER_VALIDATION_ROWS:]
     return {
         **data,
-        "train": replace(train, records=train.records + moved, files=train.files | validation.files),
-        "validation": replace(validation, records=kept),
+        "train": replace(
+            train,
+            records=train.records + moved,
+            files=train.files | validation.files,
+            rule=f"{train.rule}; then, of validation, those after the first {len(kept)}",
+        ),
+        "validation": replace(validation, records=kept, rule=f"the first {len(kept)} of: {validation.rule}"),
     }
 
 
@@ -74,6 +79,7 @@ def prepare(spec: DataSpec, out: Path, lock: Path) -> None:
             "source": raw.source,
             "revision": raw.revision,
             "source_files": raw.files,
+            "rule": raw.rule,
             "rows": len(records[name]),
             "dropped": dropped,
             "duplicates": len(records[name]) - len({record.content for record in records[name]}),
