@@ -25,7 +25,7 @@ def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """{name on the hub: model folder}."""
     stand_in, root = start_hub(), tmp_path_factory.mktemp("miniature")
     try:
-        assert run(root, stand_in.environment(root / "hf"), "models", *REPOSITORIES) == ""
+        assert run(root, stand_in.environment(root / "hf"), "models", *REPOSITORIES) == {}
     finally:
         stand_in.close()
     return {name: root / "models" / name for name in REPOSITORIES}

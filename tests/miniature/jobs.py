@@ -3,15 +3,16 @@
     python -m tests.miniature.jobs models NAME...    to models/owner/name
     python -m tests.miniature.jobs data              to data.json
 
-Both read and write hub.lock.json in the working folder. An MgsrError is printed as the user would see it.
+Both use hub.lock.json in the working folder, and print {name: message} of what failed, as the user would be told.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,38 +20,47 @@ from mgsr.errors import MgsrError
 from mgsr.storage import write_json
 
 LOCK = Path("hub.lock.json")
+TEXTS = ("One line.", "A\n\nB", "two  spaces", "<s>struck out</s>")
 
 
-def fetch_models(names: Iterable[str]) -> None:
+def fetch_one_model(name: str) -> None:
     from mgsr.models.hub_model import fetch_model
 
-    for name in names:
-        fetch_model(name, Path("models") / name, LOCK)
+    fetch_model(name, Path("models") / name, LOCK, texts=TEXTS)
 
 
-def fetch_data() -> None:
+def fetch_data(_: str) -> None:
     from mgsr.data.hub_records import fetch_hub
 
     write_json(Path("data.json"), {name: asdict(raw) for name, raw in fetch_hub(LOCK).items()})
 
 
-def run(folder: Path, environment: dict[str, str], *arguments: str) -> str:
-    """Run this module in `folder`; returns what it printed, which is nothing where all went well."""
+def failures(job: Callable[[str], None], names: list[str]) -> dict[str, str]:
+    messages = {}
+    for name in names:
+        try:
+            job(name)
+        except MgsrError as error:
+            messages[name] = str(error)
+    return messages
+
+
+def run(folder: Path, environment: dict[str, str], *arguments: str) -> dict[str, str]:
+    """Run this module in `folder`; returns the messages of what failed."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = [environment.get("PYTHONPATH"), str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]
-    job = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "tests.miniature.jobs", *arguments],
         cwd=folder,
         env={**os.environ, **environment, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         capture_output=True,
         text=True,
     )
-    assert job.returncode == 0, job.stderr
-    return job.stdout
+    assert process.returncode == 0, process.stderr
+    messages: dict[str, str] = json.loads(process.stdout)
+    return messages
 
 
 if __name__ == "__main__":
-    try:
-        fetch_models(sys.argv[2:]) if sys.argv[1] == "models" else fetch_data()
-    except MgsrError as error:
-        print("MgsrError:", error)
+    kind, *names = sys.argv[1:]
+    print(json.dumps(failures(fetch_one_model, names) if kind == "models" else failures(fetch_data, ["data"])))

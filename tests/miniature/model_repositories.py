@@ -202,5 +202,5 @@ def model_files(name: str) -> Files:
         "generation_config.json": b'{"_from_model_config": true, "temperature": 0.6, "do_sample": true}',
         **repository.tokenizer(),
         **repository.layout(state),
-        **dict.fromkeys(repository.more, b"stand-in\n"),
+        **{path: f"A stand-in for {path}.\n".encode() for path in repository.more},
     }
