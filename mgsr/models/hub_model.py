@@ -99,8 +99,13 @@ def convert_pickles(files: list[Path], out: Path) -> None:
             state = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise MgsrError(f"{file.name} holds more than weights, or is broken ({error}); it was not executed") from error
-        # safetensors wants memory of its own for each tensor; tied ones are tied again by the config when loaded
-        tensors = {key: value.clone().contiguous() for key, value in state.items() if isinstance(value, torch.Tensor)}
+        tensors: dict[str, torch.Tensor] = {}
+        storages: set[int] = set()
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor):  # from the mapped file; safetensors wants tied ones apart
+                storage = value.untyped_storage().data_ptr()
+                tensors[key] = value.clone() if storage in storages else value.contiguous()
+                storages.add(storage)
         target = SAFETENSORS if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}.safetensors"
         save_file(tensors, out / target, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(tensors, target)
