@@ -21,7 +21,7 @@ METHODS = (ROOT / "docs" / "methods.md").read_text()
 
 
 def names_of_tests() -> set[str]:
-    trees = [ast.parse(path.read_text()) for path in (ROOT / "tests").glob("test_*.py")]
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "tests").rglob("test_*.py")]
     return {node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 
