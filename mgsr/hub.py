@@ -121,6 +121,8 @@ def hub_errors(kind: Kind, name: str) -> Iterator[None]:
         raise MgsrError(f"{what}: {ENDPOINT} answered {status}; repeat later, finished files are kept") from error
     except HTTPError as error:  # no answer at all
         raise MgsrError(f"{what}: {ENDPOINT} could not be reached ({error}); {_NETWORK}") from error
+    except OSError as error:  # fewer bytes than were announced, or a full disk
+        raise MgsrError(f"{what}: a file did not arrive whole ({error}); repeat, finished files are kept") from error
 
 
 _NETWORK = "check the network, or give a local folder (source=local, or a path as the model's name)"
