@@ -24,7 +24,7 @@ all of this, mapping by mapping; nested values are YAML: `'training={steps: 40}'
 mapping that names another `builder` or `name` replaces the mapping below it.
 
 What a method's settings are made of, each over the ones before: the configuration's `training`, the method's base, its own
-file, the configuration's overlays in the order they stand, the recipe's overlays.
+file, the preset's overlays (`preset_overlays`), the recipe's, your own (`overlays`); each list in the order it stands.
 """
 
 
