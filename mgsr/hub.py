@@ -57,6 +57,15 @@ def resolve(kind: Kind, name: str, lock_path: Path) -> Repository:
     return Repository(kind, name, revision, tuple(sorted(file.rfilename for file in info.siblings or ())))
 
 
+def accessible_files(kind: Kind, name: str) -> tuple[str, ...]:
+    """Paths of a repository's files. Raises MgsrError where they could not be fetched: gated, missing, no network."""
+    from huggingface_hub import HfApi
+
+    with hub_errors(kind, name):
+        HfApi().auth_check(name, repo_type=kind)
+        return tuple(HfApi().list_repo_files(name, repo_type=kind))
+
+
 def lock_names(lock_path: Path, datasets: Iterable[str] = (), models: Iterable[str] = ()) -> dict[str, dict[str, str]]:
     """Resolve what the lock file does not hold yet; local folders among `models` are passed over. Returns the lock."""
     wanted: list[tuple[Kind, str]] = [("dataset", name) for name in datasets]

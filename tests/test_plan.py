@@ -383,8 +383,8 @@ def test_a_learning_rate_of_its_own_takes_the_place_of_the_grid() -> None:
 def test_overlays_apply_preset_recipe_own() -> None:
     """The recipe has the last word over a preset, and the user over both: MiniLLM's 5,000 steps are the recipe's."""
     given = {"preset": "paper", "recipe": "paper"}
-    overlay = [{"methods": ["minillm"], "families": ["OPT"], "set": {"training": {"steps": 7}}}]
-    stated = [{"methods": ["minillm"], "set": {"training": {"steps": 9, "validations": 2}}}]
+    overlay: Any = [{"methods": ["minillm"], "families": ["OPT"], "set": {"training": {"steps": 7}}}]
+    stated: Any = [{"methods": ["minillm"], "set": {"training": {"steps": 9, "validations": 2}}}]
 
     def training(**overlays: Any) -> TrainingConfig:
         config = load_config(WORKFLOW, {**given, **overlays})

@@ -67,6 +67,9 @@ class Config(Strict):
     threads: int = Field(1, ge=1, description="CPU threads of a training or evaluation job; part of a run's identity")
     processes: int = Field(1, ge=1, description="processes of a training job, one GPU each where there are GPUs")
     needs_gpu: bool = Field(False, description="the preflight asks for a GPU, and jobs take one each")
+    disk_gib: int | None = Field(
+        None, ge=0, description="free disk space that the preflight asks for, in GiB; null: counted from the models and runs"
+    )
     data: DataConfig = Field(description="records; `source` and `data_dir` may also stand at the top")
     families: dict[str, Family] = Field(min_length=1, description="teacher and student by name")
     training: TrainingConfig = Field(description="of every run; methods and recipes state what differs")
