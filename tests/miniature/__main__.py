@@ -50,12 +50,23 @@ def with_a_cut_file(hub: Hub, environment: Environment, folder: Path) -> None:
     hub.cut.add("pytorch_model-00002-of-00002.bin")
 
 
+def without_space(hub: Hub, environment: Environment, folder: Path) -> None:
+    """Python starts with a disk that is full, for whoever asks."""
+    (folder / "full").mkdir(exist_ok=True)
+    (folder / "full" / "sitecustomize.py").write_text(
+        "import shutil\nfrom collections import namedtuple\n"
+        "shutil.disk_usage = lambda path: namedtuple('usage', 'total used free')(1, 1, 0)\n"
+    )
+    environment["PYTHONPATH"] = f"{folder / 'full'}{os.pathsep}{environment['PYTHONPATH']}"
+
+
 FAULTS: dict[str, Callable[[Hub, Environment, Path], None]] = {
     "gated": without_access,
     "not-found": without_a_repository,
     "unreachable": without_network,
     "no-sentencepiece": without_sentencepiece,
     "cut-file": with_a_cut_file,
+    "no-space": without_space,
 }
 
 
