@@ -68,7 +68,8 @@ include: "workflow/rules/collect.smk"
 
 onstart:
     try:
-        preflight(PLAN)
+        jobs = workflow.dag.needrun_jobs()
+        preflight(PLAN, {name for job in jobs for name in job.wildcards_dict.values()})
     except MgsrError as error:
         sys.exit(f"mgsr: {error}")
 

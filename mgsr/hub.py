@@ -59,6 +59,15 @@ def resolve(kind: Kind, name: str, lock_path: Path) -> Repository:
     return Repository(kind, name, revision, tuple(sorted(file.rfilename for file in info.siblings or ())))
 
 
+def accessible_files(kind: Kind, name: str) -> tuple[str, ...]:
+    """Paths of a repository's files. Raises MgsrError where they could not be fetched: gated, missing, no network."""
+    from huggingface_hub import HfApi
+
+    with hub_errors(kind, name):
+        HfApi().auth_check(name, repo_type=kind)
+        return tuple(HfApi().list_repo_files(name, repo_type=kind))
+
+
 def lock_names(lock_path: Path, datasets: Iterable[str] = (), models: Iterable[str] = ()) -> dict[str, dict[str, str]]:
     """Resolve what the lock file does not hold yet; local folders among `models` are passed over. Returns the lock."""
     wanted: list[tuple[Kind, str]] = [("dataset", name) for name in datasets]
@@ -125,6 +134,8 @@ def hub_errors(kind: Kind, name: str) -> Iterator[None]:
         raise MgsrError(f"{what}: {ENDPOINT} answered {status}; repeat later, finished files are kept") from error
     except HTTPError as error:  # no answer at all
         raise MgsrError(f"{what}: {ENDPOINT} could not be reached ({error}); {_NETWORK}") from error
+    except OSError as error:  # fewer bytes than were announced, or a full disk
+        raise MgsrError(f"{what}: a file did not arrive whole ({error}); repeat, finished files are kept") from error
 
 
 _NETWORK = "check the network, or give a local folder (source=local, or a path as the model's name)"

@@ -30,7 +30,7 @@ TABLES = set(read_yaml(ROOT / "workflow" / "tables.yaml")["tables"])
 
 
 def names_of_tests() -> set[str]:
-    trees = [ast.parse(path.read_text()) for path in (ROOT / "tests").glob("test_*.py")]
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "tests").rglob("test_*.py")]
     return {node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
 
 

@@ -14,6 +14,7 @@ TINY_SHARE = [
     "data={train_rows: 8, validation_rows: 2, max_length: 160, max_prompt_length: 128, "
     "test_sets: {dolly: {rows: 2}, self_instruct: {rows: 2}, vicuna: {rows: 2}, sni: {rows: 2}, unni: {rows: 2}}}",
     "evaluation={decoding_seeds: [10], max_new_tokens: 8, heldout_rows: 2}",
+    "preset_overlays=[]",
     "overlays=[{set: {sequences: {student_share: 1.0}}}, {methods: [teacher], set: {training: {steps: 1}}}]",
     "tables={table1: {rows: [teacher, sft, mgsr]}, table2: {rows: [mgsr]}}",
 ]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from mgsr.config.families import LoraConfig
 from mgsr.errors import MgsrError
@@ -66,8 +70,7 @@ def test_backbone_and_head_give_the_logits_exactly(folders: dict[str, Path], kin
 
 @pytest.mark.parametrize("kind", TARGETS)
 def test_narrow_weights_change_no_bit_under_autocast(folders: dict[str, Path], kind: str) -> None:
-    wide, small = (load_model(folders[kind]).requires_grad_(False) for _ in range(2))
-    narrow(small)
+    wide, small = load_model(folders[kind], frozen=True), load_model(folders[kind], frozen=True, precision="bf16")
     sizes = [sum(parameter.nbytes for parameter in model.parameters()) for model in (wide, small)]
     assert sizes[1] < 0.75 * sizes[0]
     assert small.get_input_embeddings().weight.dtype == torch.float32  # tied to the output layer in gpt2 and opt
@@ -82,6 +85,48 @@ def test_narrow_weights_change_no_bit_under_autocast(folders: dict[str, Path], k
             results.append([head(output.last_hidden_state) for output in (first, then)])
     for expected, given in zip(*results, strict=True):
         assert torch.equal(expected, given)
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+def test_a_model_loads_straight_into_the_types_it_would_be_narrowed_to(folders: dict[str, Path], kind: str) -> None:
+    """Adapters too: they start from the same random numbers, in fp32. Loading draws none itself."""
+    before = torch.get_rng_state()
+    later = load_model(folders[kind], lora=lora(kind), seed=4)
+    narrow(later)
+    straight = load_model(folders[kind], lora=lora(kind), seed=4, precision="bf16")
+    assert torch.equal(torch.get_rng_state(), before)
+    expected = dict(later.named_parameters())
+    assert {parameter.dtype for parameter in expected.values()} == {torch.float32, torch.bfloat16}
+    for name, parameter in straight.named_parameters():
+        assert parameter.dtype == expected[name].dtype and torch.equal(parameter, expected[name])
+        assert parameter.requires_grad == expected[name].requires_grad == ("lora_" in name)
+
+
+def test_the_host_holds_a_model_once_and_in_its_final_type(tmp_path: Path) -> None:
+    """Shards in fp16, as LLaMA2 has them, to bf16: nowhere does the whole model stand in fp32, which takes 120 MB here."""
+    sizes = {"vocab_size": 4000, "hidden_size": 512, "intermediate_size": 1408, "num_attention_heads": 8}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=8)).half()
+    megabytes = 4 * sum(parameter.numel() for parameter in model.parameters()) / 2**20
+    assert 100 < megabytes < 140
+    model.save_pretrained(tmp_path / "large", max_shard_size="8MB")
+    save_model(random_model("llama"), TOKENIZER, tmp_path / "small")
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom resource import RUSAGE_SELF, getrusage\n"
+        "from mgsr.models.loading import load_model\n"
+        "load_model(Path('small'))\nbefore = getrusage(RUSAGE_SELF).ru_maxrss\n"
+        "model = load_model(Path('large'), frozen=True, precision='bf16')\n"
+        "print((getrusage(RUSAGE_SELF).ru_maxrss - before) / 1024)"
+    )
+    root = str(Path(__file__).parents[1])
+    job = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert float(job.stdout) < 0.75 * megabytes
 
 
 @pytest.mark.parametrize("kind", TARGETS)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from mgsr.config.base import SECOND_ROW
-from mgsr.config.load import load_config
+from mgsr.config.load import load_config, load_methods
+from mgsr.config.method import TrainingConfig
 from mgsr.config.plan import Plan, make_plan
 from mgsr.config.run_specs import AdoptSpec, SelectSpec, TrainSpec
 from mgsr.config.schema import TableEntry
@@ -372,6 +373,21 @@ def test_a_learning_rate_of_its_own_takes_the_place_of_the_grid() -> None:
         assert trained(plan, "own").learning_rate == 3e-3 and trained(plan, "kd").learning_rate == 9e-3
         assert plan.methods.resolve("SmolLM2", "mgsr").training.rate_grid == plan.config.training.rate_grid
     assert plan_of({"preset": "mini", "training": {"learning_rate": 1e-3}}).config.training.rate_grid == (1e-3,)
+
+
+def test_overlays_apply_preset_recipe_own() -> None:
+    """The recipe has the last word over a preset, and the user over both: MiniLLM's 5,000 steps are the recipe's."""
+    given = {"preset": "paper", "recipe": "paper"}
+    overlay: Any = [{"methods": ["minillm"], "families": ["OPT"], "set": {"training": {"steps": 7}}}]
+    stated: Any = [{"methods": ["minillm"], "set": {"training": {"steps": 9, "validations": 2}}}]
+
+    def training(**overlays: Any) -> TrainingConfig:
+        config = load_config(WORKFLOW, {**given, **overlays})
+        return load_methods(WORKFLOW, config).resolve("OPT", "minillm").training
+
+    assert training().steps == 5000
+    assert (training(preset_overlays=stated).steps, training(preset_overlays=stated).validations) == (5000, 2)
+    assert training(overlays=overlay) == training().model_copy(update={"steps": 7})  # the preset's overlays stay
 
 
 def test_only_methods_with_scrg_have_a_twin() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
-import re
+import shutil
 import socket
 import time
 from collections.abc import Mapping
@@ -16,11 +17,12 @@ from typing import Any
 import pytest
 
 from mgsr import preflight as module
+from mgsr.config.families import HubModel
 from mgsr.config.load import load_config
 from mgsr.config.plan import Plan, make_plan
 from mgsr.devices import lease_gpus, visible_gpus
 from mgsr.errors import MgsrError
-from mgsr.preflight import lock_data_sets, missing, preflight
+from mgsr.preflight import lock_data_sets, missing, needed_gib, parameters, preflight
 
 WORKFLOW = Path(__file__).parents[1] / "workflow"
 
@@ -38,7 +40,7 @@ def closed_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{port}")
     monkeypatch.setattr(module, "getproxies", dict)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(module, "NEEDED_GIB", {})
+    monkeypatch.setattr(module, "needed_gib", lambda *_: 0)
 
 
 def test_smoke_fits_a_machine_without_gpu_and_network(tmp_path: Path, closed_port: None) -> None:
@@ -65,14 +67,16 @@ def test_a_name_that_is_never_found_does_not_hold_it_up(
         raise OSError
 
     monkeypatch.setattr(socket, "create_connection", late)
+    plan = plan_of(tmp_path, "paper")
     started = time.monotonic()
-    assert any("hub" in lack for lack in missing(plan_of(tmp_path, "paper")))
+    assert any("hub" in lack for lack in missing(plan))
     assert time.monotonic() - started < 0.9
 
 
 def test_a_hub_that_answers_is_enough(tmp_path: Path, closed_port: None, monkeypatch: pytest.MonkeyPatch) -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        monkeypatch.setattr(module, "accessible_files", lambda kind, name: ())
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
         assert missing(plan_of(tmp_path, "paper")) == []
         monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
@@ -97,16 +101,48 @@ def test_what_is_there_already_needs_no_hub_and_no_package(
     assert missing(plan) == []
 
 
-def test_records_and_disk_space(tmp_path: Path, closed_port: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "NEEDED_GIB", {"smoke": 10**9})
-    given = {"source": "local", "data_dir": str(tmp_path / "none"), "twins": []}
-    lacks = missing(plan_of(tmp_path, "smoke", given))
-    assert f"data_dir {tmp_path / 'none'} is not a folder" in lacks[0] and "disk space: 1000000000 GiB" in lacks[1]
-    rates = [1e-3, 2e-3, 4e-3]  # three runs in a run's place, but for the teacher and the starts; choosing takes no space
-    (needed,) = re.findall(
-        r"disk space: (\d+) GiB", missing(plan_of(tmp_path, "smoke", given | {"training": {"learning_rate": rates}}))[1]
-    )
-    assert 2.5e9 < int(needed) < 3e9
+def test_records_that_are_not_there(tmp_path: Path, closed_port: None) -> None:
+    given = {"source": "local", "data_dir": str(tmp_path / "none")}
+    assert missing(plan_of(tmp_path, "smoke", given)) == [f"the records: data_dir {tmp_path / 'none'} is not a folder"]
+
+
+def test_disk_space_is_counted_from_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_of(tmp_path, "paper")
+    sizes = {spec.model.name: parameters(spec.model) / 1e9 for spec in plan.models.values() if isinstance(spec.model, HubModel)}
+    assert len(sizes) == 10 and sizes["meta-llama/Llama-2-13b-hf"] == 13 and sizes["facebook/opt-1.3b"] == 1.3
+    assert sizes["openlm-research/open_llama_3b_v2"] == 3 and sizes["openai-community/gpt2-xl"] == 1.64
+    assert parameters(HubModel(builder="hub", name="some/model")) == 14e9
+    teacher = next(name for name, run in plan.runs.items() if run.family == "LLaMA2" and run.title.startswith("teacher"))
+    model = next(name for name, spec in plan.models.items() if spec.model.name == "meta-llama/Llama-2-13b-hf")  # type: ignore[union-attr]
+    assert needed_gib(plan, [model], [teacher]) == math.ceil(1.1 * 2 * 4 * 13e9 / 2**30) == 107
+    whole = needed_gib(plan, plan.models, plan.runs)
+    grid = plan_of(tmp_path, "paper", {"recipe": "controlled"})
+    assert 900 < whole < 1400 and needed_gib(grid, grid.models, grid.runs) > 2 * whole
+
+    monkeypatch.setattr(module, "visible_gpus", lambda *_: ["0"])
+    monkeypatch.setattr(module, "accessible_files", lambda kind, name: ())
+    monkeypatch.setattr(module, "_answer", lambda question: True)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(0, 0, 120 * 2**30))
+    assert [lack.split(",")[0] for lack in missing(plan)] == [f"disk space: {whole} GiB in {tmp_path}"]
+    assert missing(plan, {teacher, model}) == [] and missing(plan_of(tmp_path, "paper", {"disk_gib": 100})) == []
+
+
+def test_what_the_hub_refuses_is_told_by_family(tmp_path: Path, closed_port: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def files(kind: str, name: str) -> tuple[str, ...]:
+        if "Llama-2-7b" in name:
+            raise MgsrError(f"model {name} is gated: accept its licence")
+        return ("tokenizer.model",) if "open_llama" in name else ("vocab.json",)
+
+    monkeypatch.setattr(module, "accessible_files", files)
+    monkeypatch.setattr(module, "_answer", lambda question: True)
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    assert missing(plan_of(tmp_path, "paper", {"needs_gpu": False})) == [
+        "family LLaMA2: model meta-llama/Llama-2-7b-hf is gated: accept its licence",
+        *(
+            f"family OpenLLaMA2: the package sentencepiece, for openlm-research/open_llama_{size}_v2: pip install sentencepiece"
+            for size in ("3b", "7b")
+        ),
+    ]
 
 
 def test_a_file_of_ones_own_must_be_there(tmp_path: Path, closed_port: None) -> None:

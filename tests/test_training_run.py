@@ -186,7 +186,7 @@ def test_under_bf16_frozen_weights_are_narrow_and_nothing_else_changes(
         kinds = {(parameter.dtype, parameter.requires_grad) for parameter in model.parameters()}
         assert ((torch.bfloat16, False) in kinds) is frozen and (torch.bfloat16, True) not in kinds
     course = losses(root, "narrow", spec)
-    monkeypatch.setattr("mgsr.models.loading.narrow", lambda model: None)
+    monkeypatch.setattr("mgsr.models.loading.narrow", lambda model, **_: None)
     assert losses(root, "wide", spec) == course
     saved, wide, start = (
         load_model(root / folder).state_dict() for folder in ("runs/narrow/model", "runs/wide/model", "models/student")

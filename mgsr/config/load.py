@@ -195,21 +195,22 @@ class Methods:
         return self._recipe.rows_without_sft if stated is None else stated
 
     def _checked_overlays(self) -> tuple[Overlay, ...]:
-        """Overlays in the order they apply: the preset's, then the recipe's, which sets the terms of a comparison.
+        """Overlays in the order they apply: the preset's, the recipe's, which set the terms of a comparison, the user's.
 
         Names that no method or family has are errors. A recipe may name the families of any preset.
         """
         folder, config, recipe = self._folder, self._config, self._recipe
         of_presets = {name for path in (folder / "presets").glob("*.yaml") for name in read_yaml(path).get("families", {})}
         for where, overlays, families in (
-            (f"recipe {config.recipe}", recipe.overlays, sorted(of_presets | set(config.families))),
-            (f"preset {config.preset}", config.overlays, sorted(config.families)),
+            (f"recipe {config.recipe}: overlays", recipe.overlays, sorted(of_presets | set(config.families))),
+            (f"preset {config.preset}: preset_overlays", config.preset_overlays, sorted(config.families)),
+            (f"preset {config.preset}: overlays", config.overlays, sorted(config.families)),
         ):
             for number, overlay in enumerate(overlays):
-                self.check(f"{where}: overlays.{number}.methods", overlay.methods)
-                self.check(f"{where}: overlays.{number}.except_methods", overlay.except_methods)
-                all_known(f"{where}: overlays.{number}.families", "family", overlay.families, families, MgsrError)
-        return config.overlays + recipe.overlays
+                self.check(f"{where}.{number}.methods", overlay.methods)
+                self.check(f"{where}.{number}.except_methods", overlay.except_methods)
+                all_known(f"{where}.{number}.families", "family", overlay.families, families, MgsrError)
+        return config.preset_overlays + recipe.overlays + config.overlays
 
 
 def load_methods(folder: Path, config: Config) -> Methods:

@@ -37,7 +37,7 @@ class Recipe(Strict):
     presets: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="by preset, keys of `Config` that take the place of the preset's own"
     )
-    overlays: tuple[Overlay, ...] = Field(description="applied last to the methods' settings")
+    overlays: tuple[Overlay, ...] = Field(description="applied after the preset's, before a user's own")
     rows_without_sft: bool = Field(False, description="tables of kind `main` have second rows, of SFT weight 0")
 
 
@@ -65,6 +65,9 @@ class Config(Strict):
     threads: int = Field(1, ge=1, description="CPU threads of a training or evaluation job; part of a run's identity")
     processes: int = Field(1, ge=1, description="processes of a training job, one GPU each where there are GPUs")
     needs_gpu: bool = Field(False, description="the preflight asks for a GPU, and jobs take one each")
+    disk_gib: int | None = Field(
+        None, ge=0, description="free disk space that the preflight asks for, in GiB; null: counted from the models and runs"
+    )
     data: DataConfig = Field(description="records; `source` and `data_dir` may also stand at the top")
     families: dict[str, Family] = Field(min_length=1, description="teacher and student by name")
     training: TrainingConfig = Field(description="of every run; methods and recipes state what differs")
@@ -106,7 +109,10 @@ class Config(Strict):
     checkpoints: dict[str, Checkpoint] = Field(default_factory=dict, description="models that are scored and never trained")
     small_students: dict[str, SmallStudent] = Field(default_factory=dict, description="students of the open check of that name")
     other_groups: bool = Field(False, description="also print other groups' numbers beside Table 1 and Table 3c")
-    overlays: tuple[Overlay, ...] = Field((), description="applied after the method's own values, before the recipe's overlays")
+    preset_overlays: tuple[Overlay, ...] = Field(
+        (), description="a preset's: applied after the method's own values, before the recipe's overlays"
+    )
+    overlays: tuple[Overlay, ...] = Field((), description="your own: applied last, so that they can state every setting")
     tracking: TrackingConfig = Field(TrackingConfig(), description="MLflow")
     note: str = Field("", description="printed under every table")
 

@@ -4,24 +4,31 @@ from __future__ import annotations
 
 import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from mgsr.config.record_files import TRAINING_REPOSITORY
 from mgsr.config.record_sets import TestSetConfig
-from mgsr.data.records import RawData, RawSet, Record, read_records
+from mgsr.data.records import RawData, RawSet, Record, first_unni_rows, read_records
 from mgsr.errors import MgsrError
 from mgsr.hub import Repository, download, resolve
 from mgsr.storage import file_digest, write_jsonl
 
-STEMS = {"train": ("train",), "validation": ("dev", "validation")}  # in MiniLLM's Dolly `valid` is the TEST set
+DEV_ROWS = 1000  # --dev-num of MiniLLM's processing script
 LONG = "11_"  # folder of S-NI and UnNI rows whose first reference has at least 11 GPT-2 tokens
 
 
 def fetch_training(lock_path: Path) -> RawData:
-    """Training and validation set. Raises MgsrError: missing, gated, no network, or a repository whose files do not fit."""
+    """Training and validation set. MiniLLM's Dolly has no file of either: its script splits the rows of `raw`, and `valid` is
+    the TEST set. Raises MgsrError: missing, gated, no network, or a repository whose files do not fit."""
+    raw = _fetch(TRAINING_REPOSITORY, ("raw",), "dolly-raw", lock_path, published_split=True)
+    count, script = len(raw.records), f"(--dev-num {DEV_ROWS} of MiniLLM's processing)"
+    if count <= DEV_ROWS:
+        raise MgsrError(f"{raw.source}: raw has {count} rows; more than {DEV_ROWS} are needed to split it")
+    train = f"rows {DEV_ROWS + 1:,} to {count:,} of raw {script}"
     return {
-        name: _fetch(TRAINING_REPOSITORY, stems, f"dolly-{name}", lock_path, published_split=True)
-        for name, stems in STEMS.items()
+        "train": replace(raw, records=raw.records[DEV_ROWS:], rule=train),
+        "validation": replace(raw, records=raw.records[:DEV_ROWS], rule=f"the first {DEV_ROWS:,} rows of raw {script}"),
     }
 
 
@@ -29,7 +36,8 @@ def fetch_test_set(name: str, test_set: TestSetConfig, lock_path: Path) -> RawSe
     """One test set. Raises MgsrError likewise."""
     if not test_set.repository:
         raise MgsrError(f"data.test_sets.{name}: source 'hub' needs its `repository`, or a `file` of your own")
-    return _fetch(test_set.repository, test_set.stems, name, lock_path)
+    raw = _fetch(test_set.repository, test_set.stems, name, lock_path)
+    return first_unni_rows(raw) if name == "unni" else raw
 
 
 def _fetch(name: str, stems: tuple[str, ...], prefix: str, lock_path: Path, published_split: bool = False) -> RawSet:

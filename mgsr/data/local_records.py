@@ -7,11 +7,10 @@ from pathlib import Path
 
 from mgsr.config.record_files import DOLLY, MINILLM, OWN, LocalFolder, local_folder
 from mgsr.config.record_sets import TestSetConfig
-from mgsr.data.records import RawData, RawSet, Record, read_records, read_rows, references_field, text_field
+from mgsr.data.records import RawData, RawSet, Record, first_unni_rows, read_records, read_rows, references_field, text_field
 from mgsr.errors import MgsrError
 from mgsr.storage import file_digest
 
-UNNI_ROWS = 10_000  # of MiniLLM's file: the first rows, which the papers use
 TEST_ROWS, VALIDATION_ROWS = 500, 1000  # of Dolly, as in MiniLLM's files
 
 
@@ -47,8 +46,8 @@ def load_test_set(data_dir: Path, name: str, test_set: TestSetConfig) -> RawSet:
         records = _vicuna(*files)
     else:
         records = read_records(files[0], name)
-    limit = UNNI_ROWS if folder.form == "MiniLLM's layout" and name == "unni" else None
-    return _raw(folder, files, records[:limit])
+    raw = _raw(folder, files, records)
+    return first_unni_rows(raw) if folder.form == "MiniLLM's layout" and name == "unni" else raw
 
 
 def _folder(data_dir: Path) -> LocalFolder:
@@ -70,7 +69,7 @@ def _require(folder: LocalFolder, files: list[Path]) -> None:
 
 def _raw(folder: LocalFolder, files: list[Path], records: list[Record], published_split: bool = False) -> RawSet:
     hashes = {str(file.relative_to(folder.root)): file_digest(file) for file in files}
-    return RawSet(records, f"local, {folder.form}", None, hashes, published_split)
+    return RawSet(records, f"local, {folder.form}", files=hashes, published_split=published_split)
 
 
 def _dolly(path: Path) -> list[Record]:

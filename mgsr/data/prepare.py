@@ -61,8 +61,13 @@ def split_dolly(data: RawData, split: Split) -> RawData:
         return data
     kept, moved = validation.records[:PAPER_VALIDATION_ROWS], validation.records[PAPER_VALIDATION_ROWS:]
     return {
-        "train": replace(train, records=train.records + moved, files=train.files | validation.files),
-        "validation": replace(validation, records=kept),
+        "train": replace(
+            train,
+            records=train.records + moved,
+            files=train.files | validation.files,
+            rule=f"{train.rule}; then, of validation, those after the first {len(kept)}",
+        ),
+        "validation": replace(validation, records=kept, rule=f"the first {len(kept)} of: {validation.rule}"),
     }
 
 
@@ -82,6 +87,7 @@ def _usable(raw: RawSet, name: str) -> tuple[list[Record], dict[str, Any]]:
         "source": raw.source,
         "revision": raw.revision,
         "source_files": raw.files,
+        "rule": raw.rule,
         "rows": len(kept),
         "dropped": dict(sorted(dropped.items())),
         "duplicates": len(kept) - len({record.content for record in kept}),

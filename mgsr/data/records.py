@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,15 +43,26 @@ class Record:
 class RawSet:
     """A set as its source has it, before rows are dropped or moved.
 
-    `revision` is the commit of a hub set, else null. `files` maps the names of the source files to their SHA-256.
-    `published_split` says that the set belongs to Dolly's published split, which `DataSpec.split` may redistribute.
+    `revision` is the commit of a hub set, else null. `files` maps the names of the source files to their SHA-256. `rule` says
+    which rows of the files these are. `published_split` says that the set belongs to Dolly's published split, which
+    `DataSpec.split` may redistribute.
     """
 
     records: list[Record]
     source: str
     revision: str | None = None
     files: dict[str, str] = field(default_factory=dict)
+    rule: str = "all rows"
     published_split: bool = False
+
+
+UNNI_ROWS = 10_000
+
+
+def first_unni_rows(unni: RawSet) -> RawSet:
+    """The rows of UnNI that the papers use, of MiniLLM's file of 23,916."""
+    kept = unni.records[:UNNI_ROWS]
+    return replace(unni, records=kept, rule=f"the first {len(kept):,} of {len(unni.records):,} rows, as in the papers")
 
 
 RawData = dict[str, RawSet]

@@ -10,56 +10,54 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mgsr.errors import MgsrError
 from mgsr.hub import download, resolve
+from mgsr.models.hub_tokenizer import check_tokenizer
 from mgsr.storage import file_digest, new_folder, read_json, write_json
 
 SAFETENSORS, PICKLES = "model.safetensors", "pytorch_model.bin"
-KEPT = (  # with the weights; decoding defaults and remote code are left behind
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "LICENSE",
-    "LICENSE.txt",
-    "LICENSE.md",
-)
+# Decoding defaults and remote code are left behind.
+KEPT = ("config.json", "LICENSE", "LICENSE.txt", "LICENSE.md", "USE_POLICY.md")
+VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
+TOKENIZER = (*VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 
 def fetch_model(name: str, out: Path, lock_path: Path | None, card: Mapping[str, Any] | None = None) -> None:
     """Write the model folder `out` from a local folder or from the hub, at the commit in the lock file.
 
-    Weights keep their type (`load_model` widens them). Where there are pickles only, they are read once, with code
-    execution barred, and written as safetensors. Raises MgsrError for a model that is gated or missing or has no usable
-    weights, and where there is no network.
+    The tokenizer comes first and is checked, before hours are spent on the weights. Weights keep their type (`load_model`
+    widens them). Where there are pickles only, they are read once, with code execution barred, and written as safetensors.
+    Raises MgsrError for a model that is gated or missing or has no usable tokenizer or weights, and where there is no network.
     """
     local = Path(name).expanduser()
+    repository = None
     if local.is_dir():
-        source = {"source": name, "revision": None}
         files = choose_files(name, [file.name for file in local.iterdir() if file.is_file()], local)
     elif lock_path is None:
         raise MgsrError(f"{name}: no such folder, and a model of the hub needs a lock file")
     else:
         repository = resolve("model", name, lock_path)
-        source = {"source": name, "revision": repository.revision}
         files = choose_files(name, repository.files, None)
-        local = download(repository, files)
+        local = download(repository, [file for file in files if file in (*KEPT, *TOKENIZER)])
+    tokenizer = check_tokenizer(name, local)
+    if repository is not None:
+        download(repository, files)
         files = choose_files(name, repository.files, local)
-    weights = [file for file in files if file not in KEPT and not file.endswith(".index.json")]
+    weights = [file for file in files if file.endswith((".safetensors", ".bin"))]
+    converted = weights[0].startswith("pytorch_model")
     with new_folder(out) as folder:
         for file in files:
-            if not file.startswith("pytorch_model"):
-                _place(local / file, folder / file, link=source["revision"] is not None)
-        converted = weights[0].startswith("pytorch_model")
+            if file not in TOKENIZER and not file.startswith("pytorch_model"):
+                _place(local / file, folder / file, link=repository is not None)
+                _check_safetensors(local / file)
         if converted:
             convert_pickles([local / file for file in weights], folder)
+        tokenizer.save_pretrained(folder)
         checksums = {file: file_digest(local / file) for file in weights}
+        source = {"source": name, "revision": repository.revision if repository else None}
         write_json(folder / "model_card.json", {**(card or {}), **source, "converted": converted, "sha256": checksums})
 
 
@@ -71,6 +69,8 @@ def choose_files(name: str, files: Iterable[str], folder: Path | None) -> list[s
     present = set(files)
     if "config.json" not in present:
         raise MgsrError(f"model {name} has no config.json; it is not in the format of transformers")
+    if not present.intersection(VOCABULARIES):  # transformers would make up a tokenizer of three tokens
+        raise MgsrError(f"model {name} has no tokenizer; it needs one of {', '.join(VOCABULARIES)}")
     for whole in (SAFETENSORS, PICKLES):
         stem, _, suffix = whole.rpartition(".")
         index = f"{whole}.index.json"
@@ -84,7 +84,7 @@ def choose_files(name: str, files: Iterable[str], folder: Path | None) -> list[s
             weights = [index, *sorted(set(read_json(folder / index)["weight_map"].values()))]
         if missing := sorted(set(weights) - present):
             raise MgsrError(f"model {name} lacks {', '.join(missing)}, which its {index} names")
-        return sorted(present.intersection(KEPT)) + weights
+        return sorted(present.intersection((*KEPT, *TOKENIZER))) + weights
     raise MgsrError(f"model {name} has neither {SAFETENSORS} nor {PICKLES} (nor shards of them): {', '.join(sorted(present))}")
 
 
@@ -97,8 +97,13 @@ def convert_pickles(files: list[Path], out: Path) -> None:
             state = torch.load(file, map_location="cpu", weights_only=True, mmap=_is_zip(file))
         except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
             raise MgsrError(f"{file.name} holds more than weights, or is broken ({error}); it was not executed") from error
-        # safetensors wants memory of its own for each tensor; tied ones are tied again by the config when loaded
-        tensors = {key: value.clone().contiguous() for key, value in state.items() if isinstance(value, torch.Tensor)}
+        tensors: dict[str, torch.Tensor] = {}
+        storages: set[int] = set()
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor):  # from the mapped file; safetensors wants tied ones apart
+                storage = value.untyped_storage().data_ptr()
+                tensors[key] = value.clone() if storage in storages else value.contiguous()
+                storages.add(storage)
         target = SAFETENSORS if len(files) == 1 else f"model-{number:05d}-of-{len(files):05d}.safetensors"
         save_file(tensors, out / target, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(tensors, target)
@@ -106,6 +111,16 @@ def convert_pickles(files: list[Path], out: Path) -> None:
     if len(files) > 1:
         index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(weight_map.items()))}
         write_json(out / f"{SAFETENSORS}.index.json", index)
+
+
+def _check_safetensors(file: Path) -> None:
+    """Raise MgsrError where a file of weights is shorter than its header says."""
+    if file.suffix == ".safetensors":
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except SafetensorError as error:
+            raise MgsrError(f"{file.name} is broken ({error}); delete {file.resolve()} and fetch it again") from error
 
 
 def _is_zip(file: Path) -> bool:

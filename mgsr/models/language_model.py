@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from mgsr.errors import MgsrError
 from mgsr.models.architectures import architecture_of
-from mgsr.models.loading import Model, load_model, load_tokenizer, place_model, vocabulary_size
+from mgsr.models.loading import Model, load_model, load_tokenizer, vocabulary_size
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def split(model: Model) -> tuple[nn.Module, nn.Module]:
 def load_frozen(folder: Path, precision: str, device: torch.device) -> tuple[LanguageModel, PreTrainedTokenizerBase]:
     """A model folder's model that nothing trains, on its device, and its tokenizer."""
     tokenizer = load_tokenizer(folder)
-    model = place_model(load_model(folder).requires_grad_(False), precision, device)
+    model = load_model(folder, device=device, frozen=True, precision=precision)
     return LanguageModel.of(model, tokenizer), tokenizer
 
 

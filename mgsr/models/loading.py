@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 import transformers
+from accelerate import init_empty_weights
 from peft import LoraConfig as PeftConfig
 from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
@@ -19,20 +21,31 @@ from transformers.pytorch_utils import Conv1D
 from mgsr.config.families import LoraConfig
 from mgsr.errors import MgsrError
 from mgsr.models.architectures import architecture_of
-from mgsr.storage import new_folder, write_json
+from mgsr.storage import new_folder, read_json, write_json
 
 transformers.utils.logging.disable_progress_bar()
 
 Model = PreTrainedModel | PeftModel
+SHARD = "2GB"  # as much of a model as passes the host's memory at once when it is saved from a device
 
 
 def load_model(
-    folder: Path, *, device: torch.device | str = "cpu", dropout: float = 0.0, lora: LoraConfig | None = None, seed: int = 0
+    folder: Path,
+    *,
+    device: torch.device | str = "cpu",
+    dropout: float = 0.0,
+    lora: LoraConfig | None = None,
+    seed: int = 0,
+    frozen: bool = False,
+    precision: str = "fp32",
 ) -> Model:
-    """Load a model folder in fp32, in evaluation mode, without touching the network.
+    """Load a model folder, in evaluation mode, without touching the network. Each weight goes from its file to the device in
+    the type that it will have there, so that the host never holds a whole model.
 
     `dropout` acts in training mode, in every place where the architecture has one (Llama: on attention weights only). With
-    `lora` the model is frozen under new adapters, which change nothing at first; `seed` fixes their random half.
+    `lora` the model is frozen under new adapters, which change nothing at first; `seed` fixes their random half. A `frozen`
+    model has no weight that is trained. Weights are fp32; for `precision` bf16, which is used under bf16 autocast alone, see
+    `narrow`.
     Raises MgsrError for a folder without a whole model of a supported type.
     """
     if not (folder / "config.json").is_file():
@@ -43,48 +56,56 @@ def load_model(
         setattr(config, name, dropout)
     for name in architecture.layer_dropout:
         setattr(config, name, 0.0)
-    automatic: Any = AutoModelForCausalLM  # its types know no output_loading_info
-    model: PreTrainedModel
-    try:
-        model, info = automatic.from_pretrained(
-            folder,
-            config=config,
-            dtype=torch.float32,
-            attn_implementation="sdpa",
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
-    except (OSError, RuntimeError) as error:
-        raise MgsrError(f"{folder}: the weights do not load ({error}); delete the folder and build it again") from error
-    # transformers fills what is missing with random numbers and only warns
-    if missing := sorted(info["missing_keys"]):
-        raise MgsrError(f"{folder}: the weights lack {', '.join(missing[:5])}; delete the folder and build it again")
+    with init_empty_weights(include_buffers=False):  # LLaMA's rotary tables are computed, and in no file
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    model.tie_weights()
+    model.requires_grad_(lora is None and not frozen)
+    if precision == "bf16":
+        narrow(model, besides=lora.target_modules if lora else ())
+    _read_weights(model, folder, torch.device(device))
     loaded: Model = model if lora is None else _adapt(model, lora, seed)
+    if precision == "bf16":
+        narrow(loaded)
     loaded.train(False)
-    loaded.to(device)  # type: ignore[arg-type]  # its signature is lost behind a decorator
     return loaded
 
 
-def place_model(model: Model, precision: str, device: torch.device) -> Model:
-    """Move a model to its device. Under precision `bf16` its frozen linear layers are narrowed before, as the device may not
-    hold them in fp32."""
-    if precision == "bf16":
-        narrow(model)
-    return model.to(device)  # type: ignore[arg-type]  # as in load_model
+def _read_weights(model: PreTrainedModel, folder: Path, device: torch.device) -> None:
+    """Fill a model without weights, file by file, each weight in the type that the model has for it."""
+    weights = dict(model.named_parameters())
+    lacking = set(weights)
+    index = folder / "model.safetensors.index.json"
+    files = sorted(set(read_json(index)["weight_map"].values())) if index.exists() else ["model.safetensors"]
+    try:
+        for file in files:
+            with safe_open(folder / file, framework="pt", device=str(device)) as stored:
+                # some of the hub's checkpoints have the backbone's own names, or tables that are no weights
+                keys = list(stored.keys())
+                names = {key: key if key in weights else f"{model.base_model_prefix}.{key}" for key in keys}
+                state = {n: stored.get_tensor(key).to(weights[n].dtype) for key, n in names.items() if n in weights}
+            model.load_state_dict(state, strict=False, assign=True)
+            lacking -= state.keys()
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise MgsrError(f"{folder}: the weights do not load ({error}); delete the folder and build it again") from error
+    if lacking:
+        raise MgsrError(f"{folder}: the weights lack {', '.join(sorted(lacking)[:5])}; delete the folder and build it again")
+    model.tie_weights()
+    model.to(device)  # type: ignore[arg-type]  # its signature is lost behind a decorator
 
 
-def narrow(model: Model) -> None:
-    """Keep the weights of frozen linear layers in bf16, in place; for use under bf16 autocast alone.
+def narrow(model: Model, besides: Sequence[str] = ()) -> None:
+    """Keep the weights of frozen linear layers in bf16, in place; for use under bf16 autocast alone. `besides`: last names of
+    layers that stay, as the random half of an adapter takes the type of the layer that it is made for.
 
     Autocast would round these weights to bf16 at every call, so no bit of a result changes, and they take half the memory.
     Layers that share their weight with an embedding stay as they are. Never save such a model: load it anew, as its weights
     are rounded.
     """
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    for module in model.modules():
+    for name, module in model.named_modules():
         linear = isinstance(module, nn.Linear | Conv1D) and id(module.weight) not in embeddings
-        if linear and not any(parameter.requires_grad for parameter in module.parameters()):
+        trained = any(parameter.requires_grad for parameter in module.parameters()) or name.rpartition(".")[2] in besides
+        if linear and not trained:
             module.to(torch.bfloat16)
 
 
@@ -141,7 +162,7 @@ def save_model(model: Model, tokenizer: PreTrainedTokenizerBase, out: Path, card
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     with new_folder(out) as folder:
-        base.save_pretrained(folder, state_dict=plain_state(model))  # type: ignore[operator]
+        base.save_pretrained(folder, state_dict=plain_state(model), max_shard_size=SHARD)  # type: ignore[operator]
         (folder / "generation_config.json").unlink(missing_ok=True)
         tokenizer.save_pretrained(folder)
         if card is not None:

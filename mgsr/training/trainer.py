@@ -33,7 +33,6 @@ from mgsr.models.loading import (
     load_model,
     load_tokenizer,
     load_trainable_state,
-    place_model,
     save_model,
     trainable_state,
 )
@@ -108,7 +107,7 @@ class Trainer:
         base = self.root / "models" / spec.base_model
         self.start = self.root / "runs" / spec.start_run / "model" if spec.start_run else base
         self.tokenizer = load_tokenizer(self.start)
-        self.student = place_model(self._load_student(), self.training.precision, self.world.device)
+        self.student = self._load_student(self.world.device, self.training.precision)
         student, teacher = LanguageModel.of(self.student, self.tokenizer), None
         if spec.teacher_run:
             folder = self.root / "runs" / spec.teacher_run / "model"
@@ -119,8 +118,9 @@ class Trainer:
         module = TrainStep(student, self.objective, self.training.chunk)
         self.module = DistributedDataParallel(module) if self.world.size > 1 else module
 
-    def _load_student(self) -> Model:
-        return load_model(self.start, dropout=self.training.dropout, lora=self.spec.lora, seed=self.spec.seed)
+    def _load_student(self, device: torch.device | str = "cpu", precision: str = "fp32") -> Model:
+        settings: dict[str, Any] = {"dropout": self.training.dropout, "lora": self.spec.lora, "seed": self.spec.seed}
+        return load_model(self.start, device=device, precision=precision, **settings)
 
     def _load_data(self) -> None:
         folder, config = self.root / "data" / self.spec.data, self.spec.data_config
