@@ -20,8 +20,8 @@ from urllib.request import getproxies, proxy_bypass
 from mgsr.config.families import GgufModel, HubModel, ModelConfig, PrunedModel, TinyModel
 from mgsr.config.plan import Plan, results_root
 from mgsr.config.plan_records import hub_data_sets
+from mgsr.config.run_specs import SelectSpec, TrainSpec
 from mgsr.config.schema import Config
-from mgsr.config.specs import SelectSpec, TrainSpec
 from mgsr.devices import visible_gpus
 from mgsr.errors import MgsrError
 from mgsr.hub import accessible_files, lock_names, lock_path, read_lock
