@@ -3,13 +3,10 @@
 from pathlib import Path
 
 import pytest
-import torch
 
 from mgsr.config.families import LoraConfig
-from mgsr.errors import MgsrError
 from mgsr.storage import read_json
-from mgsr.training.distributed import World
-from mgsr.training.trainer import Trainer, train
+from mgsr.training.trainer import train
 from tests.training_support import DATA, DISTILLM, MGSR, SCRG_MIXED, call_train, metrics, run_spec, train_as_two
 
 
@@ -64,8 +61,3 @@ def test_two_processes_hold_adapters_over_narrow_frozen_weights(root: Path) -> N
     train_as_two(root, "adapters, pair", spec)
     alone, pair = ([line["loss"] for line in metrics(root, f"adapters, {run}")] for run in ("alone", "pair"))
     assert pair == pytest.approx(alone, rel=0.02)
-
-
-def test_a_global_batch_that_cannot_be_shared_is_refused(root: Path) -> None:
-    with pytest.raises(MgsrError, match="global_batch: 4 sequences cannot be shared by 3 processes; choose a multiple of 3"):
-        Trainer("odd", run_spec(), root, World(0, 3, torch.device("cpu")))

@@ -33,6 +33,16 @@ def test_the_stand_in_has_the_models_that_the_preset_names() -> None:
 
 def test_only_counts_are_cut(tmp_path: Path) -> None:
     overlay = yaml.safe_load(OVERLAY.read_text())
-    assert set(overlay) == {"needs_gpu", "threads", "data", "training", "overlays", "evaluation", "exposure", "probe"}
+    assert set(overlay) == {
+        "needs_gpu",
+        "disk_gib",
+        "threads",
+        "data",
+        "training",
+        "overlays",
+        "evaluation",
+        "exposure",
+        "probe",
+    }
     full, cut = (jobs(tmp_path, "everything", miniature=miniature) for miniature in (False, True))
     assert cut == full and cut["build_model"] == len(REPOSITORIES) and cut["write_table"] == 8 and cut["write_check"] == 6
