@@ -133,3 +133,11 @@ def test_an_import_pulls_in_no_more_than_its_job_needs(case: str) -> None:
     code = f"import sys; [__import__(name) for name in {modules!r}]; print(*(set({unwanted!r}) & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_no_test_module_imports_another_one() -> None:
+    """What tests share stands in modules named `*_support`."""
+    for path in Path(__file__).parent.rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                assert not node.module.rpartition(".")[2].startswith("test_"), f"{path} imports {node.module}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_smoke import cards, snakemake
+from tests.workflow_support import cards, snakemake
 
 RECORDS = Path(__file__).parents[2] / "shared" / "data"
 TINY_SHARE = [

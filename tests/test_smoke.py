@@ -1,7 +1,6 @@
 """The main job on its embedded default, through the real command: records in, tables out, and nothing left to do."""
 
 import json
-import os
 import re
 import sqlite3
 import subprocess
@@ -12,10 +11,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from mgsr.config.table_specs import TableSpec, read_plan
 from mgsr.storage import read_json
+from tests.workflow_support import REPOSITORY, cards, jobs, snakemake, table_1
 
-REPOSITORY = Path(__file__).parents[1]
 METHODS = [
     "Teacher",
     "SFT",
@@ -33,12 +31,6 @@ SECONDS = 240  # promised for two idle cores
 
 
 pytestmark = pytest.mark.main_job
-
-
-def snakemake(*arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    command = ["snakemake", "--cores", "2", "--nolock", *arguments]
-    return subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -70,16 +62,6 @@ def snakemake_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[s
     """From a user's folder, which holds the user's files alone."""
     command = ["snakemake", f"--snakefile={REPOSITORY / 'Snakefile'}", "--cores", "2", "--nolock", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
-
-
-def table_1(root: Path) -> TableSpec:
-    """What Table 1 of a preset's results was made of."""
-    return read_plan(root, "table1", TableSpec)
-
-
-def cards(root: Path) -> dict[str, dict[str, Any]]:
-    """Cards by method title."""
-    return {row.title: read_json(root / "runs" / row.run / "card.json") for row in table_1(root).rows}
 
 
 def summaries(results: Path) -> dict[str, dict[str, Any]]:
@@ -139,11 +121,6 @@ def test_a_second_call_has_nothing_to_do(smoke: tuple[Path, str, float]) -> None
     again = snakemake("--config", "preset=smoke", f"results={smoke[0]}")
     assert again.returncode == 0, again.stderr[-4000:]
     assert "Nothing to be done" in again.stdout + again.stderr
-
-
-def jobs(finished: subprocess.CompletedProcess[str]) -> dict[str, int]:
-    """The table of jobs that Snakemake prints before it starts."""
-    return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", finished.stdout + finished.stderr, re.MULTILINE)}
 
 
 # Those below add rows to Table 1, so they come last.
