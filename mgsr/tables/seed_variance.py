@@ -24,11 +24,11 @@ Term = tuple[str, ...]  # axes that vary together, in the order of AXES
 
 
 def variance_components(table: Floats, axes: Sequence[str]) -> dict[Term, float]:
-    """Variance of each axis and of each interaction in a full table with one number a cell; the one of all axes is the residual.
+    """Variance of each axis and of each interaction in a full table with one number a cell; that of all axes is the residual.
 
     An axis of length 1 has none: what varies along it is part of the others. Expected mean squares of a crossed design with
-    random effects (Searle, Casella and McCulloch 1992, chapter 4): a term's mean square holds each component that it is part of,
-    times the cells that share it.
+    random effects (Searle, Casella and McCulloch 1992, chapter 4): a term's mean square holds each component that it is part
+    of, times the cells that share it.
     """
     kept = [axis for axis, size in zip(axes, table.shape, strict=True) if size > 1]
     cells = table.reshape([size for size in table.shape if size > 1])
@@ -60,7 +60,7 @@ class Components:
     sizes: Mapping[str, int]
 
     def standard_error(self, sizes: Mapping[str, int] | None = None) -> float:
-        """Of a mean over so many of each axis, all drawn anew (default: as many as measured); a variance below 0 counts as 0."""
+        """Of a mean over so many of each axis, all drawn anew (default: as many as measured). A variance below 0 counts as 0."""
         counts = {**self.sizes, **(sizes or {})}
         shares = [max(variance, 0.0) / math.prod(counts[axis] for axis in term) for term, variance in self.variances.items()]
         return math.sqrt(sum(shares))
