@@ -73,8 +73,8 @@ def smallest_differences() -> None:
         again = np.mean([decided(generator, others, one, sets, seeds, alpha) for one in own if one is not None])
         low, high = np.quantile([one for one in own if one is not None], [0.1, 0.9])
         print(
-            f"{others} others, sets {sets}, {seeds} seeds, alpha {alpha:.4f}: known {difference:.2f} points, decided {share:.3f}; "
-            f"estimated {low:.2f} to {high:.2f}, decided {again:.3f}",
+            f"{others} others, sets {sets}, {seeds} seeds, alpha {alpha:.4f}: known {difference:.2f}, found {share:.3f}; "
+            f"estimated {low:.2f} to {high:.2f}, found {again:.3f}",
             flush=True,
         )
 

@@ -50,8 +50,7 @@ class Real:
 
     def __call__(self, generator: np.random.Generator, tables: int, systems: int, prompts: int) -> Floats:
         columns = generator.integers(0, self.scores.shape[1], (tables, 1, prompts))
-        runs = generator.random((tables, len(self.scores), prompts)).argpartition(systems - 1, axis=1)[:, :systems]
-        return self.scores[runs, columns]
+        return self.scores[generator.integers(0, len(self.scores), (tables, systems, prompts)), columns]
 
 
 def chosen_population() -> tuple[str, Population]:
