@@ -59,7 +59,8 @@ def test_seeds_without_noise_of_prompts_equal_the_t_test_over_seeds() -> None:
     assert detectable(planned, seeds=10) == pytest.approx(ten, rel=0.03)
 
 
-def test_too_few_prompts_decide_nothing() -> None:
+def test_too_few_prompts_or_equal_answers_decide_nothing() -> None:
+    assert detectable(design([[np.zeros((1, 30))]])) is None
     assert detectable(design(_data(1, 5, 1.0)), 0.05) is None  # 2^-4 is the smallest p-value
     assert detectable(design(_data(1, 8, 1.0)), 0.05) is not None
     assert detectable(design(_data(1, 60, 1.0)), 0.05 / 1000) is None  # fewer than 10,000 patterns reach
@@ -137,3 +138,5 @@ def test_comparisons_share_prompts_and_seeds() -> None:
     for bad in ([], [[np.zeros((1, 1))]], [[np.zeros((1, 9))], [np.zeros((1, 8))]], [[np.zeros((1, 9))], [np.zeros((3, 9))]]):
         with pytest.raises(MgsrError):
             design(bad)
+    with pytest.raises(MgsrError, match="one training seed"):
+        detectable(design(_data(1, 20, 1.0)), seeds=3)
