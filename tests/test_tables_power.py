@@ -25,7 +25,7 @@ def _normal_margin(others: int, likeness: float, alpha: float, rows: int, deviat
     """Closed form for many prompts: all of the correlated normal errors within one bound with a chance of 0.8."""
     covariance = likeness + (1 - likeness) * np.eye(others)
     joint = stats.multivariate_normal(np.zeros(others), covariance)
-    bound = optimize.brentq(lambda x: joint.cdf(np.full(others, x)) - POWER, 0, 5)
+    bound = optimize.brentq(lambda x: joint.cdf(np.full(others, x)) - POWER, 0, 5, xtol=2e-3)
     return float((stats.norm.isf(alpha / 2) + bound) * deviation / np.sqrt(rows))
 
 

@@ -102,8 +102,8 @@ def _pattern_sums(columns: Floats, resamples: int, seed: int) -> Floats:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One system minus another. `flips` speaks of other prompts and the trained models as they are, `seeds` of other prompts and
-    other training seeds (None with one, which cannot tell). A difference is decided where both decide it."""
+    """One system minus another. `flips` speaks of other prompts and the trained models as they are, `seeds` of other prompts
+    and other training seeds (None with one, which cannot tell). A difference is decided where both decide it."""
 
     flips: SignFlips
     seeds: SeedTest | None

@@ -60,7 +60,7 @@ class Components:
     sizes: Mapping[str, int]
 
     def standard_error(self, sizes: Mapping[str, int] | None = None) -> float:
-        """Of a mean over so many of each axis, all drawn anew (default: as many as measured). A variance below 0 counts as 0."""
+        """Of a mean over so many of each axis, drawn anew (default: as many as measured). A variance below 0 counts as 0."""
         counts = {**self.sizes, **(sizes or {})}
         shares = [max(variance, 0.0) / math.prod(counts[axis] for axis in term) for term, variance in self.variances.items()]
         return math.sqrt(sum(shares))
