@@ -2,8 +2,8 @@
 
     python -m tests.simulations.planted_effects
 
-`known`: variances and correlations from a hundred times as many prompts; `estimated`: each repetition's own data say what is
-detectable, new data are then drawn with that effect.
+`known`: variances and correlations from sixty times as many prompts, or many seeds; `estimated`: each repetition's own data say
+what is detectable, new data are then drawn with that effect.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.simulations.rouge_like import SMALL_SETS, Floats, synthetic
 
 SETS, HOLM = list(SMALL_SETS.values()), 0.05 / 18
 SEED_DEVIATION = 0.7  # points, of one system's scores by training seed
-PILOT = 100
+PILOT = 60
 
 
 def comparisons(
@@ -56,8 +56,8 @@ def pilot(generator: np.random.Generator, others: int, sets: Sequence[int], seed
 
 DESIGNS = (  # others, sets, seeds, alpha, repetitions
     (1, [12], 1, 0.05, 2000), (1, [30], 1, 0.05, 2000), (1, SETS, 1, 0.05, 1500), (1, SETS, 1, HOLM, 700),
-    (7, [12], 1, 0.05, 400), (7, [30], 1, 0.05, 400), (7, SETS, 1, 0.05, 400), (7, SETS, 1, HOLM, 300),
-    (1, SETS, 2, 0.05, 700), (1, SETS, 3, 0.05, 700), (1, SETS, 5, 0.05, 700), (7, SETS, 3, 0.05, 300), (7, SETS, 5, 0.05, 300),
+    (7, [12], 1, 0.05, 500), (7, [30], 1, 0.05, 500), (7, SETS, 1, 0.05, 500), (7, SETS, 1, HOLM, 300),
+    (1, SETS, 2, 0.05, 600), (1, SETS, 3, 0.05, 600), (1, SETS, 5, 0.05, 600), (7, SETS, 3, 0.05, 300), (7, SETS, 5, 0.05, 300),
 )  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def smallest_differences() -> None:
         difference = detectable(known, alpha, seeds=seeds, more=more)
         assert difference is not None
         share = np.mean([decided(generator, others, difference, sets, seeds, alpha) for _ in range(count)])
-        own = [detectable(design(comparisons(generator, others, 0, sets, seeds)), alpha) for _ in range(count // 4)]
+        own = [detectable(design(comparisons(generator, others, 0, sets, seeds)), alpha) for _ in range(count // 5)]
         again = np.mean([decided(generator, others, one, sets, seeds, alpha) for one in own if one is not None])
         low, high = np.quantile([one for one in own if one is not None], [0.1, 0.9])
         print(
@@ -89,7 +89,7 @@ def scaled(prompts: int) -> list[int]:
 
 
 def enough_prompts() -> None:
-    print("prompts that decide a lead of 4 points: how often they did; and ranges from 200 observed effects")
+    print("prompts that decide a lead of 4 points: how often they did; and ranges from 100 observed effects")
     for others, alpha in ((1, 0.05), (7, 0.05), (7, HOLM)):
         generator = np.random.default_rng(1)
         known, _ = pilot(generator, others, SETS, 1)
@@ -98,11 +98,11 @@ def enough_prompts() -> None:
         assert needed is not None and needed.as_seen is not None
         truth, formula = needed.as_seen, single_formula(comparisons(generator, others, 4.0, [r * PILOT for r in SETS], 1))
         share, joint = (
-            np.mean([decided(generator, others, 4.0, scaled(prompts), 1, alpha) for _ in range(400)])
-            for prompts in (truth, formula)
+            np.mean([decided(generator, others, 4.0, scaled(prompts), 1, alpha) for _ in range(count)])
+            for prompts, count in ((truth, 700 if alpha == 0.05 else 300), (formula, 200))
         )
         ranges, before = [], []
-        for _ in range(200):
+        for _ in range(100):
             data = comparisons(generator, others, 4.0, SETS, 1)
             interval = AgainstBest(tuple(compare(parts, resamples=2_000) for parts in data)).interval()
             ranges.append(prompts_to_decide(design(data), interval, alpha))
