@@ -103,8 +103,9 @@ def test_a_further_metric_adds_its_scores_alone(tmp_path: Path) -> None:
 
 
 def test_the_average_agrees_with_a_t_test(tmp_path: Path) -> None:
-    """One set only, so that the average is that set's mean."""
-    rows = [plant(tmp_path, name, {"dolly": scores(level, i)["dolly"]}) for i, (name, level) in enumerate(LEVELS.items())]
+    """One set and one variant, so that the average is that set's mean and nothing is corrected."""
+    levels = {"mgsr": 50.0, "mgsr_better": 53.0}
+    rows = [plant(tmp_path, name, {"dolly": scores(level, i)["dolly"]}) for i, (name, level) in enumerate(levels.items())]
     frame, _ = answered(tmp_path, "sensitivity", rows, test_sets={"dolly": "Dolly"})
     line = only(frame, measure="rouge_l_difference", subject="mgsr_better", protocol="plain", scope=AVERAGE)
     values = scores(53.0, 1)["dolly"] - scores(50.0, 0)["dolly"]

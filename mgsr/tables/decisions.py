@@ -17,8 +17,9 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from mgsr.evaluation.intervals import RESAMPLES, Numbers
 from mgsr.tables.seed_variance import SeedTest, seed_test
-from mgsr.tables.statistics import RESAMPLES, Floats, check_parts, holm
+from mgsr.tables.statistics import check_parts, holm
 
 ALPHA = 0.05
 ABOVE, BELOW, UNDECIDED = "above", "below", "undecided"
@@ -47,8 +48,8 @@ class SignFlips:
 
     effect: float
     prompts: int
-    lows: Floats
-    highs: Floats
+    lows: Numbers
+    highs: Numbers
 
     @property
     def p(self) -> float:
@@ -61,7 +62,7 @@ class SignFlips:
         return float(self.lows[beyond]), float(self.highs[-1 - beyond])
 
 
-def sign_flips(parts: Sequence[Floats], *, resamples: int = RESAMPLES, seed: int = 0) -> SignFlips:
+def sign_flips(parts: Sequence[Numbers], *, resamples: int = RESAMPLES, seed: int = 0) -> SignFlips:
     """If a system's true lead is d, each prompt's difference less d could as well have the other sign (exact where differences
     are symmetric about d). All 2^prompts patterns where they are at most `resamples`, else random ones and the observed one
     (Phipson and Smyth 2010).
@@ -86,14 +87,14 @@ def sign_flips(parts: Sequence[Floats], *, resamples: int = RESAMPLES, seed: int
     return SignFlips(effect, rows, np.sort(lows), np.sort(highs))
 
 
-def _pattern_sums(columns: Floats, resamples: int, seed: int) -> Floats:
+def _pattern_sums(columns: Numbers, resamples: int, seed: int) -> Numbers:
     """[prompts, columns] -> [patterns, columns]: sums over the prompts that each pattern flips."""
     rows = len(columns)
     if 2**rows <= resamples:
         return np.asarray(((np.arange(2**rows)[:, None] >> np.arange(rows)) & 1) @ columns)
     generator, size = np.random.default_rng([seed, 2]), max(1, PATTERN_BITS // rows)
 
-    def drawn(count: int) -> Floats:
+    def drawn(count: int) -> Numbers:
         bits = np.unpackbits(np.frombuffer(generator.bytes(count * -(-rows // 8)), np.uint8).reshape(count, -1), axis=1)
         return np.asarray(bits[:, :rows].astype(np.float64) @ columns)
 
@@ -103,10 +104,12 @@ def _pattern_sums(columns: Floats, resamples: int, seed: int) -> Floats:
 @dataclass(frozen=True)
 class Comparison:
     """One system minus another. `flips` speaks of other prompts and the trained models as they are, `seeds` of other prompts
-    and other training seeds (None with one, which cannot tell). A difference is decided where both decide it."""
+    and other training seeds (None with one, which cannot tell). A difference is decided where both decide it. `parts`: the
+    differences that it was made from."""
 
     flips: SignFlips
     seeds: SeedTest | None
+    parts: tuple[Numbers, ...]
 
     @property
     def effect(self) -> float:
@@ -125,8 +128,9 @@ class Comparison:
         return min(low for low, _ in bounds), max(high for _, high in bounds)
 
 
-def compare(parts: Sequence[Floats], *, resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
-    return Comparison(sign_flips(parts, resamples=resamples, seed=seed), seed_test(parts) if len(parts[0]) > 1 else None)
+def compare(parts: Sequence[Numbers], *, resamples: int = RESAMPLES, seed: int = 0) -> Comparison:
+    flips = sign_flips(parts, resamples=resamples, seed=seed)
+    return Comparison(flips, seed_test(parts) if len(parts[0]) > 1 else None, tuple(parts))
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,10 @@ class AgainstBest:
     """
 
     comparisons: tuple[Comparison, ...]
+
+    @property
+    def parts(self) -> list[tuple[Numbers, ...]]:
+        return [one.parts for one in self.comparisons]
 
     @property
     def effect(self) -> float:
@@ -175,7 +183,12 @@ class Decision:
 
     @property
     def outcome(self) -> str:
-        return ABOVE if self.low > 0 else BELOW if self.high < 0 else UNDECIDED
+        return outcome(self.low, self.high)
+
+
+def outcome(low: float, high: float) -> str:
+    """What an interval says of its difference."""
+    return ABOVE if low > 0 else BELOW if high < 0 else UNDECIDED
 
 
 def decide(family: Mapping[Key, Question], *, alpha: float = ALPHA) -> dict[Key, Decision]:
@@ -198,7 +211,7 @@ def decide(family: Mapping[Key, Question], *, alpha: float = ALPHA) -> dict[Key,
     return decisions
 
 
-def pseudo_values(statistic: Callable[[Floats], Floats], prompts: int) -> Floats:
+def pseudo_values(statistic: Callable[[Numbers], Numbers], prompts: int) -> Numbers:
     """[..., prompts] numbers whose mean is a statistic's value, as `compare` wants them, for a statistic that is no mean over
     prompts (a ratio of sums, as ExAccErr). Its bias of order 1 / prompts is taken off (jackknife; Tukey 1958).
 

@@ -21,6 +21,11 @@ LEGEND = (
     "over training seeds with their deviation in parentheses, or one seed's number with its 95 % interval (percentile "
     "bootstrap over prompts)."
 )
+SUMS_NOTE = (
+    "R(l) adds up the mean divergence from the teacher over the first l positions of the student's own texts, l ε(l) the same "
+    "over the teacher's texts; ExAccErr is how much larger R(l) is. A student with a low ExAccErr may be far from the teacher "
+    "in both."
+)
 RUNNING_NOTE = (
     "running: the share of the student's samples (the teacher's) that are so long; where few are, the number says nothing."
 )
@@ -56,6 +61,10 @@ class ExcessError(PrintedError):
         interval = f"{number(self.low, 1)} to {number(self.high, 1)}"
         return f"{number(self.value, 1)} ({interval if self.low is not None else number(self.training_deviation, 1)})"
 
+    @property
+    def sums_text(self) -> str:
+        return f"{number(self.accumulated)} ({number(self.expected)})"
+
     def text(self, own_pair: bool) -> str:
         return f"{super().text(own_pair)}, running {number(self.running_student)} ({number(self.running_teacher)})"
 
@@ -76,15 +85,22 @@ def exposure_table(spec: TableSpec, results: TableResults) -> Table:
     texts = tuple(
         (row.family, row.label, *(row.texts([name])[0] if name in _measured(row) else "" for name in columns)) for row in rows
     )
+    sums = tuple(
+        (row.family, row.label, *(_measured(row)[name].sums_text if name in _measured(row) else "" for name in columns))
+        for row in rows
+    )
     printed = sorted({int(name) for row in rows for name, error in row.numbers.items() if error.printed is not None})
-    blocks = [Block("exposure bias", (FAMILY, "method", *columns.values()), texts)]
+    header = (FAMILY, "method", *columns.values())
+    blocks = [Block("exposure bias", header, texts), Block("R(l), and l ε(l) in parentheses (nats)", header, sums)]
     blocks += other_pair_blocks("", rows, {str(length): f"{length} tokens" for length in printed})
     sizes = sorted({(value["rows"], value["samples"]) for method in results.methods for value in exposures(method)})
     title = results.title(results.sets[0])
     prompts = "; ".join(f"{count} prompts of {title}'s test rows, {samples} samples each" for count, samples in sizes)
     measured = f"It was measured on {prompts}, at T = 1 without any repetition rule."
     lines = [_line(row, name, error) for row in rows for name, error in _measured(row).items()]
-    return Table(lines, document(spec, spec.title, blocks, [LEGEND, RUNNING_NOTE, measured, *row_notes(spec.name, rows)]))
+    return Table(
+        lines, document(spec, spec.title, blocks, [LEGEND, SUMS_NOTE, RUNNING_NOTE, measured, *row_notes(spec.name, rows)])
+    )
 
 
 def _row(spec: TableSpec, method: MethodResult) -> Row:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import product
 
 from mgsr.config.table_entries import AVERAGE
 from mgsr.config.table_specs import TableSpec
 from mgsr.tables import paper
+from mgsr.tables.decisions import outcome
 from mgsr.tables.other_groups import NOTE, other_groups_blocks
-from mgsr.tables.render import CsvLine, Table, document, number
+from mgsr.tables.render import CsvLine, Table, bounds_text, document, number
 from mgsr.tables.results import MethodResult, TableResults, mean
-from mgsr.tables.rows import Row, comparison_columns
-from mgsr.tables.scores import highest, score_blocks, score_notes, score_rows
-from mgsr.tables.statistics import Interval, paired_bootstrap
+from mgsr.tables.rows import Row, difference_columns
+from mgsr.tables.scores import score_blocks, score_notes, score_rows
 
 BEST = "best_baseline"
 FLOOR_NOTE = (
@@ -21,22 +21,19 @@ FLOOR_NOTE = (
 )
 SHARE_NOTE = "student steps: the share of optimiser steps that trained on text of the student; n/a: the method asks for none."
 BASELINE_NOTE = (
-    f"Baselines are {', '.join(paper.BASELINES.values())}, with either SFT weight where both are shown. The best one of a "
-    "column is chosen by the very scores shown, which favours it against the rows compared with it."
+    f"Baselines are {', '.join(paper.BASELINES.values())}, with either SFT weight where both are shown. A row is above the "
+    "best baseline where it is above each of them, and below it where it is below one of them; nothing is asked about "
+    "baselines themselves. The difference is the one to the highest baseline of a column, which luck favours."
 )
 
 
 def main_table(spec: TableSpec, results: TableResults) -> Table:
     """One row for each metric, protocol, family and method, the floor among them.
 
-    Students are compared with the best baseline of each column.
+    Rows that are no baselines are compared with the best baseline of each column.
     """
     columns = (*results.sets, AVERAGE)
-
-    def best_baselines(methods: Sequence[MethodResult], protocol: str) -> dict[str, MethodResult]:
-        return highest([method for method in methods if paper.is_baseline(method.method)], columns, results, protocol)
-
-    rows = score_rows(results, columns, best_baselines, floor=True)
+    rows = score_rows(results, columns, paper.is_baseline, floor=True)
     steps = {"student steps": lambda row: number(row.method.student_step_share)}
     blocks = score_blocks(results, rows, columns, "the best baseline", named="best baseline", tail=steps)
     others = other_groups_blocks(spec, results)
@@ -47,22 +44,14 @@ def main_table(spec: TableSpec, results: TableResults) -> Table:
 def _line(row: Row) -> CsvLine:
     line = row.labels() | {"student_step_share": row.method.student_step_share}
     for name, score in row.numbers.items():
-        line |= score.columns(name) | {f"{name}_mark": row.marks.get(name, "")}
+        line |= score.columns(name) | {f"{name}_bold": name in row.bold}
     for name in row.numbers:
         line[f"{name}_{BEST}"] = row.reference[name].method if row.reference else ""
-        line |= comparison_columns(f"{name}_minus_{BEST}", row.comparisons.get(name))
+        line |= difference_columns(f"{name}_minus_{BEST}", row.differences.get(name))
     line |= {f"heldout_{name}": row.method.heldout(name) for name in ("forward_kl", "reverse_kl")}
     line["training_seconds"] = row.method.seconds
     line["evaluation_seconds"] = mean(run.evaluation.summary["timings"]["total"] for run in row.method.runs)
     return line
-
-
-def interval_text(interval: Interval) -> str:
-    verdict = "excludes 0" if interval.excludes_zero else "includes 0"
-    return (
-        f"{number(interval.difference)}, 95 % interval {number(interval.low)} to {number(interval.high)} ({verdict}; paired "
-        f"bootstrap over {interval.rows} prompts)"
-    )
 
 
 def checks(results: TableResults) -> list[str]:
@@ -88,17 +77,13 @@ def checks(results: TableResults) -> list[str]:
 
 def _teacher_checks(results: TableResults, teacher: MethodResult, sft: MethodResult | None) -> list[str]:
     """How far the teacher is above SFT and above the floor, on the first test set."""
-    sentences, place = [], (results.metric, results.sets[0])
-    for protocol in results.protocols:
-        answers = teacher.row_scores(*place, protocol)
-        others = {"SFT": sft.row_scores(*place, protocol)} if sft else {}
-        # The floor knows no tokenizer, so it has rows that the family dropped as too long; each of the teacher's rows must have
-        # its partner.
-        borrowed = results.floor(teacher.family).row_scores(*place, protocol)
-        others["floor"] = {name: borrowed[name] for name in answers if name in borrowed}
-        sentences += [
-            f"{teacher.family}, {protocol}: teacher − {name} on {results.title(place[1])} "
-            f"{interval_text(paired_bootstrap(answers, other))}."
-            for name, other in others.items()
-        ]
+    sentences, test_set = [], results.sets[0]
+    others = {**({"SFT": sft} if sft else {}), "floor": results.floor(teacher.family)}
+    for protocol, (name, other) in product(results.protocols, others.items()):
+        answer = teacher.compare(other, results.metric, [test_set], protocol)
+        low, high = answer.interval()
+        sentences.append(
+            f"{teacher.family}, {protocol}: teacher − {name} on {results.title(test_set)} {number(answer.effect)}, 95 % "
+            f"interval {bounds_text(low, high)} ({outcome(low, high)}; {answer.prompts} prompts)."
+        )
     return sentences

@@ -8,16 +8,17 @@ that system's noise. Each repetition is decided by the rule of `mgsr.tables.deci
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 from mgsr.errors import MgsrError
-from mgsr.tables.decisions import ALPHA, Bounds
+from mgsr.evaluation.intervals import RESAMPLES, Numbers
+from mgsr.tables.decisions import ALPHA, AgainstBest, Bounds, Decision, Key, decide
 from mgsr.tables.seed_variance import SquaredErrors, satterthwaite
-from mgsr.tables.statistics import RESAMPLES, Floats, check_parts, effect
+from mgsr.tables.statistics import check_parts, effect
 
 POWER = 0.8
 REPETITIONS = 4_000
@@ -29,15 +30,15 @@ class Design:
     """k comparisons of one system on the same prompts and training seeds. Covariances are of the k effects, [k, k]: `seed` of a
     single training seed's, `prompt` and `residual` (seed and prompt together, of a single seed) at `prompts` prompts."""
 
-    effects: Floats
+    effects: Numbers
     prompts: int
     seeds: int
     degrees: float  # of the prompts' variance
-    seed: Floats
-    prompt: Floats
-    residual: Floats
+    seed: Numbers
+    prompt: Numbers
+    residual: Numbers
 
-    def margins(self, alpha: float, *, seeds: int | None = None, more: float = 1.0) -> tuple[Floats, Floats]:
+    def margins(self, alpha: float, *, seeds: int | None = None, more: float = 1.0) -> tuple[Numbers, Numbers]:
         """Errors of the effects, and the half-widths that they must exceed to be decided, [repetitions, k] each. `seeds`: so
         many training seeds instead; `more`: times as many prompts."""
         count, generator = seeds or self.seeds, np.random.default_rng(0)
@@ -56,7 +57,7 @@ class Design:
         residual = np.broadcast_to(np.diag(self.residual) / count / more, squares.shape)
         return errors, SquaredErrors(of_seeds, squares, residual, np.full(squares.shape, degrees), count).half_width(alpha)
 
-    def chance(self, effects: Floats, alpha: float, *, seeds: int | None = None, more: float = 1.0) -> float:
+    def chance(self, effects: Numbers, alpha: float, *, seeds: int | None = None, more: float = 1.0) -> float:
         """That these true effects are decided: above all of the others, or below one of them."""
         errors, half = self.margins(alpha, seeds=seeds, more=more)
         _, wider = self.margins(alpha / len(effects), seeds=seeds, more=more)
@@ -64,7 +65,7 @@ class Design:
         return float(np.mean((seen > half).all(axis=1) | (seen < -wider).any(axis=1)))
 
 
-def design(comparisons: Sequence[Sequence[Floats]]) -> Design:
+def design(comparisons: Sequence[Sequence[Numbers]]) -> Design:
     """From the parts of each comparison, as `mgsr.tables.decisions.compare` takes them."""
     for parts in comparisons:
         check_parts(parts)
@@ -92,7 +93,7 @@ def design(comparisons: Sequence[Sequence[Floats]]) -> Design:
     return Design(effects, rows, seeds, degrees, seed, prompt - residual / seeds, residual)
 
 
-def _root(covariance: Floats) -> Floats:
+def _root(covariance: Numbers) -> Numbers:
     """Symmetric root of a covariance; directions whose estimate came out below 0 have none."""
     values, vectors = np.linalg.eigh(covariance)
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T)
@@ -139,7 +140,7 @@ def prompts_to_decide(planned: Design, interval: Bounds, alpha: float = ALPHA) -
     return PromptsNeeded(needed(smallest), min(known), None if undecided or len(known) < len(ends) else max(known))
 
 
-def _prompts(planned: Design, effects: Floats, alpha: float) -> int | None:
+def _prompts(planned: Design, effects: Numbers, alpha: float) -> int | None:
     """By bisection on the logarithm of how many times as many prompts."""
     low, high = math.log(4 / planned.prompts), math.log(MOST_PROMPTS / planned.prompts)
     if planned.chance(effects, alpha, more=math.exp(high)) < POWER:
@@ -148,3 +149,21 @@ def _prompts(planned: Design, effects: Floats, alpha: float) -> int | None:
         middle = (low + high) / 2
         low, high = (low, middle) if planned.chance(effects, alpha, more=math.exp(middle)) >= POWER else (middle, high)
     return math.ceil(planned.prompts * math.exp(high))
+
+
+# --- with a family's decisions ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Verdict(Decision):
+    """A decision, and the smallest difference that its question could have decided (see `detectable`)."""
+
+    detectable: float | None
+
+
+def verdicts(family: Mapping[Key, AgainstBest]) -> dict[Key, Verdict]:
+    """`decide`, with what each question could have decided at Holm's strictest level."""
+    return {
+        key: Verdict(**vars(decision), detectable=detectable(design(family[key].parts), ALPHA / len(family)))
+        for key, decision in decide(family).items()
+    }

@@ -22,7 +22,8 @@ from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import Divergences, read_divergences
 from mgsr.evaluation.intervals import Numbers
 from mgsr.storage import read_json, read_jsonl
-from mgsr.tables.statistics import Comparison, Spread, compare, mean_and_deviations, paired_differences
+from mgsr.tables.decisions import Comparison, compare
+from mgsr.tables.statistics import Spread, mean_and_deviations, paired_differences
 
 CARD_SCHEMA, EVALUATION_SCHEMA, EXPOSURE_SCHEMA, PROBE_SCHEMA = 1, 2, 1, 1
 
@@ -146,24 +147,22 @@ class MethodResult:
         spreads = {name: mean_and_deviations(table) for name, table in scores.items()}
         return spreads | {AVERAGE: mean_and_deviations(np.mean(list(scores.values()), axis=0))}
 
-    def row_scores(self, metric: str, test_set: str, protocol: str) -> dict[str, float]:
-        """The score by example id, averaged over decoding and training seeds."""
-        runs = [run.evaluation.row_scores(metric, test_set, protocol) for run in self.runs]
-        if any(run.keys() != runs[0].keys() for run in runs):
-            raise MgsrError(f"{self.family}, {self.title}: training seeds differ in the rows of {test_set}; evaluate them anew")
-        return {name: float(np.mean([run[name] for run in runs])) for name in runs[0]}
+    def row_scores(self, metric: str, test_set: str, protocol: str) -> list[dict[str, float]]:
+        """For each training seed, the score by example id, averaged over decoding seeds."""
+        return [run.evaluation.row_scores(metric, test_set, protocol) for run in self.runs]
 
     def compare(self, other: MethodResult, metric: str, sets: Sequence[str], protocol: str, factor: float = 1.0) -> Comparison:
         """This method minus `factor` times `other`, on the average over `sets`; runs of equal training seed are paired."""
         seeds = [[run.row.seed for run in method.runs] for method in (self, other)]
         if seeds[0] != seeds[1] and min(map(len, seeds)) > 1:
             raise MgsrError(f"{self.family}: {self.title} and {other.title} differ in training seeds; train both with the same")
-        pairs: list[list[list[dict[str, float]]]] = [
-            [[run.evaluation.row_scores(metric, name, protocol) for run in method.runs] for method in (self, other)]
-            for name in sets
-        ]
-        differences: list[Numbers] = [paired_differences(*pair, factor=factor) for pair in pairs]
-        return compare(differences)
+        parts = list[Numbers]()
+        for name in sets:
+            ours, theirs = (method.row_scores(metric, name, protocol) for method in (self, other))
+            if other.role == "floor":  # it knows no tokenizer, so it has rows that the family dropped as too long
+                theirs = [{row: score for row, score in scores.items() if row in ours[0]} for scores in theirs]
+            parts.append(paired_differences(ours, theirs, factor=factor))
+        return compare(parts)
 
     def heldout(self, divergence: str) -> float | None:
         """Mean over training seeds of a held-out divergence (nats a token); None for the teacher."""
@@ -200,8 +199,8 @@ class Floor(MethodResult):
     def scores(self, metric: str, test_set: str, protocol: str) -> NDArray[np.float64]:
         return np.array([list(self.evaluation.scores(metric, test_set, "plain").values())])
 
-    def row_scores(self, metric: str, test_set: str, protocol: str) -> dict[str, float]:
-        return self.evaluation.row_scores(metric, test_set, "plain")
+    def row_scores(self, metric: str, test_set: str, protocol: str) -> list[dict[str, float]]:
+        return [self.evaluation.row_scores(metric, test_set, "plain")]
 
 
 @dataclass(frozen=True)

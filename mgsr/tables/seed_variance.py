@@ -17,13 +17,14 @@ import numpy as np
 from scipy import stats
 
 from mgsr.errors import MgsrError
-from mgsr.tables.statistics import Floats, check_parts, effect
+from mgsr.evaluation.intervals import Numbers
+from mgsr.tables.statistics import check_parts, effect
 
 TRAINING, PROMPTS, DECODING = AXES = ("training seed", "prompt", "decoding seed")
 Term = tuple[str, ...]  # axes that vary together, in the order of AXES
 
 
-def variance_components(table: Floats, axes: Sequence[str]) -> dict[Term, float]:
+def variance_components(table: Numbers, axes: Sequence[str]) -> dict[Term, float]:
     """Variance of each axis and of each interaction in a full table with one number a cell; that of all axes is the residual.
 
     An axis of length 1 has none: what varies along it is part of the others. Expected mean squares of a crossed design with
@@ -41,7 +42,7 @@ def variance_components(table: Floats, axes: Sequence[str]) -> dict[Term, float]
     }
 
 
-def _mean_square(cells: Floats, term: Sequence[int]) -> float:
+def _mean_square(cells: Numbers, term: Sequence[int]) -> float:
     deviations: Any = 0.0
     for count in range(len(term) + 1):
         for inner in combinations(term, count):
@@ -77,7 +78,7 @@ class Components:
         return None if room <= 0 else max(1, math.ceil(part / room * (1 - 1e-9)))
 
 
-def score_components(parts: Sequence[Floats]) -> Components:
+def score_components(parts: Sequence[Numbers]) -> Components:
     """Scores or differences [training seeds, prompts, decoding seeds] of each test set -> the components of their average.
 
     A component with prompts is the sets' own, weighted so that dividing by all prompts gives its share in the average. One
@@ -112,13 +113,13 @@ class SquaredErrors:
     `degrees`. Both hold the noise of seed and prompt together, so `residual`, that noise alone, is once too much in their sum.
     """
 
-    seed: Floats
-    prompt: Floats
-    residual: Floats
-    degrees: Floats
+    seed: Numbers
+    prompt: Numbers
+    residual: Numbers
+    degrees: Numbers
     seeds: int
 
-    def half_width(self, alpha: float | Floats) -> Floats:
+    def half_width(self, alpha: float | Numbers) -> Numbers:
         """Half the width of the interval of level 1 - alpha, which is also what a decided effect exceeds."""
         prompt_quantile, own = stats.t.isf(alpha / 2, self.degrees), np.maximum(self.prompt - self.residual, 0)
         if self.seeds == 2:
@@ -127,17 +128,17 @@ class SquaredErrors:
         return np.asarray(stats.t.isf(alpha / 2, self.effective_degrees) * np.sqrt(self.total))
 
     @property
-    def total(self) -> Floats:
+    def total(self) -> Numbers:
         """Unbiased but for its floor: seeds cannot make an effect surer than prompts alone."""
         return np.asarray(np.maximum(self.seed + self.prompt - self.residual, self.prompt))
 
     @property
-    def effective_degrees(self) -> Floats:
+    def effective_degrees(self) -> Numbers:
         own = np.maximum(self.prompt - self.residual, 0)
         share = np.divide(self.seed, self.seed + own, out=np.zeros_like(self.seed), where=self.seed + own > 0)
         return np.asarray(1 / (share / (self.seeds - 1) + (1 - share) / self.degrees))
 
-    def p(self, effects: Floats) -> Floats:
+    def p(self, effects: Numbers) -> Numbers:
         """Two-sided, of no effect: the smallest alpha whose half-width the effect exceeds, down to e^-100."""
         if self.seeds > 2:
             error = np.sqrt(self.total)
@@ -185,7 +186,7 @@ class SeedTest:
         return self.effect - half, self.effect + half
 
 
-def seed_test(parts: Sequence[Floats]) -> SeedTest:
+def seed_test(parts: Sequence[Numbers]) -> SeedTest:
     """Differences [training seeds, prompts] of each test set, two seeds or more and two prompts or more."""
     check_parts(parts)
     seeds = len(parts[0])

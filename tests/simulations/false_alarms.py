@@ -94,7 +94,7 @@ def simulate(population: Population, sets: Sequence[int], systems: int, pairs: F
 
 def corrected(family: Mapping[Question, Result | AgainstBest]) -> Answers:
     adjusted = holm([one.p for one in family.values()])
-    return {key: Result(None, None, one.effect, p) for (key, one), p in zip(family.items(), adjusted, strict=True)}
+    return {key: Result(None, None, (), one.effect, p) for (key, one), p in zip(family.items(), adjusted, strict=True)}
 
 
 def table1(means: Floats, effects: Floats, p: Floats) -> dict[str, Answers]:
@@ -103,7 +103,7 @@ def table1(means: Floats, effects: Floats, p: Floats) -> dict[str, Answers]:
     systems, columns = means.shape
 
     def result(row: int, other: int, column: int) -> Result:
-        return Result(None, None, float(effects[row, other, column]), float(p[row, other, column]))
+        return Result(None, None, (), float(effects[row, other, column]), float(p[row, other, column]))
 
     best, rest, average = means[:BASELINES].argmax(axis=0), range(BASELINES, systems), columns - 1
     before = {}
@@ -138,7 +138,7 @@ def ablation(effects: Floats, p: Floats) -> dict[str, Answers]:
     """Effects and p-values [variants, columns] of variants minus MGSR."""
     variants, columns = p.shape
     cells = {
-        ("row", row, c): Result(None, None, float(effects[row, c]), float(p[row, c]))
+        ("row", row, c): Result(None, None, (), float(effects[row, c]), float(p[row, c]))
         for row in range(variants)
         for c in range(columns)
     }

@@ -8,14 +8,16 @@ what is detectable, new data are then drawn with that effect.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy import stats
 
 from mgsr.tables.decisions import AgainstBest, compare
 from mgsr.tables.power import Design, design, detectable, prompts_to_decide
-from mgsr.tables.statistics import effect, rows_to_decide, spread_of
+from mgsr.tables.statistics import effect
 from tests.simulations.rouge_like import SMALL_SETS, Floats, synthetic
 
 SETS, HOLM = list(SMALL_SETS.values()), 0.05 / 18
@@ -80,8 +82,14 @@ def smallest_differences() -> None:
 
 
 def single_formula(data: Sequence[Sequence[Floats]]) -> int:
-    """What `rows_to_decide` says of the hardest of several comparisons, each by itself (before)."""
-    return max(rows_to_decide(spread_of(parts), effect(parts)) or 0 for parts in data)
+    """Prompts for the hardest of several comparisons, each by itself, by the normal approximation (before)."""
+
+    def rows(parts: Sequence[Floats]) -> int:
+        variance = sum(part.mean(axis=0).var() / part.shape[1] for part in parts) / len(parts) ** 2
+        prompts, z = sum(part.shape[1] for part in parts), stats.norm.isf(0.025) + stats.norm.isf(0.2)
+        return math.ceil(prompts * variance * (z / effect(parts)) ** 2)
+
+    return max(map(rows, data))
 
 
 def scaled(prompts: int) -> list[int]:

@@ -10,9 +10,10 @@ import numpy as np
 from mgsr.evaluation.diversity import MEASURES, response_diversity
 from mgsr.tables import figures
 from mgsr.tables.checks import check
+from mgsr.tables.decisions import UNDECIDED, AgainstBest, compare
 from mgsr.tables.render import FAMILY, MISSING, Block, document
 from mgsr.tables.results import MethodResult, TableResults
-from mgsr.tables.statistics import compare, paired_differences
+from mgsr.tables.statistics import paired_differences
 
 UNREVISED = "mgsr_without_scrg"
 NAMED = 3  # check.differences that a sentence names
@@ -45,22 +46,23 @@ def _common(*systems: Sequence[Mapping[str, float]]) -> list[list[dict[str, floa
 
 
 def answer_lines(methods: Mapping[str, MethodResult], test_set: str, protocol: str) -> list[check.Line]:
-    """How diverse the evaluation's answers to a set are, and how much each method differs in this from MGSR without SCRG."""
-    lines = []
+    """How diverse the evaluation's answers to a set are, and how much each method differs in this from MGSR without SCRG: one
+    family of questions, over methods and measures."""
+    lines, family = list[check.Line](), dict[check.Place, AgainstBest]()
     measured = {name: _answer_measures(method, test_set, protocol) for name, method in methods.items()}
     for name, method in methods.items():
         for measure in MEASURES:
-            seeds = measured[name][measure]
+            seeds, key = measured[name][measure], f"answers_{measure}"
             means = [np.mean(list(seed.values())) for seed in seeds if seed]
             value = float(np.mean(means)) if means else None
-            lines.append(check.Line(method.family, f"answers_{measure}", method.title, value, test_set, protocol))
+            lines.append(check.Line(method.family, key, method.title, value, test_set, protocol))
             if name == UNREVISED or UNREVISED not in methods:
                 continue
             pair = _common(seeds, measured[UNREVISED][measure])
             if pair[0][0]:
-                base, comparison = methods[UNREVISED], compare([paired_differences(*pair)])
-                lines.append(check.difference_line(method, base, f"answers_{measure}", comparison, test_set, protocol))
-    return lines
+                place = (method.family, key, method.title, test_set, methods[UNREVISED].title)
+                family[place] = AgainstBest((compare([paired_differences(*pair)]),))
+    return lines + check.difference_lines(family, protocol)
 
 
 def _answer_texts(answers: Sequence[check.Line], ending: str) -> tuple[tuple[str, ...], ...]:
@@ -79,7 +81,7 @@ def _answer_sentence(answers: Sequence[check.Line], results: TableResults) -> st
     compared = [line for line in answers if line.measure.endswith(check.DIFFERENCE)]
     if not compared:
         return "No trained student was compared with MGSR without SCRG."
-    decided = [line for line in compared if check.side(vars(line))]
+    decided = [line for line in compared if line.decided]
     named = [
         f"{f'{line.family}, ' if len(results.families) > 1 else ''}{line.subject}, "
         f"{TITLES[line.measure.removeprefix('answers_').removesuffix(check.DIFFERENCE)]} "
@@ -92,7 +94,7 @@ def _answer_sentence(answers: Sequence[check.Line], results: TableResults) -> st
 
 def _with_names(text: str, named: Sequence[str]) -> str:
     listed = f": {'; '.join(named[:NAMED])}{'; ...' if len(named) > NAMED else ''}" if named else ""
-    return f"{text}, the others are {check.UNDECIDED}{listed}."
+    return f"{text}, the others are {UNDECIDED}{listed}."
 
 
 # --- rollouts ---------------------------------------------------------------------------------------------------------
@@ -154,6 +156,7 @@ def diversity(results: TableResults) -> check.Check:
     notes = (
         "distinct-n divides the different n-grams of a response by all its n-grams; repetition is the share of its 4-grams "
         "that came before; words are split at white space. Longer texts have a lower distinct-n in any case.",
-        f"Answers are compared with those of MGSR without SCRG over {title}'s prompts. Nothing is corrected over measures.",
+        f"Answers are compared with those of MGSR without SCRG over {title}'s prompts; these comparisons are one "
+        "family (Holm). The changes of rollouts are not corrected over measures.",
     )
     return check.Check(document(results.spec, "Diversity", blocks, notes), sentences, lines, figure)

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 from mgsr.tables import figures
 from mgsr.tables.checks import check
+from mgsr.tables.decisions import AgainstBest
 from mgsr.tables.render import MISSING, Block, document, metric_title
 from mgsr.tables.results import TableResults
 from mgsr.tables.rows import TIE
 
 BASES = ("sft", "mgsr_without_scrg")
 NOTES = (
-    f"{TIE} marks what is undecided: the interval or the p-value does not tell it from 0. Nothing is corrected over students.",
-    "The difference of two students' gains takes them as independent.",
+    f"{TIE} marks what is undecided. All gains under one protocol, over students and bases, are one family (Holm).",
+    "The difference of two students' gains takes them as independent; its interval is the wider for Holm's correction.",
 )
 
 
@@ -35,17 +36,23 @@ def small_students(results: TableResults) -> check.Check:
     first, metric = results.protocols[0], metric_title(results.metric)
     lines = list[check.Line]()
     by_base: dict[str, list[tuple[Student, check.Line]]] = {name: [] for name in BASES}
+    students: dict[str, Student] = {}
     for family in results.families:
-        methods = results.of_family(family)
-        student = Student(int(next(iter(methods.values())).runs[0].card["parameters"]), family)
-        lines.append(check.Line(family, "parameters", "student", float(student.parameters)))
-        for protocol in results.protocols:
+        parameters = next(iter(results.of_family(family).values())).runs[0].card["parameters"]
+        students[family] = Student(int(parameters), family)
+        lines.append(check.Line(family, "parameters", "student", float(parameters)))
+    for protocol in results.protocols:
+        questions, bases = dict[check.Place, AgainstBest](), dict[check.Place, str]()
+        for methods in map(results.of_family, results.families):
             lines += check.score_lines(methods.values(), results, protocol)
             for base in BASES:
                 pair = {name: methods[name] for name in (base, check.REFERENCE) if name in methods}
-                for gain in check.differences(pair, base, results, protocol):
-                    lines.append(gain)
-                    by_base[base] += [(student, gain)] if protocol == first else []
+                asked = check.questions(pair, base, results, protocol)
+                questions, bases = questions | asked, bases | dict.fromkeys(asked, base)
+        answers = check.difference_lines(questions, protocol)
+        lines += answers
+        for base, gain in zip(bases.values(), answers, strict=True):
+            by_base[base] += [(students[gain.family], gain)] if protocol == first else []
     gains = {base: sorted(pairs, key=lambda gain: gain[0]) for base, pairs in by_base.items() if pairs}
     titles = {base: pairs[0][1].against for base, pairs in gains.items()}
     series = {
