@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -62,7 +63,24 @@ def test_table1_markdown(planted: Path) -> None:
     assert "| answers borrowed from other rows of the same kind | 20.00" in text
     assert "tiny, plain: teacher − SFT on Dolly 30.00, 95 % interval 17.29 to 42.71 (above; 40 prompts)" in text
     assert "tiny, plain: teacher − floor on Dolly 60.00" in text
-    assert "DistiLLM − SFT: -0.2000 nats a token (0.7000 against 0.9000; lower)" in text
+    assert "DistiLLM − SFT: -0.2000 nats a token, interval -0.2000 to -0.2000 (0.7000 against 0.9000; lower, Holm" in text
+
+
+def test_heldout_divergences_are_undecided_where_prompts_disagree(tmp_path: Path) -> None:
+    """Ratios of sums over prompts: the interval is about that of Student's t on the ratio's residuals."""
+    plant_table(tmp_path, seeds=(10,))
+    generator = np.random.default_rng(3)
+    tokens, noise = generator.integers(3, 20, 60), generator.normal(0, 0.3, 60)
+    for name, level in (("sft", 1.0), ("distillm", 1.0 + 0.05 + noise), ("mgsr", 0.5 + noise)):
+        table = np.stack([level * tokens, tokens, tokens], axis=1).tolist()
+        (tmp_path / f"evaluations/e-tiny-{name}-10/heldout.json").write_text(json.dumps(dict(enumerate(table))))
+    checks = [check for check in main_table.checks(load(tmp_path)) if "held-out" in check]
+    assert "DistiLLM" in checks[0] and "undecided, Holm over 2" in checks[0] and "lower, Holm" in checks[1]
+    weighted = (noise + 0.05) * tokens / tokens.mean()
+    residuals = (noise + 0.05 - weighted.mean()) * tokens / tokens.mean()
+    half = stats.t.isf(0.025, 59) * residuals.std(ddof=1) / 60**0.5
+    low, high = map(float, re.findall(r"interval (\S+) to (\S+) ", checks[0])[0])
+    assert (low, high) == pytest.approx((weighted.mean() - half, weighted.mean() + half), abs=0.15 * half)
 
 
 def test_a_further_metric_is_shown_and_judges_nothing(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def build_summary(
         "schema": SCHEMA,
         "run": rows[0].run,
         "scores": scores,
-        "heldout": None if heldout is None else asdict(heldout),
+        "heldout": None if heldout is None else heldout.means,
         "timings": {stage: round(seconds, 3) for stage, seconds in timings.items()},
         "sets": {name: dict(counts) for name, counts in sets.items()},
         "digest": digest([asdict(row) for row in rows]),
@@ -155,9 +155,12 @@ def write_evaluation(
     timings: Mapping[str, float],
     heldout: Heldout | None = None,
 ) -> None:
-    """Write rows.jsonl in the order given, summary.json (see `build_summary`) and spec.json; the folder appears whole."""
+    """Write rows.jsonl in the order given, summary.json (see `build_summary`), spec.json and, where there is a teacher,
+    heldout.json with the divergences by prompt; the folder appears whole."""
     summary = build_summary(rows, sets=sets, timings=timings, heldout=heldout)
     with new_folder(folder) as out:
         write_jsonl(out / "rows.jsonl", map(asdict, rows))
         write_json(out / "spec.json", spec.model_dump(mode="json"))
         write_json(out / "summary.json", summary)
+        if heldout is not None:
+            write_json(out / "heldout.json", heldout.by_prompt)

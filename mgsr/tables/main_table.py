@@ -7,7 +7,7 @@ from itertools import product
 from mgsr.config.table_entries import AVERAGE
 from mgsr.config.table_specs import TableSpec
 from mgsr.tables import paper
-from mgsr.tables.decisions import outcome
+from mgsr.tables.decisions import ABOVE, BELOW, decide, outcome
 from mgsr.tables.other_groups import NOTE, other_groups_blocks
 from mgsr.tables.render import CsvLine, Table, bounds_text, document, number
 from mgsr.tables.results import MethodResult, TableResults, mean
@@ -63,14 +63,16 @@ def checks(results: TableResults) -> list[str]:
         sft = methods.get("sft")
         if teacher:
             sentences += _teacher_checks(results, teacher, sft)
-        base = sft.heldout("forward_kl") if sft else None
-        for method in methods.values():
-            value = method.heldout("forward_kl")
-            if base is not None and value is not None and method is not sft:
-                word = "lower" if value < base else "not lower"
+        students = {name: method for name, method in methods.items() if method.heldout("forward_kl") is not None}
+        if base := students.pop("sft", None):
+            questions = {name: method.compare_heldout(base, "forward_kl") for name, method in students.items()}
+            for name, answer in decide(questions).items():
+                word = {ABOVE: "higher", BELOW: "lower"}.get(answer.outcome, answer.outcome)
+                ours, theirs = (number(method.heldout("forward_kl"), 4) for method in (students[name], base))
                 sentences.append(
-                    f"{family}: held-out forward KL to the teacher, {method.title} − SFT: {number(value - base, 4)} nats a "
-                    f"token ({number(value, 4)} against {number(base, 4)}; {word})."
+                    f"{family}: held-out forward KL to the teacher, {students[name].title} − SFT: {number(answer.effect, 4)} "
+                    f"nats a token, interval {bounds_text(answer.low, answer.high, 4)} ({ours} against {theirs}; {word}, Holm "
+                    f"over {len(students)} methods)."
                 )
     return sentences
 

@@ -22,9 +22,10 @@ from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import Divergences, read_divergences
 from mgsr.evaluation.intervals import Numbers
 from mgsr.storage import read_json, read_jsonl
-from mgsr.tables.decisions import Comparison, compare
+from mgsr.tables.decisions import Comparison, compare, pseudo_values
 from mgsr.tables.statistics import Spread, mean_and_deviations, paired_differences
 
+DIVERGENCES = ("forward_kl", "reverse_kl")  # held out, from the teacher
 CARD_SCHEMA, EVALUATION_SCHEMA, EXPOSURE_SCHEMA, PROBE_SCHEMA = 1, 2, 1, 1
 
 
@@ -63,6 +64,14 @@ class Evaluation:
         if not chosen or any(metric not in score["metrics"] for score in chosen):
             raise MgsrError(f"{self.folder} has no {metric} of set {test_set}, protocol {protocol}; evaluate that run anew")
         return {score["decoding_seed"]: score["metrics"][metric] for score in chosen}
+
+    def heldout(self, divergence: str) -> dict[str, float]:
+        """By example id, numbers whose mean is the held-out divergence, a ratio of sums (nats a token)."""
+        by_prompt = read_json(self.folder / "heldout.json")
+        table = np.array(list(by_prompt.values()), dtype=np.float64)
+        sums, tokens = table[:, DIVERGENCES.index(divergence)], table[:, 2]
+        values = pseudo_values(lambda weights: (weights @ sums) / (weights @ tokens), len(table))
+        return dict(zip(by_prompt, values.tolist(), strict=True))
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The lines of rows.jsonl: one for each answer."""
@@ -167,6 +176,11 @@ class MethodResult:
     def heldout(self, divergence: str) -> float | None:
         """Mean over training seeds of a held-out divergence (nats a token); None for the teacher."""
         return mean(run.evaluation.summary["heldout"][divergence] for run in self.runs if run.evaluation.summary["heldout"])
+
+    def compare_heldout(self, other: MethodResult, divergence: str) -> Comparison:
+        """This method's held-out divergence minus that of `other`; both have a teacher."""
+        ours, theirs = ([run.evaluation.heldout(divergence) for run in method.runs] for method in (self, other))
+        return compare([paired_differences(ours, theirs)])
 
     def card_mean(self, key: str) -> float | None:
         """Mean over training seeds of a number on the cards; None where none has it."""

@@ -65,9 +65,9 @@ class Line:
     def decided(self) -> bool:
         return self.outcome != UNDECIDED
 
-    def text(self, if_undecided: str = "") -> str:
+    def text(self, if_undecided: str = "", digits: int = 2) -> str:
         """The difference with its interval, and what is to be said where it is undecided."""
-        return interval_text(*self.bounds) + ("" if self.decided else if_undecided)
+        return interval_text(*self.bounds, digits) + ("" if self.decided else if_undecided)
 
 
 @dataclass(frozen=True)
