@@ -204,6 +204,14 @@ def test_diversity(tmp_path: Path) -> None:
     assert "without SCRG in 5 of 10 comparisons" in answer(text) and "; ..." in answer(text)
 
 
+def test_few_prompts_leave_the_interval_open(tmp_path: Path) -> None:
+    rows = [plant(tmp_path, name, scores(level, 0, prompts=3)) for name, level in LEVELS.items()]
+    frame, text = answered(tmp_path, "sensitivity", rows)
+    lines = frame[frame["measure"] == "rouge_l_difference"]
+    assert np.isinf(lines["low"]).all() and lines["detectable"].isna().all()
+    assert "3 undecided (6 prompts can show about n/a" in answer(text) and "(unbounded to unbounded) =" in text
+
+
 def test_a_check_that_does_not_exist(tmp_path: Path) -> None:
     plan(tmp_path, shown("unknown", variants(tmp_path, {"mgsr": 1.0})))
     with pytest.raises(MgsrError, match="no open check 'unknown'"):
