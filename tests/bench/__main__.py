@@ -12,4 +12,8 @@ parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc
 parser.add_argument("rows", nargs="*", choices=[[], *MEASUREMENTS], default=list(MEASUREMENTS))
 parser.add_argument("--out", type=Path, default=Path("results/bench"))
 arguments = parser.parse_args()
-print(write([row for name in arguments.rows for row in MEASUREMENTS[name]()], arguments.out))
+rows = []
+for name in arguments.rows:
+    rows += MEASUREMENTS[name]()
+    table = write(rows, arguments.out)  # after each, so that what is measured stays if a later one is stopped
+print(table)
