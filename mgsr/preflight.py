@@ -127,6 +127,9 @@ def parameters(model: ModelConfig) -> float:
             return parameters(model.source)
         case GgufModel():
             return 0.14e9
+        case HubModel() if (folder := Path(model.name).expanduser()).is_dir():
+            files = [file for file in folder.iterdir() if file.suffix in (".safetensors", ".bin")]
+            return sum(file.stat().st_size for file in files) / 2  # a parameter has two bytes at least
         case HubModel():
             stem = model.name.rpartition("/")[2].lower()
             stated = re.search(r"(?<![\d.])(\d+(?:\.\d+)?)b(?![a-z0-9])", stem)

@@ -218,3 +218,9 @@ def test_without_gpus_a_lease_is_empty_and_does_not_wait(monkeypatch: pytest.Mon
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with lease_gpus(2) as held:
         assert held == []
+
+
+def test_a_model_in_a_folder_counts_by_its_files(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(bytes(200))
+    (tmp_path / "tokenizer.json").write_bytes(bytes(900))
+    assert module.parameters(HubModel(builder="hub", name=str(tmp_path))) == 100
