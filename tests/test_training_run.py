@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mgsr.config.families import LoraConfig
-from mgsr.config.run_specs import RunSpec
+from mgsr.config.run_specs import TrainSpec
 from mgsr.errors import MgsrError
 from mgsr.evaluation.evaluator import Evaluator
 from mgsr.evaluation.scoring import prepared_records
@@ -38,7 +38,7 @@ from tests.training_support import (
 STUDENT = {**SCRG_MIXED, "student_share": 1.0}
 
 
-def losses(root: Path, run: str, spec: RunSpec) -> list[float]:
+def losses(root: Path, run: str, spec: TrainSpec) -> list[float]:
     train(run, spec, root)
     return [line["loss"] for line in metrics(root, run)]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from mgsr.config.run_specs import RunSpec
+from mgsr.config.run_specs import TrainSpec
 from mgsr.data.encoding import Example
 from mgsr.errors import MgsrError
 from mgsr.models.language_model import LanguageModel, load_frozen
@@ -32,7 +32,7 @@ DECODING = Decoding(10, 128, seed=10, batch=1)
 STEPS = 14  # 24 examples in batches of 4: an epoch is 6 steps
 
 
-def trainer(root: Path, spec: RunSpec) -> Trainer:
+def trainer(root: Path, spec: TrainSpec) -> Trainer:
     return Trainer("watched", spec, root, ALONE)
 
 

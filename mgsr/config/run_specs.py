@@ -5,7 +5,7 @@ Apart from the other specs, so that a new loss or policy renames no records, no 
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -81,6 +81,3 @@ class AdoptSpec(_RunSpec):
     teacher_run: str = Field(description="digest of the run of the family's teacher, whose vocabulary the model must share")
     precision: Precision = Field(description="that the model is evaluated in")
     threads: int
-
-
-RunSpec = Annotated[TrainSpec | SelectSpec | AdoptSpec, Field(discriminator="kind")]
