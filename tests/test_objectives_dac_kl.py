@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mgsr.config.loss_terms import DacKlConfig
 from mgsr.models.kl import forward_kl, reverse_kl
+from mgsr.objectives.coarse_kl import CoarseKl, SplitLinear
 from mgsr.objectives.dac_kl import DacKl, mass_not_above, quantiles
 
 V = 23
@@ -413,6 +414,67 @@ def test_pitfall_07_and_08_equality_and_extreme_logits(reading: dict[str, str]) 
                     loss.sum().backward()
                     assert x.grad is not None and x.grad.isfinite().all()
                     assert all(p.grad is None or p.grad.isfinite().all() for p in dac.parameters())
+
+
+class SlotBySlot(DacKl):
+    """The reference of the default reading."""
+
+    is_default = False
+
+
+@pytest.mark.parametrize("vocabulary", [50, 20_000])
+@pytest.mark.parametrize("trained_by", ["mass_floor", "same"])
+def test_default_reading_equals_its_reference(vocabulary: int, trained_by: str) -> None:
+    """Loss, band and gradients in float32, where most classes of the large vocabulary lie far below the band."""
+    generator = torch.Generator().manual_seed(1)
+    teacher = (4 * torch.randn(32, vocabulary, generator=generator)).log_softmax(-1)
+    student = teacher + torch.randn(32, vocabulary, generator=generator)
+    c = config(trained_by=trained_by)
+    results = []
+    for kind in (DacKl, SlotBySlot):
+        dac, logits = trained(kind(c, vocabulary, seed=1)), student.clone().requires_grad_()
+        loss, band = dac(logits.log_softmax(-1), teacher)
+        (loss * torch.linspace(1, 2, 32)).sum().backward()
+        assert dac.f is not None
+        results.append([loss, *vars(band).values(), logits.grad, *(x.grad for x in dac.f.parameters())])
+    for fast, slow in zip(*results, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-5 * slow.abs().max().item() + 1e-6)
+
+
+def test_classes_far_below_the_band_move_the_loss_within_the_bound() -> None:
+    eps, softness, log_l = torch.finfo(torch.float32).eps, 0.2, torch.tensor([[-6.0]])
+    logits = 3 * torch.randn(2, 4000, generator=torch.Generator().manual_seed(1))
+    s, t = logits.log_softmax(-1)[:, None]
+    target = t.argmax(-1, keepdim=True)
+    fast, *_ = CoarseKl.apply(s, t, torch.tensor([[-1e-3]]), log_l, target, softness)
+    wide = config(thresholds="fixed", start_lower=math.exp(-6), start_upper=math.exp(-1e-3), softness=softness)
+    slow, _ = SlotBySlot(wide, 4000, seed=1)(s.double(), t.double())
+    mask = torch.sigmoid((t - log_l) / softness).double()
+    far = mask < eps
+    assert 0.2 < far.double().mean() < 0.9
+    rest_s, rest_t = (((1 - mask) * x.double().exp()).sum() for x in (s, t))
+    bound = eps * (s.double().exp() * (s - t - (rest_s / rest_t).log()).abs())[far].sum()
+    rounding = 8 * eps * slow.item()
+    print(f"moved by {abs(fast.item() - slow.item()):.1e}; bound {bound:.1e}, rounding {rounding:.1e}")
+    assert abs(fast.item() - slow.item()) < bound + rounding
+
+
+def test_gradients_in_closed_form() -> None:
+    """Of loss and kept mass, in the student and in both thresholds."""
+    s, t = draw(1, 5).requires_grad_(), draw(2, 5)
+    log_u, log_l = torch.linspace(-1.5, -0.1, 5).double()[:, None], torch.linspace(-5, -2, 5).double()[:, None]
+    inputs = s, log_u.requires_grad_(), log_l.requires_grad_()
+    target = t.argmax(-1, keepdim=True)
+    assert torch.autograd.gradcheck(lambda s, u, low: CoarseKl.apply(s, t, u, low, target, 0.3)[:2], inputs)
+
+
+def test_split_linear_is_a_linear_layer_of_its_inputs_side_by_side() -> None:
+    weight, bias, *inputs = (
+        torch.randn(shape, dtype=torch.float64).requires_grad_() for shape in [(4, 6), (4,), *[(5, 2)] * 3]
+    )
+    layer = torch.nn.functional.linear(torch.cat(inputs, -1), weight, bias)
+    torch.testing.assert_close(SplitLinear.apply(weight, bias, *inputs), layer)
+    assert torch.autograd.gradcheck(SplitLinear.apply, (weight, bias, *inputs))
 
 
 def test_clipped_vectors_are_those_of_the_loss_and_hold_the_mask() -> None:

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from mgsr.config.loss_terms import DacKlConfig
 from mgsr.models.kl import relative_entropy
+from mgsr.objectives.coarse_kl import CoarseKl, SplitLinear
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,13 @@ class DacKl(nn.Module):
         learns = config.thresholds == "learned" and config.trained_by != "detached" and config.parts != "target_only"
         self.f = _clipping_network(config, vocabulary, seed) if learns else None
 
+    @property
+    def is_default(self) -> bool:
+        """Whether Eq. 7 and 8 are read as by default, whatever the thresholds are."""
+        default = DacKlConfig(name="dac_kl")
+        names = "direction", "content", "target", "normalisation", "mask_space", "parts"
+        return self.config.thresholds != "mass" and all(getattr(self.config, x) == getattr(default, x) for x in names)
+
     def thresholds(self, s_logp: Tensor, t_logp: Tensor) -> tuple[Tensor, Tensor]:
         """Eq. 5-6: log u and log l [n, 1], l <= u. The student is a mere input of f, unless it is `attached`: then it can
         learn to steer f."""
@@ -65,7 +73,9 @@ class DacKl(nn.Module):
             t, s = t_logp.exp(), s_logp.exp()
             if self.config.student_input == "detached":
                 s = s.detach()
-            log_u, log_l = F.logsigmoid(self.f(torch.cat([t, descending(t), s], -1))).chunk(2, -1)
+            first, *rest = self.f
+            hidden = SplitLinear.apply(first.weight, first.bias, t, descending(t), s)  # type: ignore[no-untyped-call]
+            log_u, log_l = F.logsigmoid(nn.Sequential(*rest)(hidden)).chunk(2, -1)
         elif self.config.thresholds == "rank":
             log_u, log_l = quantiles(t_logp.exp(), (self.config.start_upper, self.config.start_lower))
         else:
@@ -120,21 +130,32 @@ class DacKl(nn.Module):
     def forward(self, s_logp: Tensor, t_logp: Tensor) -> tuple[Tensor, Band]:
         """Log-probabilities [n, vocab], the teacher's without gradient -> loss [n] (penalty included) and the band."""
         config = self.config
-        mask = self.mask(s_logp, t_logp)
-        student, teacher = self.clip(s_logp, mask), self.clip(t_logp, mask)
-        loss = relative_entropy(student, teacher) if config.direction == "reverse" else relative_entropy(teacher, student)
+        loss, log_width, kept_mass, classes = self._coarse(s_logp, t_logp) if self.is_default else self._slots(s_logp, t_logp)
         coarse = config.normalisation == "residual" and (config.content, config.target) == ("mask_times_prob", "once")
         if coarse or config.normalisation == "kept":
             loss = loss.clamp(min=0)  # distributions: below 0 by rounding only
-        log_kept = mask.log_in.scatter(-1, mask.target, 0.0)
-        kept_mass = (log_kept + t_logp).exp().sum(-1)
         penalty = torch.zeros_like(kept_mass)
         if self.f is not None and config.trained_by == "mass_floor":
             # Of what is trained it depends on f alone (an `attached` student aside), so f alone is trained by it.
             penalty = config.mass_floor_weight * (config.mass_floor - kept_mass).clamp(min=0).square()
-        classes = (log_kept > math.log(0.5)).sum(-1).to(loss.dtype)
-        band = Band(mask.log_width, kept_mass, classes, (classes <= 1).to(loss.dtype), penalty)
+        band = Band(log_width, kept_mass, classes, (classes <= 1).to(loss.dtype), penalty)
         return loss + penalty, Band(**{name: value.detach() for name, value in vars(band).items()})
+
+    def _coarse(self, s_logp: Tensor, t_logp: Tensor) -> tuple[Tensor, ...]:
+        """Loss, log width, kept teacher mass and kept classes, each [n], of the default reading."""
+        log_u, log_l = self.thresholds(s_logp, t_logp)
+        target = t_logp.max(-1, keepdim=True).indices
+        loss, mass, classes = CoarseKl.apply(s_logp, t_logp, log_u, log_l, target, self.config.softness)  # type: ignore[no-untyped-call]
+        return loss, (log_u - log_l).squeeze(-1), mass, classes
+
+    def _slots(self, s_logp: Tensor, t_logp: Tensor) -> tuple[Tensor, ...]:
+        """The same of any reading, slot by slot."""
+        mask = self.mask(s_logp, t_logp)
+        student, teacher = self.clip(s_logp, mask), self.clip(t_logp, mask)
+        loss = relative_entropy(student, teacher) if self.config.direction == "reverse" else relative_entropy(teacher, student)
+        kept = mask.log_in.scatter(-1, mask.target, 0.0)
+        classes = (kept > math.log(0.5)).sum(-1).to(loss.dtype)
+        return loss, mask.log_width, (kept + t_logp).exp().sum(-1), classes
 
 
 def _log_total(x: Tensor) -> Tensor:
@@ -193,5 +214,5 @@ def mass_not_above(t: Tensor) -> Tensor:
 def descending(t: Tensor) -> Tensor:
     """Each row [n, vocab] sorted, largest first, without gradient. numpy sorts on a CPU many times faster than torch."""
     if t.device.type == "cpu":
-        return torch.from_numpy(np.sort(t.detach().numpy(), axis=-1)).flip(-1)
+        return torch.from_numpy(np.sort(t.detach().neg().numpy(), axis=-1)).neg_()
     return t.detach().sort(-1, descending=True).values
