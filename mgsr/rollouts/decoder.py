@@ -7,27 +7,29 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers.cache_utils import Cache, DynamicLayer
 
 from mgsr.models.language_model import LanguageModel
+from mgsr.rollouts.decoder_weights import decoder_weights
+from mgsr.rollouts.static_decoder import StaticDecoder
 
 
 class Decoder(Protocol):
-    """A batch of growing sequences."""
+    """A batch of growing sequences, empty at first. Rows may leave, and others join, at any time."""
 
-    def prefill(self, prompts: Items[tuple[int, ...]]) -> Tensor:
-        """Start with these tokens; logits of the next token, [batch, vocabulary]."""
-
-    def step(self, tokens: Tensor) -> Tensor:
-        """Append one token to each row ([batch] int64); logits of the next, [batch, vocabulary]."""
+    def advance(self, tokens: Tensor, prompts: Items[tuple[int, ...]]) -> Tensor:
+        """Append one token to each row ([batch] int64), and add a row for each of these prompts; logits of the next token of
+        all rows, [batch + prompts, classes]."""
 
     def select(self, rows: Tensor) -> None:
         """Keep these rows ([kept] int64), in this order, and forget the others."""
 
 
 def open_decoder(model: LanguageModel) -> Decoder:
-    """A decoder for one batch."""
-    return CacheDecoder(model)
+    """A decoder of the model as it is now, in the type of the caller's autocast. It is valid until the model changes."""
+    weights = decoder_weights(model)
+    return StaticDecoder(weights) if weights is not None else CacheDecoder(model)
 
 
 class AutocastLayer(DynamicLayer):
@@ -45,13 +47,46 @@ class AutocastLayer(DynamicLayer):
 
 
 class CacheDecoder:
-    """Decoder over a cache of transformers. Rows are padded on the left, so that the last column is the newest token."""
+    """Decoder over a cache of transformers, for any architecture, and the reference of the static one.
+
+    Rows are padded on the left, so that the last column is the newest token.
+    """
 
     def __init__(self, model: LanguageModel) -> None:
         self._model, self._device = model, model.device
-        self._cache = Cache(layer_class_to_replicate=AutocastLayer)
-        self._mask = torch.empty(0)
-        self._next_place = torch.empty(0)  # [batch], the position id of the token to come
+        self._cache: Any = Cache(layer_class_to_replicate=AutocastLayer)
+        self._mask = torch.empty(0, 0, dtype=torch.int64, device=self._device)
+
+    def advance(self, tokens: Tensor, prompts: Items[tuple[int, ...]]) -> Tensor:
+        logits = []
+        if len(tokens):
+            self._mask = F.pad(self._mask, (0, 1), value=1)
+            logits.append(self._logits(tokens[:, None], self._mask.sum(-1, keepdim=True) - 1))
+        if prompts:
+            logits.append(self._join(prompts))
+        return torch.cat(logits)
+
+    def select(self, rows: Tensor) -> None:
+        self._cache.batch_select_indices(rows)
+        self._mask = self._mask[rows]
+
+    def _join(self, prompts: Items[tuple[int, ...]]) -> Tensor:
+        """Add rows: they make a cache of their own, which then stands below the former one, both as wide as the wider."""
+        former, former_mask = self._cache, self._mask[:, int((self._mask.sum(0) == 0).sum()) :]
+        length = max(map(len, prompts))
+        ids = [[self._model.pad_id] * (length - len(prompt)) + list(prompt) for prompt in prompts]
+        mask = [[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        self._cache, self._mask = Cache(layer_class_to_replicate=AutocastLayer), torch.tensor(mask, device=self._device)
+        logits = self._logits(torch.tensor(ids, device=self._device), (self._mask.cumsum(-1) - 1).clamp_(min=0))
+        if len(former_mask):
+            columns = max(former_mask.shape[1], length)
+            for layer, other in zip(self._cache.layers, former.layers, strict=True):
+                layer.keys, layer.values = (
+                    torch.cat([_widened(x[:, :, -former_mask.shape[1] :], columns), _widened(y, columns)])
+                    for x, y in ((other.keys, layer.keys), (other.values, layer.values))
+                )
+            self._mask = torch.cat([F.pad(x, (columns - x.shape[1], 0)) for x in (former_mask, self._mask)])
+        return logits
 
     def _logits(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         output = self._model.backbone(
@@ -64,21 +99,7 @@ class CacheDecoder:
         logits: Tensor = self._model.head(output.last_hidden_state[:, -1])
         return logits
 
-    def prefill(self, prompts: Items[tuple[int, ...]]) -> Tensor:
-        length = max(map(len, prompts))
-        ids = [[self._model.pad_id] * (length - len(prompt)) + list(prompt) for prompt in prompts]
-        mask = [[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-        self._cache = Cache(layer_class_to_replicate=AutocastLayer)
-        self._mask = torch.tensor(mask, device=self._device)
-        self._next_place = self._mask.sum(-1)
-        return self._logits(torch.tensor(ids, device=self._device), (self._mask.cumsum(-1) - 1).clamp_(min=0))
 
-    def step(self, tokens: Tensor) -> Tensor:
-        place = self._next_place[:, None]
-        self._mask = torch.cat([self._mask, torch.ones_like(place)], 1)
-        self._next_place = self._next_place + 1
-        return self._logits(tokens[:, None], place)
-
-    def select(self, rows: Tensor) -> None:
-        self._cache.batch_select_indices(rows)
-        self._mask, self._next_place = self._mask[rows], self._next_place[rows]
+def _widened(states: Tensor, columns: int) -> Tensor:
+    """Keys or values [batch, heads, n, width], padded on the left to so many columns."""
+    return F.pad(states, (0, 0, columns - states.shape[2], 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from mgsr.errors import MgsrError
 from mgsr.models.language_model import LanguageModel, inference
 from mgsr.rollouts.decoder import Decoder, open_decoder
 from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
-from mgsr.rollouts.sequence import Author, Sequence, by_length
+from mgsr.rollouts.sequence import Author, Sequence
+
+_PROMPT_TOKENS = 512  # once so many enter in one step, further prompts wait for the next: activations stay small
 
 
 @dataclass(frozen=True)
@@ -159,26 +162,36 @@ def stop_unless_finite(rows: Items[Row], values: Tensor) -> None:
 
 def complete(models: Items[LanguageModel], rows: Items[AnyRow], choose: Choose[AnyRow], batch: int) -> None:
     """Write the rows to their ends, at most `batch` of them together. Modules keep their modes, and nothing has a gradient."""
-    rows = [row for row in rows if not row.is_complete]
     with inference(*models):
-        for group in by_length([len(row.tokens) for row in rows], batch):
-            decode([open_decoder(model) for model in models], [rows[i] for i in group], choose)
+        unfinished = [row for row in rows if not row.is_complete]
+        decode([open_decoder(model) for model in models], unfinished, choose, batch, models[0].device)
 
 
-def decode(decoders: list[Decoder], rows: list[AnyRow], choose: Choose[AnyRow]) -> None:
-    """Append tokens to the rows until each is complete; rows that are leave the batch."""
-    logits = [decoder.prefill([row.tokens for row in rows]) for decoder in decoders]
-    keys = key_tensor((row.key for row in rows), logits[0].device)
-    while True:
-        tokens = choose(logits, rows, keys)
-        for row, token in zip(rows, tokens.tolist(), strict=True):
+def decode(decoders: Items[Decoder], rows: Items[AnyRow], choose: Choose[AnyRow], batch: int, device: torch.device) -> None:
+    """Append tokens to the rows until each is complete, longest first. One that is leaves the batch at once, and a waiting one
+    takes its place (continuous batching, Yu et al. 2022)."""
+    waiting = deque(sorted(rows, key=lambda row: -len(row.tokens)))
+    running: list[AnyRow] = []
+    tokens = torch.empty(0, dtype=torch.int64, device=device)
+    while waiting or running:
+        prompts: list[tuple[int, ...]] = []
+        while waiting and len(running) < batch and sum(map(len, prompts)) < _PROMPT_TOKENS:
+            running.append(waiting.popleft())
+            prompts.append(running[-1].tokens)
+        logits = [decoder.advance(tokens, prompts) for decoder in decoders]
+        tokens = choose(logits, running, key_tensor((row.key for row in running), device))
+        for row, token in zip(running, tokens.tolist(), strict=True):
             row.append(token)
-        running = [i for i, row in enumerate(rows) if not row.is_complete]
-        if not running:
-            return
-        if len(running) < len(rows):
-            kept = torch.tensor(running, device=keys.device)
+        kept = _without_gaps([not row.is_complete for row in running])
+        if len(kept) < len(running):
+            places = torch.tensor(kept, dtype=torch.int64, device=device)
             for decoder in decoders:
-                decoder.select(kept)
-            rows, keys, tokens = [rows[i] for i in running], keys[kept], tokens[kept]
-        logits = [decoder.step(tokens) for decoder in decoders]
+                decoder.select(places)
+            running, tokens = [running[place] for place in kept], tokens[places]
+
+
+def _without_gaps(stays: list[bool]) -> list[int]:
+    """Who stands where once some have left: all keep their places but the last ones, which fill the gaps."""
+    count = sum(stays)
+    movers = [place for place, stay in enumerate(stays) if stay and place >= count]
+    return [place if stays[place] else movers.pop() for place in range(count)]
