@@ -58,7 +58,7 @@ FORKED.set_forkserver_preload(["mgsr.training.trainer"])
 
 def make_root(root: Path) -> Path:
     """Records, a teacher and a student that are not trained."""
-    spec: Strict = DataSpec(source="builtin", data_dir=None, split="paper", contents={}, code="")
+    spec: Strict = DataSpec(source="builtin", place=None, split="paper", contents={}, code="")
     prepare_data(root, plant_spec(root, spec))
     (root / "data" / spec_digest(spec)).rename(root / "data/records")
     for name in TEST_SETS:
@@ -76,7 +76,7 @@ def make_root(root: Path) -> Path:
 def builtin_set(name: str) -> TestSetSpec:
     """A generated test set, of the training records `data/records`."""
     origin = TestSetConfig(title=name, path=name)
-    return TestSetSpec(name=name, data="records", test_set=origin, source="builtin", data_dir=None, contents={}, code="")
+    return TestSetSpec(name=name, data="records", test_set=origin, source="builtin", place=None, contents={}, code="")
 
 
 def run_spec(sequences: dict[str, Any] | None = None, objective: dict[str, Any] | None = None, **changes: Any) -> TrainSpec:

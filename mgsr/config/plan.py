@@ -36,7 +36,6 @@ from mgsr.plugins import source_digest
 from mgsr.storage import digest
 
 S = TypeVar("S", bound=Strict)
-PROBED = ("injected_errors", "span_priors", "diversity")  # open checks that read the probe; the first has no rows
 
 
 @dataclass
@@ -163,7 +162,7 @@ class Plan:
             method=method,
             seed=seed,
             data=self.data_name,
-            data_config=config.data.model_copy(update={"test_sets": {}}),
+            data_config=config.data.model_copy(update={"test_sets": {}, "data_dir": None}),
             max_new_tokens=config.evaluation.max_new_tokens,
             validation_protocol=config.evaluation.protocols[0],
             base_model=self._add_model(base, seed),
@@ -297,9 +296,9 @@ class Plan:
             families = entry.families or tuple(self.config.families)
             for family in families:
                 small = [key for key, student in self.config.small_students.items() if student.family == family]
-                for owner in (family, *(small if name == "small_students" else ())):
+                for owner in (family, *(small if entry.small_students else ())):
                     rows += self._method_rows(owner, {method: self._resolve(owner, method) for method in entry.rows})
-            probes = {family: self._add_probe(family) for family in families} if name in PROBED else {}
+            probes = {family: self._add_probe(family) for family in families} if entry.probe else {}
             self.checks[name] = CheckSpec(probes=probes, **self._shown(name, rows, "open-check"))
 
     def add_twins(self) -> None:

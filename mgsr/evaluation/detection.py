@@ -1,8 +1,7 @@
 """Does SCRG's detection find planted errors, and does their correction help? This module makes the rows that
 `mgsr.evaluation.probe` summarises.
 
-Detection works as in SCRG: the teacher draws a token at each position, the positions where it differs from the student's are
-candidates, and the candidate of the largest score is chosen, the earliest one of equals (`mgsr.rollouts.scrg`).
+Detection is SCRG's own (`mgsr.rollouts.scrg`), with each of its scores.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from mgsr.config.policy import ScrgConfig
 from mgsr.errors import MgsrError
 from mgsr.evaluation.injection import Injected
 from mgsr.evaluation.trained_model import SEED, TrainedModel, response_log_probabilities
-from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
+from mgsr.rollouts.noise import key_tensor, row_key
 from mgsr.rollouts.sampler import Decoding, Prompt
-from mgsr.rollouts.scrg import detection_scores
+from mgsr.rollouts.scrg import Candidate, detection_scores, error_token, teacher_tokens
 from mgsr.rollouts.sequence import Sequence, decode_texts
 from mgsr.rouge import rouge_l_many
 
@@ -55,16 +54,18 @@ def detect(student: TrainedModel, teacher: TrainedModel, sequences: Items[Sequen
         written = torch.tensor(sequences[i].response_ids, device=student_logp.device)
         key = key_tensor([row_key(SEED, "teacher_token", 0, 1, sequences[i].example_id)], student_logp.device)
         positions = torch.arange(len(written), device=student_logp.device)
-        tokens = coupled_scores(teacher_logp, key.expand(len(written), -1), positions).argmax(-1)
+        tokens = teacher_tokens(teacher_logp, key.expand(len(written), -1), positions, ScrgConfig()).tolist()
         scores = {name: detection_scores(student_logp, teacher_logp, written, config) for name, config in SCORES.items()}
         scores["student_entropy"] = -(student_logp.exp() * student_logp).sum(-1)
         for name, score in scores.items():
             if not score.isfinite().all():
                 raise MgsrError(f"example {sequences[i].example_id}: the score '{name}' is not finite; so are a model's logits")
-        candidates = (tokens != written).nonzero().squeeze(-1).tolist()
-        # `max` keeps the first of equals
-        chosen = {name: max(candidates, key=score.tolist().__getitem__, default=None) for name, score in scores.items()}
-        detections[i] = Detection(tokens.tolist(), candidates, chosen)
+        candidates = [place for place, token in enumerate(sequences[i].response_ids) if tokens[place] != token]
+        chosen = {}
+        for name, score in scores.items():
+            error = error_token([Candidate(place, tokens[place], float(score[place])) for place in candidates])
+            chosen[name] = error.position if error else None
+        detections[i] = Detection(tokens, candidates, chosen)
     return [detections[i] for i in range(len(sequences))]
 
 
