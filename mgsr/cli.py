@@ -13,7 +13,8 @@ from importlib import import_module
 from pathlib import Path
 
 from mgsr import __version__
-from mgsr.config.stages import STAGES, Stage
+from mgsr.config.code_check import check_code
+from mgsr.config.stages import STAGES
 from mgsr.devices import lease_gpus
 from mgsr.errors import MgsrError
 
@@ -37,9 +38,11 @@ def lock(arguments: argparse.Namespace) -> None:
     print(json.dumps(lock_names(lock_path(plan.root), datasets=hub_data_sets(config.data), models=models), indent=2))
 
 
-def run_stage(stage: Stage, root: Path, name: str) -> None:
-    with lease_gpus(stage.gpus):
-        getattr(import_module(stage.module), stage.function)(root, name)
+def run_stage(stage: str, root: Path, name: str) -> None:
+    job = STAGES[stage]
+    with lease_gpus(job.gpus):
+        check_code(root, name, stage)
+        getattr(import_module(job.module), job.function)(root, name)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -61,7 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
         job = command(name, f"Job: {stage.text}")
         job.add_argument("--root", type=Path, required=True, help="the results folder of a preset")
         job.add_argument("--name", required=True, help="digest of the job's spec, or name of what it writes")
-        job.set_defaults(function=lambda arguments, stage=stage: run_stage(stage, arguments.root, arguments.name))
+        job.set_defaults(function=lambda arguments, stage=name: run_stage(stage, arguments.root, arguments.name))
     return parser
 
 

@@ -106,7 +106,7 @@ def run_spec(sequences: dict[str, Any] | None = None, objective: dict[str, Any] 
         "threads": 1,
         "processes": 1,
         "code": "",
-        "custom_code": (),
+        "custom_code": {},
     }
     return TrainSpec(**(values | spec))
 
@@ -116,7 +116,7 @@ def evaluation_spec(run: str, **changes: Any) -> EvaluationSpec:
         "run": run, "teacher_run": "teacher", "family": "tiny", "test_sets": {name: name for name in TEST_SETS},
         "rows": TEST_SETS, "max_length": DATA.max_length, "max_prompt_length": DATA.max_prompt_length,
         "evaluation": EvaluationConfig(decoding_seeds=(10, 20), max_new_tokens=8, batch=4, heldout_rows=3),
-        "metrics": ("rouge_l",), "threads": 1, "answer_code": "", "custom_code": (), "code": "",
+        "metrics": ("rouge_l",), "threads": 1, "answer_code": "", "custom_code": {}, "code": "",
     }  # fmt: skip
     return EvaluationSpec(**(values | changes))
 

@@ -29,7 +29,7 @@ from mgsr.config.specs import (
     TestSetSpec,
     spec_digest,
 )
-from mgsr.config.stages import ANSWERING, stage_code
+from mgsr.config.stages import ANSWERING, PAGE, stage_code
 from mgsr.config.table_specs import CardSpec, CheckSpec, ClaimsSpec, PageSpec, RowSpec, TableSpec
 from mgsr.errors import MgsrError
 from mgsr.plugins import source_digest
@@ -92,7 +92,7 @@ class Plan:
             claims=self.claims if "claims" in targets else None,
             checks=tuple(self.checks.values()) if "open_checks" in targets else (),
             tracking=self.config.tracking,
-            code=stage_code("report", "track"),
+            code=stage_code(*PAGE),
         )
 
     def write(self) -> None:
@@ -172,7 +172,7 @@ class Plan:
             threads=config.threads,
             processes=config.processes,
             code=stage_code("train"),
-            custom_code=tuple(source_digest(function) for function in custom_functions(method)),
+            custom_code={function: source_digest(function) for function in custom_functions(method)},
         )
         return _add(self.runs, spec)
 
@@ -342,7 +342,7 @@ def make_plan(folder: Path, config: Config) -> Plan:
         test_sets={name: spec_digest(spec) for name, spec in test_sets.items()},
         rows={name: test_set.rows for name, test_set in config.data.test_sets.items()},
         metrics=config.metrics,
-        custom_code=tuple(source_digest(name) for name in config.metrics if ":" in name),
+        custom_code={name: source_digest(name) for name in config.metrics if ":" in name},
         code=stage_code("floor"),
     )
     plan = Plan(config, load_methods(folder, config), data, test_sets, floor)

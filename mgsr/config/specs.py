@@ -55,7 +55,7 @@ class _ScoredSpec(Strict):
     test_sets: dict[str, str] = Field(description="by name, digest of the TestSetSpec")
     rows: dict[str, int | None] = Field(description="by name, the first rows only; null: all")
     metrics: tuple[str, ...]
-    custom_code: tuple[str, ...] = Field(description="digests of the user's modules that `metrics` names")
+    custom_code: dict[str, str] = Field(description="by name, digests of the user's modules that `metrics` names")
     code: str
 
 

@@ -48,7 +48,7 @@ class Detection:
 
 
 def detect(student: TrainedModel, teacher: TrainedModel, sequences: Items[Sequence], batch: int) -> list[Detection]:
-    """One detection a sequence. A corrupted response and its twin have the same teacher's draws up to the error."""
+    """One detection a sequence. A corrupted response and its original have the same teacher's draws up to the error."""
     detections: dict[int, Detection] = {}
     for i, (student_logp, teacher_logp) in response_log_probabilities((student, teacher), sequences, batch):
         written = torch.tensor(sequences[i].response_ids, device=student_logp.device)
@@ -89,15 +89,15 @@ def detection_rows(
     """The rows of probe.json's `injected_errors`, in the order given; `mgsr.evaluation.probe` lists their fields."""
     eos_id = student.model.eos_id
     corrupted = [_sequence(row, row.ids, eos_id) for row in injected]
-    # a twin is detected on once, whatever was planted in it
-    twins = {row.example.id: _sequence(row, row.twin_ids, eos_id) for row in injected}
-    detections = detect(student, teacher, [*corrupted, *twins.values()], decoding.batch)
-    detections, of_twins = detections[: len(corrupted)], dict(zip(twins, detections[len(corrupted) :], strict=True))
+    # an original is detected on once, whatever was planted in it
+    originals = {row.example.id: _sequence(row, row.original_ids, eos_id) for row in injected}
+    detections = detect(student, teacher, [*corrupted, *originals.values()], decoding.batch)
+    detections, of_originals = detections[: len(corrupted)], dict(zip(originals, detections[len(corrupted) :], strict=True))
     continued = _continue(injected, detections, student, teacher, decoding)
     rows = []
     for row, detection, by_start in zip(injected, detections, continued, strict=True):
-        twin = of_twins[row.example.id]
-        with_error, without = hits(detection, row.position), hits(twin, row.position)
+        original = of_originals[row.example.id]
+        with_error, without = hits(detection, row.position), hits(original, row.position)
         rows.append(
             {
                 "id": row.example.id,
@@ -106,8 +106,8 @@ def detection_rows(
                 "position": row.position,
                 "planted": row.end - row.position,
                 "tokens": len(row.ids),
-                "twin_tokens": len(row.twin_ids),
-                "chosen": {name: [detection.chosen[name], twin.chosen[name]] for name in detection.chosen},
+                "original_tokens": len(row.original_ids),
+                "chosen": {name: [detection.chosen[name], original.chosen[name]] for name in detection.chosen},
                 "hits": {name: [*with_error[name], *without[name]] for name in DETECTORS},
                 "continued": by_start,
             }
