@@ -13,10 +13,11 @@ from importlib import import_module
 from pathlib import Path
 
 from mgsr import __version__
-from mgsr.config.code_check import check_code
+from mgsr.config.code_check import planned_code
 from mgsr.config.stages import STAGES
 from mgsr.devices import lease_gpus
 from mgsr.errors import MgsrError
+from mgsr.storage import is_sealed
 
 
 def schema(arguments: argparse.Namespace) -> None:
@@ -39,9 +40,11 @@ def lock(arguments: argparse.Namespace) -> None:
 
 
 def run_stage(stage: str, root: Path, name: str) -> None:
+    """Do a job, unless a former one has: Snakemake repeats a job whose end it did not see."""
     job = STAGES[stage]
-    with lease_gpus(job.gpus):
-        check_code(root, name, stage)
+    if job.makes and is_sealed(root / job.makes / name):
+        return
+    with lease_gpus(job.gpus), planned_code(root, name, stage):
         getattr(import_module(job.module), job.function)(root, name)
 
 

@@ -25,6 +25,7 @@ from mgsr.evaluation.probe import (
     summarise_spans,
 )
 from mgsr.evaluation.span_statistics import PRIORS
+from mgsr.storage import digest, seal_folder
 from mgsr.tables.registry import build_table, write_table
 from mgsr.tables.render import Document
 from mgsr.tables.results import TableResults, load_results
@@ -37,14 +38,20 @@ ENTRIES = yaml.safe_load((Path(__file__).parents[1] / "workflow/tables.yaml").re
 
 
 def write(path: Path, value: Any) -> Path:
+    """A file of a sealed folder; a card with its digest."""
+    if path.name == "card.json":
+        value = {name: fact for name, fact in value.items() if name != "digest"}
+        value["digest"] = digest(value)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))
+    seal_folder(path.parent)
     return path
 
 
 def write_lines(path: Path, lines: Iterable[Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    seal_folder(path.parent)
     return path
 
 
@@ -52,7 +59,7 @@ def edit(path: Path, change: Callable[[Any], Any]) -> None:
     """Change a JSON file in place."""
     value = json.loads(path.read_text())
     change(value)
-    path.write_text(json.dumps(value))
+    write(path, value)
 
 
 def edit_lines(path: Path, change: Callable[[Any], Any]) -> None:

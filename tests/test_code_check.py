@@ -20,16 +20,16 @@ REPOSITORY = Path(__file__).parents[1]
 JOB = """
 import importlib, sys
 from pathlib import Path
-from mgsr.config.code_check import check_code
+from mgsr.config.code_check import planned_code
 from mgsr.errors import MgsrError
 from mgsr.storage import write_json
 root, late, edited, text = Path(sys.argv[1]), *sys.argv[2:]
 try:
-    check_code(root, "job", "train")
-    file = Path(importlib.util.find_spec(edited).origin)
-    file.write_text(file.read_text() + text)
-    importlib.import_module(late)
-    write_json(root / "result.json", {})
+    with planned_code(root, "job", "train"):
+        file = Path(importlib.util.find_spec(edited).origin)
+        file.write_text(file.read_text() + text)
+        importlib.import_module(late)
+        write_json(root / "result.json", {})
 except MgsrError as error:
     sys.exit(str(error))
 """

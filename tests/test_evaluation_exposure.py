@@ -48,6 +48,8 @@ class NoCache:
 class Chain(nn.Module):
     """A backbone that knows the current token and nothing else."""
 
+    config = SimpleNamespace(model_type="chain")
+
     def forward(self, input_ids: torch.Tensor, **_: Any) -> SimpleNamespace:
         states = nn.functional.one_hot(input_ids, 4).float()
         return SimpleNamespace(last_hidden_state=states, past_key_values=NoCache())

@@ -16,7 +16,7 @@ from mgsr.errors import MgsrError
 from mgsr.evaluation.answering import Answerer
 from mgsr.evaluation.evaluator import answers_spec, evaluate, heldout_spec
 from mgsr.models.loading import load_tokenizer
-from mgsr.storage import read_json, write_json, write_jsonl
+from mgsr.storage import read_json, seal_folder, write_json, write_jsonl
 from mgsr.training.trainer import train
 from tests.records_support import read_rows
 from tests.training_support import DATA, TEST_SETS, evaluated, evaluation_spec, metrics, plant_spec, run_spec
@@ -105,6 +105,7 @@ def test_what_is_added_is_decoded_alone(root: Path, first: Path, made: list[Any]
     spec = evaluation_spec("run")
     records = [one.to_json() for one in load_records(root / "test_sets/vicuna", "records")[:2]]
     write_jsonl(root / "test_sets/of-my-own/records.jsonl", records)
+    seal_folder(root / "test_sets/of-my-own")
     test_sets, rows = spec.test_sets | {"mine": "of-my-own"}, spec.rows | {"mine": None}
     larger = evaluated(root, spec.model_copy(update={"test_sets": test_sets, "rows": rows}))
     assert made == [("of-my-own", protocol, seed) for protocol in ("published", "plain") for seed in (10, 20)]
@@ -221,6 +222,7 @@ def test_pitfall_24_validation_decodes_as_the_final_evaluation(root: Path) -> No
     """The same rows, put into a test set, get the same mean score from both."""
     records = load_records(root / "data/records", "validation")[:3]
     write_jsonl(root / "test_sets/validation/records.jsonl", [record.to_json() for record in records])
+    seal_folder(root / "test_sets/validation")
     spec = evaluation_spec("run", teacher_run=None, test_sets={"v": "validation"}, rows={"v": None})
     folder = evaluated(root, with_evaluation(spec, max_new_tokens=10, protocols=("plain",), decoding_seeds=(10,)))
     (score,) = read_json(folder / "summary.json")["scores"]

@@ -27,6 +27,7 @@ from mgsr.models.loading import (
     vocabulary_size,
 )
 from mgsr.models.tiny import train_tokenizer
+from mgsr.storage import seal_folder
 from tests.models_support import IDS, TARGETS, TOKENIZER, random_model
 
 
@@ -109,6 +110,7 @@ def test_the_host_holds_a_model_once_and_in_its_final_type(tmp_path: Path) -> No
     megabytes = 4 * sum(parameter.numel() for parameter in model.parameters()) / 2**20
     assert 100 < megabytes < 140
     model.save_pretrained(tmp_path / "large", max_shard_size="8MB")
+    seal_folder(tmp_path / "large")
     save_model(random_model("llama"), TOKENIZER, tmp_path / "small")
     program = (
         "import sys\nfrom pathlib import Path\nfrom resource import RUSAGE_SELF, getrusage\n"
@@ -194,10 +196,14 @@ def test_incomplete_and_unsupported_folders_are_refused(folders: dict[str, Path]
     weights = load_file(tmp_path / "m" / "model.safetensors")
     del weights["model.layers.1.mlp.up_proj.weight"]
     save_file(weights, tmp_path / "m" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(MgsrError, match=r"m is damaged: model\.safetensors has other contents"):
+        load_model(tmp_path / "m")
+    seal_folder(tmp_path / "m")
     with pytest.raises(MgsrError, match=r"lack model.layers.1.mlp.up_proj.weight"):
         load_model(tmp_path / "m")
     config = tmp_path / "m" / "config.json"
     config.write_text(config.read_text().replace('"llama"', '"gemma2"'))
+    seal_folder(tmp_path / "m")
     with pytest.raises(MgsrError, match="'gemma2' are not supported; choose one of gpt2, llama, opt"):
         load_model(tmp_path / "m")
     with pytest.raises(MgsrError, match="target_modules"):

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ import os, signal
 from pathlib import Path
 from mgsr import storage
 def die(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
-os.replace = die
+os.replace = os.rename = die
 path = Path({path!r})
 {action}
 """
@@ -91,10 +92,8 @@ def test_a_kill_leaves_no_half_folder_and_the_next_attempt_clears_up(tmp_path: P
     with storage.new_folder(path) as new:
         (new / "sub").mkdir()
         (new / "sub" / "card.json").write_text("{}")
-    assert names(tmp_path) == ["run"] and [str(p.relative_to(path)) for p in sorted(path.rglob("*"))] == [
-        "sub",
-        "sub/card.json",
-    ]
+    files = [str(file.relative_to(path)) for file in sorted(path.rglob("*"))]
+    assert names(tmp_path) == ["run"] and files == ["checksums.json", "seal.json", "sub", "sub/card.json"]
 
 
 def test_a_folder_whose_making_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +106,82 @@ def test_a_folder_whose_making_fails_changes_nothing(tmp_path: Path, monkeypatch
     with pytest.raises(MgsrError, match="run could not be written"), storage.new_folder(path) as new:
         (new / "x").write_text("new")
     assert names(tmp_path) == ["run"] and (path / "x").read_text() == "old"
+
+
+def fill(path: Path, text: str) -> None:
+    with storage.new_folder(path) as new:
+        (new / "x").write_text(text)
+        with storage.new_folder(new / "inner") as inner:
+            (inner / "y").write_text(text)
+
+
+def test_a_folder_with_other_contents_is_replaced_in_one_step_and_an_equal_one_stays(tmp_path: Path) -> None:
+    fill(path := tmp_path / "run", "old")
+    place = path.stat().st_ino
+    fill(path, "old")
+    assert path.stat().st_ino == place
+    fill(path, "new")
+    assert path.stat().st_ino != place and (path / "x").read_text() == "new" and names(tmp_path) == ["run"]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from mgsr.storage import new_folder
+for number in range(40):
+    with new_folder(Path(sys.argv[1])) as new:
+        (new / "x").write_text(sys.argv[2] or str(number))
+        (new / "y").write_text(sys.argv[2] or str(number))
+"""
+
+
+@pytest.mark.parametrize("texts", [("", "other"), ("same", "same")])
+def test_two_writers_of_one_folder_lose_nothing(tmp_path: Path, texts: tuple[str, str]) -> None:
+    """A reader finds a whole folder, of either writer, at every moment; both writers succeed."""
+    path = tmp_path / "run"
+    fill(path, "first")
+    command = [sys.executable, "-c", WRITER, str(path)]
+    writers = [subprocess.Popen([*command, text], cwd=Path(__file__).parents[1]) for text in texts]
+    while any(writer.poll() is None for writer in writers):
+        assert path.is_dir()
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert (path / "x").read_text() == (path / "y").read_text() != "first"
+    storage.check_folder(path)
+    assert names(tmp_path) == ["run"]
+
+
+def edit(file: Path) -> None:
+    file.write_bytes(bytes([file.read_bytes()[0] ^ 1]) + file.read_bytes()[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "problem"),
+    [
+        ("x", edit, "x has other contents"),
+        ("x", Path.unlink, "x is missing"),
+        ("inner/y", edit, "inner/y has other contents"),
+        ("inner/checksums.json", edit, "inner/checksums.json has other contents"),
+        ("checksums.json", edit, "checksums.json cannot be read"),
+        ("checksums.json", Path.unlink, "checksums.json cannot be read"),
+    ],
+)
+def test_a_damaged_folder_is_named_and_is_no_finished_one(
+    tmp_path: Path, name: str, spoil: Callable[[Path], None], problem: str
+) -> None:
+    fill(path := tmp_path / "run", "text")
+    storage.check_folder(path)
+    spoil(path / name)
+    with pytest.raises(MgsrError, match=f"run is damaged: .*{problem}.*; delete the folder and start the workflow again"):
+        storage.check_folder(path)
+    assert not storage.is_sealed(path)
+
+
+def test_a_seal_that_alone_is_missing_is_written_again(tmp_path: Path) -> None:
+    fill(path := tmp_path / "run", "text")
+    seal = (path / "seal.json").read_bytes()
+    (path / "seal.json").unlink()
+    assert storage.is_sealed(path) and (path / "seal.json").read_bytes() == seal
+    assert not storage.is_sealed(tmp_path / "none")
 
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:

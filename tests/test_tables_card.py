@@ -11,8 +11,9 @@ import pytest
 from scipy import stats
 
 from mgsr.cli import main
+from mgsr.config.stages import stage_code
 from mgsr.errors import MgsrError
-from mgsr.storage import read_json, write_json
+from mgsr.storage import read_json, seal_folder, write_json
 from mgsr.tables.card import make_card
 
 FEW_STEPS = {"name": "short", "message": "few steps"}
@@ -62,7 +63,8 @@ def test_other_prompts_are_refused() -> None:
 def test_the_command_writes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for run, level in (("revised", 48), ("twin", 50)):
         write_json(tmp_path / f"runs/{run}/training.json", record(run, level, level))
-    write_json(tmp_path / "plan/revised.json", {"run": "revised", "twin": "twin", "code": ""})
+        seal_folder(tmp_path / "runs" / run)
+    write_json(tmp_path / "plan/revised.json", {"run": "revised", "twin": "twin", "code": stage_code("card")})
     monkeypatch.setattr("sys.argv", ["mgsr", "card", "--root", str(tmp_path), "--name", "revised"])
     main()
     card = read_json(tmp_path / "runs/revised/card.json")

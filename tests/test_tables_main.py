@@ -14,6 +14,7 @@ from statsmodels.stats.multitest import multipletests
 
 from mgsr.config.base import SECOND_ROW
 from mgsr.errors import MgsrError
+from mgsr.storage import seal_folder
 from mgsr.tables import main_table, paper, scores
 from mgsr.tables.registry import write_table
 from mgsr.tables.render import Block, Bold, Document, csv_text, latex, markdown, number
@@ -283,6 +284,9 @@ def test_pitfall_22_uneven_rows_are_an_error(planted: Path) -> None:
         main_table.checks(load(planted))
     rows = planted / "evaluations/e-tiny-sft-10/rows.jsonl"
     rows.write_text("\n".join(rows.read_text().splitlines()[1:]) + "\n")
+    with pytest.raises(MgsrError, match=r"e-tiny-sft-10 is damaged: rows\.jsonl has other contents"):
+        load(planted)
+    seal_folder(rows.parent)
     with pytest.raises(MgsrError, match="equally often"):
         main_table.checks(load(planted))
 

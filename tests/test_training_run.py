@@ -1,7 +1,9 @@
 """The loop: what it computes does not depend on how the work is cut, and it stops where it must."""
 
 import shutil
+import threading
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -141,9 +143,15 @@ def test_errors_of_rollouts_and_validation_name_run_and_step(root: Path, monkeyp
         train("validated", run_spec(), root)
 
 
-def test_a_second_writer_is_refused(root: Path) -> None:
-    with run_lock(root / "checkpoints/twice"), pytest.raises(MgsrError, match="another process trains this run"):
-        train("twice", run_spec(), root)
+def test_a_second_trainer_waits_and_then_finds_what_the_first_one_made(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = ExitStack()
+    first.enter_context(run_lock(root / "checkpoints/twice"))
+    threading.Timer(1.0, first.close).start()
+    train("twice", run_spec(), root)
+    assert "another process trains this run; this one waits for it" in capsys.readouterr().err
+    record = (root / "runs/twice/training.json").read_bytes()
+    train("twice", run_spec(), root)
+    assert (root / "runs/twice/training.json").read_bytes() == record
 
 
 def test_a_run_refuses_data_that_changed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from mgsr.cli import main
 from mgsr.config.method import Method
 from mgsr.config.run_specs import SelectSpec
 from mgsr.config.specs import spec_digest
+from mgsr.config.stages import stage_code
 from mgsr.storage import read_json, write_json
 from mgsr.training.select import best, select
 from mgsr.training.trainer import train
@@ -80,7 +82,8 @@ def test_the_model_takes_no_space_twice_and_survives_its_source(tmp_path: Path) 
     files = [root / "runs" / name / "model/model.safetensors" for name in (GRID, read_chosen(root))]
     assert files[0].samefile(files[1])
     kept = files[0].read_bytes()
-    train(read_chosen(root), run_spec(learning_rate=1.0, steps=1, validations=1), root)  # the same folder, anew
+    shutil.rmtree(root / "runs" / read_chosen(root))
+    train(read_chosen(root), run_spec(learning_rate=1.0, steps=1, validations=1), root)
     assert files[0].read_bytes() == kept != files[1].read_bytes()
 
 
@@ -95,7 +98,7 @@ def test_highest_rouge_l_or_lowest_loss_and_the_first_of_equals() -> None:
 
 
 def test_the_command_selects(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = plant_spec(root, grid())
+    name = plant_spec(root, grid().model_copy(update={"code": stage_code("select")}))
     monkeypatch.setattr("sys.argv", ["mgsr", "select", "--root", str(root), "--name", name])
     main()
     assert len(read_json(root / "runs" / name / "training.json")["candidates"]) == 2

@@ -76,16 +76,16 @@ stage, *options = sys.argv[1:]
 assert options[::2] == ["--root", "--name"], options
 root, name = Path(options[1]), options[3]
 outputs = {
-    "prepare-data": ["data/{}/manifest.json"],
-    "prepare-test-set": ["test_sets/{}/manifest.json"],
-    "build-model": ["models/{}/config.json"],
-    "train": ["runs/{}/training.json", "runs/{}/metrics.jsonl"],
+    "prepare-data": ["data/{}/seal.json"],
+    "prepare-test-set": ["test_sets/{}/seal.json"],
+    "build-model": ["models/{}/seal.json"],
+    "train": ["runs/{}/seal.json"],
     "card": ["runs/{}/card.json"],
-    "evaluate": ["evaluations/{}/summary.json", "evaluations/{}/rows.jsonl"],
-    "floor": ["evaluations/{}/summary.json", "evaluations/{}/rows.jsonl"],
-    "sample-teacher": ["samples/{}/samples.jsonl"],
-    "exposure": ["exposure/{}/summary.json", "exposure/{}/prompts.jsonl"],
-    "probe": ["probes/{}/probe.json"],
+    "evaluate": ["evaluations/{}/seal.json"],
+    "floor": ["evaluations/{}/seal.json"],
+    "sample-teacher": ["samples/{}/seal.json"],
+    "exposure": ["exposure/{}/seal.json"],
+    "probe": ["probes/{}/seal.json"],
     "table": ["tables/{}.csv", "tables/{}.md", "tables/{}.tex"],
     "claims": ["tables/{}.csv", "tables/{}.md", "tables/{}.tex"],
     "open-check": ["open_checks/{}.csv", "open_checks/{}.svg", "open_checks/{}.md"],
@@ -230,9 +230,9 @@ def test_tables_are_printed_where_they_were_asked_for(finished: Path) -> None:
         (finished / "results" / "smoke" / "tables" / f"{name}.md").unlink()
         one = run_finished(finished, name)
         assert one.returncode == 0 and re.findall(r"this is table\w+.md", one.stdout) == [f"this is {name}.md"]
-    manifests = [*(finished / "results" / "smoke").glob("*/*/manifest.json")]
-    dates = {path: path.stat() for path in manifests}
-    for path in manifests:
+    seals = [path for name in ("data", "test_sets") for path in (finished / "results/smoke" / name).glob("*/seal.json")]
+    dates = {path: path.stat() for path in seals}
+    for path in seals:
         path.unlink()
     assert len(dates) == 6 and "this is table" not in run_finished(finished, "data").stdout
     for path, date in dates.items():
@@ -330,11 +330,11 @@ def test_the_largest_table_has_a_short_command_line(fresh: Path) -> None:
     given = {"preset": "paper", "recipe": "controlled", "training_seeds": [10, 20, 30, 40, 50], "results": "large"}
     plan = make_plan(ROOT / "workflow", load_config(ROOT / "workflow", given))
     for row in plan.tables["table1"].rows:
-        for result in (f"runs/{row.run}/card.json", f"evaluations/{row.evaluation}/summary.json"):
+        for result in (f"runs/{row.run}/card.json", f"evaluations/{row.evaluation}/seal.json"):
             path = fresh / "large" / "paper" / result
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
-    floor = fresh / "large/paper/evaluations" / plan.floor_name / "summary.json"
+    floor = fresh / "large/paper/evaluations" / plan.floor_name / "seal.json"
     floor.parent.mkdir(parents=True)
     floor.touch()
     options = ("--allowed-rules", "write_table", "-n", "-p", "--config", *(f"{key}={value}" for key, value in given.items()))

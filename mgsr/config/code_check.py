@@ -7,6 +7,8 @@ compared with the files when a job begins; a module that is imported later must 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mgsr import storage
@@ -17,8 +19,9 @@ from mgsr.plugins import source_digest
 from mgsr.storage import read_json
 
 
-def check_code(root: Path, name: str, stage: str) -> None:
-    """Raise MgsrError where the package, or a module of the user's own, is not what the job `name` was planned with. The
+@contextmanager
+def planned_code(root: Path, name: str, stage: str) -> Iterator[None]:
+    """Do a job within. Raise MgsrError where the package, or a module of the user's own, is not what the job `name` was planned with. The
     package is compared again before anything is published, if a module that was imported since has another date than now."""
     path, stages = root / STAGES[stage].reads / f"{name}.json", PAGE if stage in PAGE else (stage,)
     stated, dates, present = read_json(path), _dates(), set(sys.modules)
@@ -37,6 +40,10 @@ def check_code(root: Path, name: str, stage: str) -> None:
 
     compare()
     storage.before_publishing = compare_late_imports
+    try:
+        yield
+    finally:
+        storage.before_publishing = storage.nothing_to_check
 
 
 def _dates() -> dict[str, int]:

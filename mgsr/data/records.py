@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mgsr.errors import MgsrError
-from mgsr.storage import canonical_json, numbered_jsonl, read_jsonl
+from mgsr.storage import canonical_json, check_folder, numbered_jsonl, read_jsonl
 
 
 @dataclass(frozen=True)
@@ -118,5 +118,6 @@ def read_records(path: Path, prefix: str) -> list[Record]:
 
 
 def load_records(folder: Path, name: str) -> list[Record]:
-    """The prepared records of `<folder>/<name>.jsonl`, in order."""
+    """The prepared records of `<folder>/<name>.jsonl`, in order. Raises MgsrError where they are not as they were written."""
+    check_folder(folder, f"{name}.jsonl")
     return [Record(**{**row, "references": tuple(row["references"])}) for row in read_jsonl(folder / f"{name}.jsonl")]

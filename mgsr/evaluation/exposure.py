@@ -24,7 +24,7 @@ from mgsr.evaluation.trained_model import SEED, TrainedModel, response_log_proba
 from mgsr.models.kl import forward_kl
 from mgsr.rollouts.sampler import Decoding, Prompt
 from mgsr.rollouts.sequence import Sequence
-from mgsr.storage import new_folder, read_jsonl, write_json, write_jsonl
+from mgsr.storage import check_folder, new_folder, read_jsonl, write_json, write_jsonl
 
 SCHEMA = 1
 
@@ -61,6 +61,7 @@ def sample_teacher(root: Path, name: str) -> None:
 
 def _teacher_samples(folder: Path, examples: list[Example], samples: int) -> list[Sequence]:
     """The teacher's samples of these examples, in their order. Raises MgsrError where they are of other rows."""
+    check_folder(folder)
     lines = list(read_jsonl(folder / "samples.jsonl"))
     expected = [(example.id, number) for example in examples for number in range(samples)]
     if [(line["id"], line["sample"]) for line in lines] != expected:

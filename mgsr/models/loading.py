@@ -21,7 +21,7 @@ from transformers.pytorch_utils import Conv1D
 from mgsr.config.families import LoraConfig
 from mgsr.errors import MgsrError
 from mgsr.models.architectures import architecture_of
-from mgsr.storage import new_folder, read_json, write_json
+from mgsr.storage import check_folder, new_folder, read_json, write_json
 
 transformers.utils.logging.disable_progress_bar()
 
@@ -50,6 +50,7 @@ def load_model(
     """
     if not (folder / "config.json").is_file():
         raise MgsrError(f"{folder} holds no model (config.json is missing); run the workflow, which builds it")
+    check_folder(folder)
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     architecture = architecture_of(config.model_type)
     for name in architecture.dropout:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mgsr.config.table_specs import CardSpec, read_plan
 from mgsr.errors import MgsrError
-from mgsr.storage import read_json, write_json
+from mgsr.storage import check_folder, digest, read_json, write_json
 from mgsr.tables.statistics import paired_bootstrap
 
 
@@ -38,5 +38,10 @@ def make_card(record: dict[str, Any], twin: dict[str, Any] | None) -> dict[str, 
 def write_card(root: Path, name: str) -> None:
     """Write `runs/<name>/card.json` from the run's record and, where there is one, its twin's."""
     runs, twin = root / "runs", read_plan(root, name, CardSpec).twin
-    record = read_json(runs / name / "training.json")
-    write_json(runs / name / "card.json", make_card(record, read_json(runs / twin / "training.json") if twin else None))
+    card = make_card(_record(runs / name), _record(runs / twin) if twin else None)
+    write_json(runs / name / "card.json", {**card, "digest": digest(card)})
+
+
+def _record(run: Path) -> Any:
+    check_folder(run, "training.json")
+    return read_json(run / "training.json")

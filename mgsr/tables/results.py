@@ -20,7 +20,7 @@ from mgsr.config.table_entries import AVERAGE, VALIDATION
 from mgsr.config.table_specs import CheckSpec, RowSpec, TableSpec
 from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import Divergences, read_divergences
-from mgsr.storage import read_json, read_jsonl
+from mgsr.storage import check_folder, digest, read_json, read_jsonl
 from mgsr.tables.statistics import Comparison, Spread, compare, mean_and_deviations, paired_differences
 
 CARD_SCHEMA, EVALUATION_SCHEMA, EXPOSURE_SCHEMA, PROBE_SCHEMA = 1, 2, 1, 1
@@ -52,6 +52,7 @@ class Evaluation:
     @classmethod
     def load(cls, root: Path, digest: str, run: str = "") -> Evaluation:
         folder = root / "evaluations" / digest
+        check_folder(folder)
         return cls(folder, _read(folder / "summary.json", EVALUATION_SCHEMA, run))
 
     @property
@@ -104,9 +105,13 @@ class RunResult:
     @classmethod
     def load(cls, row: RowSpec, root: Path) -> RunResult:
         """Read what `row` names below `root`. Raises MgsrError where a file belongs to another run."""
-        card = _read(root / "runs" / row.run / "card.json", CARD_SCHEMA, row.run)
-        exposed = root / "exposure" / str(row.exposure) / "summary.json"
-        exposure = _read(exposed, EXPOSURE_SCHEMA, row.run) if row.exposure else None
+        card = _read(path := root / "runs" / row.run / "card.json", CARD_SCHEMA, row.run)
+        if card.pop("digest", "") != digest(card):
+            raise MgsrError(f"{path} was edited; delete it and start the workflow again")
+        exposure = None
+        if row.exposure:
+            check_folder(exposed := root / "exposure" / row.exposure)
+            exposure = _read(exposed / "summary.json", EXPOSURE_SCHEMA, row.run)
         return cls(row, root, card, Evaluation.load(root, row.evaluation, row.run), exposure)
 
     @property
@@ -115,6 +120,7 @@ class RunResult:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl, which training wrote."""
+        check_folder(self.card_path.parent, "metrics.jsonl")
         return list(read_jsonl(self.card_path.with_name("metrics.jsonl")))
 
     def divergences(self) -> Divergences:
@@ -253,8 +259,9 @@ class TableResults:
 
     def probes(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """By family, probe.json of its SFT student and teacher (`mgsr.evaluation.probe` says what it holds)."""
-        for family, digest in self.spec.probes.items() if isinstance(self.spec, CheckSpec) else ():
-            yield family, _read(self.root / "probes" / digest / "probe.json", PROBE_SCHEMA)
+        for family, probe in self.spec.probes.items() if isinstance(self.spec, CheckSpec) else ():
+            check_folder(folder := self.root / "probes" / probe)
+            yield family, _read(folder / "probe.json", PROBE_SCHEMA)
 
 
 def load_results(spec: TableSpec | CheckSpec, root: Path) -> TableResults:

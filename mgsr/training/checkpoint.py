@@ -21,10 +21,13 @@ KEPT = 2
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Hold the run's folder; a second writer is refused."""
+    """Hold the run's folder. A second trainer waits for the first one."""
     with file_lock(folder / "lock", wait=False) as held:
-        if not held:
-            raise MgsrError(f"{folder}: another process trains this run; wait for it or stop it")
+        if held:
+            yield
+            return
+    print(f"mgsr: {folder}: another process trains this run; this one waits for it", file=sys.stderr)
+    with file_lock(folder / "lock"):
         yield
 
 

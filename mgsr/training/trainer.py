@@ -20,7 +20,7 @@ import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from mgsr.config.code_check import check_code
+from mgsr.config.code_check import planned_code
 from mgsr.config.measurement import NO_REPEAT_NGRAM
 from mgsr.config.run_specs import TrainSpec
 from mgsr.config.specs import read_spec
@@ -41,7 +41,7 @@ from mgsr.objectives.objective import Objective
 from mgsr.rollouts.noise import row_key
 from mgsr.rollouts.sampler import Decoding
 from mgsr.rollouts.sequence import response_states
-from mgsr.storage import new_folder, read_json, write_json, write_jsonl
+from mgsr.storage import is_sealed, new_folder, read_json, write_json, write_jsonl
 from mgsr.training.checkpoint import load_checkpoint, load_optimizer_tensors, optimizer_tensors, run_lock, save_checkpoint
 from mgsr.training.clock import Clock
 from mgsr.training.distributed import World, start_world
@@ -350,6 +350,8 @@ def train(run: str, spec: TrainSpec, root: Path) -> None:
     torch.set_num_threads(spec.threads)
     world = start_world()
     with run_lock(root / "checkpoints" / run) if world.is_main else nullcontext():
+        if world.gather([world.is_main and is_sealed(root / "runs" / run)])[0]:
+            return  # another process has just finished it
         trainer = Trainer(run, spec, root, world)
         trainer.clock.seconds["start"] = time.perf_counter() - started
         trainer.train()
@@ -362,8 +364,8 @@ def main() -> None:
     """The entry of processes that torchrun starts; the environment holds the results folder and the run's digest."""
     root, run = Path(os.environ["MGSR_ROOT"]), os.environ["MGSR_RUN"]
     try:
-        check_code(root, run, "train")
-        train(run, read_spec(root, run, TrainSpec), root)
+        with planned_code(root, run, "train"):
+            train(run, read_spec(root, run, TrainSpec), root)
     except MgsrError as error:
         sys.exit(f"mgsr: {error}")
     dist.destroy_process_group()

@@ -95,7 +95,7 @@ rule sync_mlflow:
 
 rule data:
     input:
-        f"{ROOT}/data/{PLAN.data_name}/manifest.json",
+        f"{ROOT}/data/{PLAN.data_name}/seal.json",
         prepared(*PLAN.floor.test_sets.values()),
 
 

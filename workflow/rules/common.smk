@@ -18,11 +18,11 @@ def processes(wildcards):
 
 
 def finished(*runs):
-    return [f"{ROOT}/runs/{run}/training.json" for run in runs if run]
+    return [f"{ROOT}/runs/{run}/seal.json" for run in runs if run]
 
 
 def prepared(*test_sets):
-    return [f"{ROOT}/test_sets/{digest}/manifest.json" for digest in test_sets]
+    return [f"{ROOT}/test_sets/{digest}/seal.json" for digest in test_sets]
 
 
 def plan_file(name):
@@ -32,7 +32,7 @@ def plan_file(name):
 
 def model_inputs(wildcards):
     source = PLAN.models[wildcards.digest].source
-    return f"{ROOT}/models/{source}/config.json" if source else []
+    return f"{ROOT}/models/{source}/seal.json" if source else []
 
 
 def run_inputs(wildcards):
@@ -40,7 +40,7 @@ def run_inputs(wildcards):
     if spec.kind == "select":
         return finished(*spec.candidates)
     start = spec.start_run if spec.kind == "train" else None
-    records, model = f"{ROOT}/data/{spec.data}/manifest.json", f"{ROOT}/models/{spec.base_model}/config.json"
+    records, model = f"{ROOT}/data/{spec.data}/seal.json", f"{ROOT}/models/{spec.base_model}/seal.json"
     return [records, model, *finished(start, spec.teacher_run)]
 
 
@@ -60,7 +60,7 @@ def samples_inputs(wildcards):
 
 def exposure_inputs(wildcards):
     spec = PLAN.exposures[wildcards.digest]
-    samples = f"{ROOT}/samples/{spec.samples}/samples.jsonl"
+    samples = f"{ROOT}/samples/{spec.samples}/seal.json"
     return finished(spec.run, spec.teacher_run) + prepared(spec.test_set) + [samples]
 
 
@@ -73,8 +73,8 @@ def results_of(spec):
     """All results that a table or an open check shows."""
     evaluations = [row.evaluation for row in spec.rows] + ([spec.floor] if spec.rows else [])
     results = [f"{ROOT}/runs/{row.run}/card.json" for row in spec.rows]
-    results += [f"{ROOT}/evaluations/{digest}/summary.json" for digest in evaluations]
-    return results + [f"{ROOT}/exposure/{row.exposure}/summary.json" for row in spec.rows if row.exposure]
+    results += [f"{ROOT}/evaluations/{digest}/seal.json" for digest in evaluations]
+    return results + [f"{ROOT}/exposure/{row.exposure}/seal.json" for row in spec.rows if row.exposure]
 
 
 def table_inputs(wildcards):
@@ -84,7 +84,7 @@ def table_inputs(wildcards):
 def check_inputs(wildcards):
     spec = PLAN.checks[wildcards.check]
     return [plan_file(wildcards.check), *results_of(spec)] + [
-        f"{ROOT}/probes/{probe}/probe.json" for probe in spec.probes.values()
+        f"{ROOT}/probes/{probe}/seal.json" for probe in spec.probes.values()
     ]
 
 

@@ -3,7 +3,7 @@
 
 rule prepare_data:
     output:
-        f"{ROOT}/data/{{digest}}/manifest.json",
+        f"{ROOT}/data/{{digest}}/seal.json",
     log:
         f"{ROOT}/logs/prepare_data.{{digest}}.log",
     benchmark:
@@ -18,9 +18,9 @@ rule prepare_data:
 
 rule prepare_test_set:
     input:
-        lambda wildcards: f"{ROOT}/data/{TEST_SETS[wildcards.digest].data}/manifest.json",
+        lambda wildcards: f"{ROOT}/data/{TEST_SETS[wildcards.digest].data}/seal.json",
     output:
-        f"{ROOT}/test_sets/{{digest}}/manifest.json",
+        f"{ROOT}/test_sets/{{digest}}/seal.json",
     log:
         f"{ROOT}/logs/prepare_test_set.{{digest}}.log",
     benchmark:

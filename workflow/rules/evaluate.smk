@@ -5,8 +5,7 @@ rule evaluate_run:
     input:
         evaluation_inputs,
     output:
-        f"{ROOT}/evaluations/{{digest}}/summary.json",
-        f"{ROOT}/evaluations/{{digest}}/rows.jsonl",
+        f"{ROOT}/evaluations/{{digest}}/seal.json",
     log:
         f"{ROOT}/logs/evaluate_run.{{digest}}.log",
     benchmark:
@@ -31,8 +30,7 @@ rule evaluate_floor:
     input:
         prepared(*PLAN.floor.test_sets.values()),
     output:
-        f"{ROOT}/evaluations/{FLOOR}/summary.json",
-        f"{ROOT}/evaluations/{FLOOR}/rows.jsonl",
+        f"{ROOT}/evaluations/{FLOOR}/seal.json",
     log:
         f"{ROOT}/logs/evaluate_floor.log",
     benchmark:
@@ -51,7 +49,7 @@ rule sample_teacher:
     input:
         samples_inputs,
     output:
-        f"{ROOT}/samples/{{digest}}/samples.jsonl",
+        f"{ROOT}/samples/{{digest}}/seal.json",
     log:
         f"{ROOT}/logs/sample_teacher.{{digest}}.log",
     benchmark:
@@ -73,8 +71,7 @@ rule measure_exposure:
     input:
         exposure_inputs,
     output:
-        f"{ROOT}/exposure/{{digest}}/summary.json",
-        f"{ROOT}/exposure/{{digest}}/prompts.jsonl",
+        f"{ROOT}/exposure/{{digest}}/seal.json",
     log:
         f"{ROOT}/logs/measure_exposure.{{digest}}.log",
     benchmark:
@@ -97,7 +94,7 @@ rule probe:
     input:
         probe_inputs,
     output:
-        f"{ROOT}/probes/{{digest}}/probe.json",
+        f"{ROOT}/probes/{{digest}}/seal.json",
     log:
         f"{ROOT}/logs/probe.{{digest}}.log",
     benchmark:

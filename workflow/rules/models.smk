@@ -5,7 +5,7 @@ rule build_model:
     input:
         model_inputs,
     output:
-        f"{ROOT}/models/{{digest}}/config.json",
+        f"{ROOT}/models/{{digest}}/seal.json",
     log:
         f"{ROOT}/logs/build_model.{{digest}}.log",
     benchmark:

@@ -6,8 +6,7 @@ rule train_run:
     input:
         run_inputs,
     output:
-        f"{ROOT}/runs/{{digest}}/training.json",
-        f"{ROOT}/runs/{{digest}}/metrics.jsonl",
+        f"{ROOT}/runs/{{digest}}/seal.json",
     log:
         f"{ROOT}/logs/train_run.{{digest}}.log",
     benchmark:
