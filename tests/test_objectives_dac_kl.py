@@ -301,7 +301,7 @@ def test_without_learned_thresholds_there_is_no_network() -> None:
     torch.testing.assert_close(detached(s, t)[0], DacKl(config(thresholds="fixed"), V, seed=1)(s, t)[0], rtol=0, atol=0)
 
 
-def test_pitfall_09_each_direction_is_its_kl_where_the_band_holds_all() -> None:
+def test_pitfall_09_direction_is_student_to_teacher() -> None:
     s, t = draw(1), draw(2)
     wide = {"start_upper": 1 - 1e-9, "start_lower": 1e-30, "softness": 1e-3, "thresholds": "fixed"}
     for direction, full in (("reverse", reverse_kl), ("forward", forward_kl)):
