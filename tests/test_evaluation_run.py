@@ -19,7 +19,7 @@ from mgsr.models.loading import load_tokenizer
 from mgsr.storage import read_json, write_json, write_jsonl
 from mgsr.training.trainer import train
 from tests.records_support import read_rows
-from tests.training_support import DATA, TEST_SETS, evaluated, evaluation_spec, metrics, plant_spec, run_spec
+from tests.training_support import DATA, TEST_SETS, evaluated, evaluation_spec, metrics, plant_spec, record_of, run_spec
 
 LENGTH = "mgsr.examples.word_metrics:answer_length"
 
@@ -224,7 +224,7 @@ def test_pitfall_24_validation_decodes_as_the_final_evaluation(root: Path) -> No
     spec = evaluation_spec("run", teacher_run=None, test_sets={"v": "validation"}, rows={"v": None})
     folder = evaluated(root, with_evaluation(spec, max_new_tokens=10, protocols=("plain",), decoding_seeds=(10,)))
     (score,) = read_json(folder / "summary.json")["scores"]
-    best = read_json(root / "runs/run/training.json")["validation"]
+    best = record_of(root, "run")["validation"]
     assert score["metrics"]["rouge_l"] == pytest.approx(best["rouge_l"])
     assert best["rouge_l"] in [
         pytest.approx(line["rouge_l"]) for line in metrics(root, "run", "validation") if "rouge_l" in line

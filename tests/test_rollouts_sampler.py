@@ -10,20 +10,8 @@ from mgsr.errors import MgsrError
 from mgsr.rollouts.decoder import open_decoder
 from mgsr.rollouts.sampler import NgramBan, Prompt
 from mgsr.rollouts.sequence import Sequence, collate
-from tests.rollouts_support import (
-    EOS,
-    KINDS,
-    PAD,
-    PLAIN,
-    VOCABULARY,
-    greedy,
-    language_model,
-    parts,
-    prompts,
-    reference,
-    sample,
-    tiny,
-)
+from tests import rollouts_support
+from tests.rollouts_support import EOS, PAD, PLAIN, VOCABULARY, greedy, language_model, parts, prompts, reference, sample, tiny
 
 
 def endless(**options):
@@ -31,21 +19,20 @@ def endless(**options):
     return replace(parts(**options), eos_id=VOCABULARY + 1)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", rollouts_support.KINDS)
 def test_greedy_equals_transformers_generate(kind):
     model = tiny(kind)
     items = prompts(12)
     mine = greedy(language_model(model), items)
+    limits = {"do_sample": False, "max_new_tokens": 20, "eos_token_id": EOS, "pad_token_id": PAD}
     for item, sequence in zip(items, mine, strict=True):
         ids = torch.tensor([item.ids])
-        theirs = model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=20, eos_token_id=EOS, pad_token_id=PAD
-        )
+        theirs = model.generate(ids, attention_mask=torch.ones_like(ids), **limits)
         assert sequence.response_ids == tuple(theirs[0, ids.shape[1] :].tolist())
     length = max(len(item.ids) for item in items)
     padded = torch.tensor([[PAD] * (length - len(item.ids)) + list(item.ids) for item in items])
     mask = torch.tensor([[0] * (length - len(item.ids)) + [1] * len(item.ids) for item in items])
-    theirs = model.generate(padded, attention_mask=mask, do_sample=False, max_new_tokens=20, eos_token_id=EOS, pad_token_id=PAD)
+    theirs = model.generate(padded, attention_mask=mask, **limits)
     for sequence, row in zip(mine, theirs[:, length:].tolist(), strict=True):
         assert tuple(row[: len(sequence.response_ids)]) == sequence.response_ids
 
@@ -108,7 +95,7 @@ def test_modes_and_gradients_are_left_alone():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", rollouts_support.KINDS)
 def test_decoder_and_teacher_forced_logits_agree(kind):
     model = endless(kind=kind)
     texts = sample(model, prompts(6), replace(PLAIN, max_new_tokens=6))

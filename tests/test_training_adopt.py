@@ -18,12 +18,11 @@ from mgsr.storage import read_json
 from mgsr.training.adopt import adopt
 from mgsr.training.trainer import train
 from tests.records_support import plant_spec, read_rows, run_stage
-from tests.training_support import evaluated, evaluation_spec, make_root, run_spec
+from tests.training_support import evaluated, evaluation_spec, record_of, run_spec
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = make_root(tmp_path_factory.mktemp("results"))
+def root(root: Path) -> Path:
     (root / "runs" / run_stage(adopt, root, checkpoint_spec())).rename(root / "runs/released")
     return root
 
@@ -42,7 +41,7 @@ def test_the_weights_are_the_checkpoints(root: Path) -> None:
 
 def test_its_record_has_every_field_of_a_trained_runs_record(root: Path) -> None:
     train("trained", run_spec(steps=2, validations=1), root)
-    trained, record = (read_json(root / f"runs/{run}/training.json") for run in ("trained", "released"))
+    trained, record = (record_of(root, run) for run in ("trained", "released"))
     assert trained.keys() - record.keys() == set()
     assert record["student_step_share"] is None and record["warnings"] == [] and record["validation"]["rouge_l"] is None
     assert record["best_step"] is None and record["precision"] == trained["precision"] == "fp32"
@@ -61,7 +60,7 @@ def test_the_command_adopts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None
     name = plant_spec(root, checkpoint_spec())
     monkeypatch.setattr("sys.argv", ["mgsr", "adopt", "--root", str(root), "--name", name])
     main()
-    assert read_json(root / "runs" / name / "training.json")["learning_rate"] is None
+    assert record_of(root, name)["learning_rate"] is None
     assert not (root / "checkpoints" / name).exists()
 
 

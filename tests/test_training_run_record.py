@@ -12,11 +12,10 @@ import pytest
 from mgsr.data.encoding import encode_examples
 from mgsr.data.records import load_records
 from mgsr.models.loading import load_tokenizer
-from mgsr.storage import read_json
-from mgsr.training import trainer as run_module
+from mgsr.objectives.objective import Objective
 from mgsr.training.run_record import SPIKE_START, SPIKE_WINDOW, WarningSigns
 from mgsr.training.trainer import train
-from tests.training_support import DATA, MGSR, SCRG_MIXED, TRAINING, make_root, metrics, run_spec
+from tests.training_support import DATA, MGSR, SCRG_MIXED, TRAINING, metrics, record_of, recorded, run_spec, warnings_of
 
 PLAIN = {"distillation": 1.0, "sft": 1.0, "span": 0.0, "band/collapsed": 0.0, "clip_network_gradient_norm": 1.0}
 
@@ -113,15 +112,8 @@ def test_student_text_and_teacher_text() -> None:
 
 def test_signatures_continue_from_their_state() -> None:
     draw = random.Random(1)
-    figures = [
-        {
-            **PLAIN,
-            "distillation": draw.lognormvariate(0, 1),
-            "span": draw.choice([0.0, 9.0, 9.0]),
-            "band/collapsed": draw.random(),
-        }
-        for _ in range(300)
-    ]
+    drawn = [(draw.lognormvariate(0, 1), draw.choice([0.0, 9.0, 9.0]), draw.random()) for _ in range(300)]
+    figures = [PLAIN | {"distillation": loss, "span": span, "band/collapsed": share} for loss, span, share in drawn]
     limits: dict[str, Any] = {"span_steps": 4, "collapsed_share": 0.1, "steps_share": 0.5}
     spec = run_spec(SCRG_MIXED, MGSR, warnings=limits)
     whole = watch(figures, **limits)
@@ -135,37 +127,25 @@ def test_signatures_continue_from_their_state() -> None:
     assert len(whole.warnings(0.5)) == 3
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_root(tmp_path_factory.mktemp("results"))
-
-
 def test_a_run_watches_the_steps_that_it_does_not_log(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps: list[int] = []
-    original = WarningSigns.on_step
-
-    def recording(self: WarningSigns, step: int, figures: Any) -> None:
-        steps.append(step)
-        original(self, step, figures)
-
-    monkeypatch.setattr(WarningSigns, "on_step", recording)
+    steps = recorded(monkeypatch, WarningSigns, "on_step", lambda arguments, _: arguments[1])
     printed = {**MGSR["distillation"], "start_upper": 0.5, "start_lower": 0.5, "mask_space": "probability", "softness": 1e-7}
     objective = {**MGSR, "distillation": {**printed, "trained_by": "same"}}
     train("watched", run_spec(SCRG_MIXED, objective, log_every=100), root)
     assert steps == list(range(1, 9)) and len(metrics(root, "watched")) == 1
-    found = {warning["name"]: warning["message"] for warning in read_json(root / "runs/watched/training.json")["warnings"]}
+    found = warnings_of(root, "watched")
     assert "in 8 of 8 steps" in found["band_collapsed"] and "in 8 of 8 steps" in found["clip_network_untrained"]
 
 
 def test_a_network_that_nothing_trains_is_not_called_untrained(root: Path) -> None:
     for reading in ({"trained_by": "detached"}, {"thresholds": "fixed"}):
         train("fixed", run_spec(SCRG_MIXED, {**MGSR, "distillation": {"name": "dac_kl", **reading}}, steps=3), root)
-        assert "clip_network_untrained" not in {w["name"] for w in read_json(root / "runs/fixed/training.json")["warnings"]}
+        assert "clip_network_untrained" not in warnings_of(root, "fixed")
 
 
 def test_the_card_has_speed_memory_and_the_scores_of_the_kept_checkpoint(root: Path) -> None:
     train("facts", run_spec(SCRG_MIXED, MGSR), root)
-    card = read_json(root / "runs/facts/training.json")
+    card = record_of(root, "facts")
     seconds = card["timings"]["total"] - card["timings"]["validation"]
     assert card["examples_per_second"] == pytest.approx(TRAINING["steps"] * TRAINING["global_batch"] / seconds, rel=0.01)
     assert 50e6 < card["peak_memory_bytes"] < 50e9
@@ -179,10 +159,7 @@ def test_the_card_has_speed_memory_and_the_scores_of_the_kept_checkpoint(root: P
 
 
 def test_the_objective_knows_how_far_the_run_is_and_what_a_step_gave(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[float, float]] = []
-    monkeypatch.setattr(
-        run_module.Objective, "after_step", lambda self, figures: seen.append((self.progress, figures["distillation"]))
-    )
+    seen = recorded(monkeypatch, Objective, "after_step", lambda given, _: (given[0].progress, given[1]["distillation"]))
     train("progress", run_spec({}, {"distillation": {"name": "forward_kl"}}), root)
     assert [progress for progress, _ in seen] == [step / 8 for step in range(1, 9)]
     assert [value for _, value in seen] == pytest.approx([line["distillation"] for line in metrics(root, "progress")], rel=1e-4)

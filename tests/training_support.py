@@ -1,6 +1,5 @@
 """A small results tree on which a training run takes a second or two."""
 
-import json
 import multiprocessing
 import os
 import random
@@ -8,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,32 +23,21 @@ from mgsr.config.specs import DataSpec, EvaluationSpec, ModelSpec, TestSetSpec, 
 from mgsr.data.prepare import prepare_data, prepare_test_set
 from mgsr.evaluation.evaluator import evaluate
 from mgsr.models.build import build_model
-from mgsr.storage import write_json
+from mgsr.storage import read_json, read_jsonl, write_json
 from mgsr.training.source import StepSource
 from mgsr.training.step import ForwardPass, StepSequences, TrainStep
 from mgsr.training.trainer import Trainer, train
 from tests.records_support import plant_spec
 
-DATA = DataConfig(
-    source="builtin",
-    max_length=128,
-    max_prompt_length=100,
-    train_rows=24,
-    validation_rows=6,
-)
+DATA = DataConfig(source="builtin", max_length=128, max_prompt_length=100, train_rows=24, validation_rows=6)
 TEST_SETS = {"dolly": 3, "self_instruct": 3, "vicuna": 3, "sni": 3, "unni": 3}  # name to rows; a set's digest is its name here
 TRAINING: dict[str, Any] = {
-    "steps": 8,
-    "global_batch": 4,
-    "micro_batch": 4,
-    "learning_rate": 1e-3,
-    "validations": 2,
-    "validation_rows": 3,
-    "log_every": 1,
-    "checkpoint_seconds": 0,
-}
+    "steps": 8, "global_batch": 4, "micro_batch": 4, "learning_rate": 1e-3, "validations": 2, "validation_rows": 3,
+    "log_every": 1, "checkpoint_seconds": 0,
+}  # fmt: skip
 SCRG_MIXED = {"policy": "mixed", "scrg": {"passes": 1}}
 MGSR = {"sft_weight": 1.0, "distillation": {"name": "dac_kl"}, "span_weight": 1.0}
+COLLECTION = {"policy": "collection", "collection": {"rollouts": 8, "inner_epochs": 2}}  # of batches of 4: four steps
 DISTILLM = {"policy": "off_policy", "off_policy": {"initial_threshold": 0.8, "buffer_size": 8}}
 
 # Child processes are forked from a server that has the imports done: seconds saved for each.
@@ -82,32 +71,13 @@ def builtin_set(name: str) -> TestSetSpec:
 def run_spec(sequences: dict[str, Any] | None = None, objective: dict[str, Any] | None = None, **changes: Any) -> TrainSpec:
     """A student's run; `changes` are of the training settings, or of the spec where it has the key."""
     spec = {name: changes.pop(name) for name in list(changes) if name in TrainSpec.model_fields}
-    method = Method.model_validate(
-        {
-            "title": "under test",
-            "start": "base",
-            "sequences": sequences or {},
-            "objective": objective or {"sft_weight": 1.0},
-            "training": TRAINING | changes,
-        }
-    )
+    stated = {"title": "under test", "start": "base", "sequences": sequences or {}, "objective": objective or {"sft_weight": 1}}
     values: dict[str, Any] = {
-        "family": "tiny",
-        "method": method,
-        "seed": 10,
-        "data": "records",
-        "data_config": DATA,
-        "max_new_tokens": 10,
-        "validation_protocol": "plain",
-        "base_model": "student",
-        "start_run": None,
-        "teacher_run": "teacher",
-        "lora": None,
-        "threads": 1,
-        "processes": 1,
-        "code": "",
-        "custom_code": (),
-    }
+        "family": "tiny", "method": Method.model_validate({**stated, "training": TRAINING | changes}), "seed": 10,
+        "data": "records", "data_config": DATA, "max_new_tokens": 10, "validation_protocol": "plain",
+        "base_model": "student", "start_run": None, "teacher_run": "teacher", "lora": None,
+        "threads": 1, "processes": 1, "code": "", "custom_code": (),
+    }  # fmt: skip
     return TrainSpec(**(values | spec))
 
 
@@ -128,9 +98,24 @@ def evaluated(root: Path, spec: EvaluationSpec) -> Path:
     return root / "evaluations" / name
 
 
+def record_of(root: Path, run: str) -> dict[str, Any]:
+    """A run's training.json."""
+    return read_json(root / "runs" / run / "training.json")
+
+
+def warnings_of(root: Path, run: str) -> dict[str, str]:
+    """Messages by name."""
+    return {warning["name"]: warning["message"] for warning in record_of(root, run)["warnings"]}
+
+
+def losses(root: Path, run: str, spec: TrainSpec) -> list[float]:
+    """Of each step of a run that is trained here."""
+    train(run, spec, root)
+    return [line["loss"] for line in metrics(root, run)]
+
+
 def metrics(root: Path, run: str, kind: str = "train") -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (root / "runs" / run / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["kind"] == kind]
+    return [line for line in read_jsonl(root / "runs" / run / "metrics.jsonl") if line["kind"] == kind]
 
 
 def weights(root: Path, run: str) -> bytes:
@@ -185,33 +170,31 @@ def train_and_kill(root: Path, run: str, spec: TrainSpec) -> None:
     assert process.exitcode == -9
 
 
+def recorded(patch: pytest.MonkeyPatch, owner: type, name: str, what: Callable[[tuple[Any, ...], Any], Any]) -> list[Any]:
+    """`what` of the arguments and the result of each call of a method from now on."""
+    original, found = getattr(owner, name), list[Any]()
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        result = original(*arguments, **keywords)
+        found.append(what(arguments, result))
+        return result
+
+    patch.setattr(owner, name, call)
+    return found
+
+
 def record_steps(patch: pytest.MonkeyPatch) -> list[StepSequences]:
     """The sequences of every step from now on."""
-    original, steps = StepSource.step, list[StepSequences]()
-
-    def step(self: StepSource, number: int) -> tuple[StepSequences, dict[str, Any]]:
-        sequences, facts = original(self, number)
-        steps.append(sequences)
-        return sequences, facts
-
-    patch.setattr(StepSource, "step", step)
-    return steps
+    return recorded(patch, StepSource, "step", lambda _, result: result[0])
 
 
 def record_parts(patch: pytest.MonkeyPatch) -> list[list[ForwardPass]]:
     """The forward passes of every micro-batch from now on. `TRAINING` has one micro-batch a step."""
-    original, micro_batches = TrainStep.forward, list[list[ForwardPass]]()
-
-    def forward(self: TrainStep, parts: list[ForwardPass], *states: Any) -> Any:
-        micro_batches.append(parts)
-        return original(self, parts, *states)
-
-    patch.setattr(TrainStep, "forward", forward)
-    return micro_batches
+    return recorded(patch, TrainStep, "forward", lambda arguments, _: arguments[1])
 
 
-def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
-    """The next run stops as by Ctrl-C once it has saved its checkpoint of this step."""
+def train_and_stop(root: Path, run: str, spec: TrainSpec, step: int) -> None:
+    """The run stops as by Ctrl-C once it has saved its checkpoint of this step."""
     original = Trainer.save
 
     def save(self: Trainer) -> None:
@@ -219,4 +202,6 @@ def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
         if self.step == step:
             raise KeyboardInterrupt
 
-    patch.setattr(Trainer, "save", save)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Trainer, "save", save)
+        train(run, spec, root)
