@@ -1,7 +1,5 @@
 """Random log-probabilities, and what holds of every divergence."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

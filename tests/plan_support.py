@@ -1,7 +1,5 @@
 """Configurations and plans of the repository's workflow, or of a copy that a test edits."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping
 from pathlib import Path

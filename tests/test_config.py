@@ -1,7 +1,5 @@
 """Configuration: merging, messages, presets, schema and reference page in step."""
 
-from __future__ import annotations
-
 import json
 import re
 import runpy

@@ -1,7 +1,5 @@
 """Planted errors, what detection makes of them, span statistics and diversity: against loops, scipy and planted effects."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean

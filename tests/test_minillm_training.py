@@ -1,27 +1,14 @@
 """MiniLLM in the training loop: when it collects, what a step trains on, and that a run resumes and is shared exactly."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from mgsr.rollouts.collection import Collection, Rollout
 from mgsr.training.trainer import train
-from tests.training_support import (
-    COLLECTION,
-    assert_same,
-    losses,
-    metrics,
-    record_of,
-    record_steps,
-    recorded,
-    run_spec,
-    train_and_stop,
-    warnings_of,
-)
-
-OBJECTIVE: dict[str, Any] = {"sft_weight": 1.0, "distillation": {"name": "policy_gradient"}}
+from tests.runs_support import record_steps, recorded
+from tests.training_support import COLLECTION, POLICY_GRADIENT, losses, metrics, record_of, run_spec, warnings_of
 
 
 @pytest.fixture
@@ -34,7 +21,7 @@ def test_a_collection_serves_its_inner_epochs_and_every_step_is_the_students(
     root: Path, collected: list[list[Rollout]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = record_steps(monkeypatch)
-    train("whole", run_spec(COLLECTION, OBJECTIVE, steps=10), root)
+    train("whole", run_spec(COLLECTION, POLICY_GRADIENT, steps=10), root)
     assert [len(rollouts) for rollouts in collected] == [8, 8, 8]
     prompts = [rollout.sequence.example_id for rollouts in collected for rollout in rollouts]
     assert len(set(prompts)) == 24  # the data order goes on where the collection before ended
@@ -58,7 +45,7 @@ def test_a_collection_serves_its_inner_epochs_and_every_step_is_the_students(
 
 def test_the_ratio_is_one_until_the_student_moves(root: Path) -> None:
     sequences = {**COLLECTION, "collection": {**COLLECTION["collection"], "teacher_mix": 0.0}}
-    train("ratio", run_spec(sequences, OBJECTIVE, steps=8, learning_rate=3e-2), root)
+    train("ratio", run_spec(sequences, POLICY_GRADIENT, steps=8, learning_rate=3e-2), root)
     lines = metrics(root, "ratio")
     fresh, moved = [lines[i] for i in (0, 4)], [lines[i] for i in (1, 2, 3, 5, 6, 7)]
     assert all(line["policy_gradient/ratio"] == pytest.approx(1, abs=1e-5) for line in fresh)
@@ -68,23 +55,13 @@ def test_the_ratio_is_one_until_the_student_moves(root: Path) -> None:
 
 
 def test_the_student_comes_nearer_to_the_teacher(root: Path) -> None:
-    spec = run_spec(COLLECTION, {**OBJECTIVE, "sft_weight": 0.0}, steps=40, learning_rate=1e-2, validations=1)
+    spec = run_spec(COLLECTION, {**POLICY_GRADIENT, "sft_weight": 0.0}, steps=40, learning_rate=1e-2, validations=1)
     train("learns", spec, root)
     course = [line["policy_gradient/single_step"] for line in metrics(root, "learns")]
     assert sum(course[-8:]) < 0.8 * sum(course[:8])
 
 
 def test_accumulation_and_chunks_change_nothing(root: Path) -> None:
-    coarse = losses(root, "coarse", run_spec(COLLECTION, OBJECTIVE))
-    fine = losses(root, "fine", run_spec(COLLECTION, OBJECTIVE, micro_batch=1, chunk=3, rollout_batch=3))
+    coarse = losses(root, "coarse", run_spec(COLLECTION, POLICY_GRADIENT))
+    fine = losses(root, "fine", run_spec(COLLECTION, POLICY_GRADIENT, micro_batch=1, chunk=3, rollout_batch=3))
     assert coarse == pytest.approx(fine, rel=2e-3, abs=1e-4)
-
-
-def test_a_run_goes_on_within_a_collection(root: Path, collected: list[list[Rollout]]) -> None:
-    spec = run_spec(COLLECTION, {**OBJECTIVE, "span_weight": 1.0}, steps=10, dropout=0.1)
-    train("at-once", spec, root)
-    train_and_stop(root, "in-two", spec, 6)
-    collected.clear()
-    train("in-two", spec, root)
-    assert len(collected) == 1  # steps 7 and 8 train on what the checkpoint holds
-    assert_same(root, "at-once", "in-two")

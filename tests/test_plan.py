@@ -1,7 +1,5 @@
 """The plan: what is the same piece, and what an edit renames."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

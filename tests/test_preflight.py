@@ -1,7 +1,5 @@
 """The preflight: what a machine lacks is said in time; and which GPUs a job takes."""
 
-from __future__ import annotations
-
 import json
 import math
 import multiprocessing

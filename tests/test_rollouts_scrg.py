@@ -1,12 +1,9 @@
 import copy
 import dataclasses
 import math
-import random
 
-import numpy as np
 import pytest
 import torch
-from scipy.special import rel_entr
 from torch import nn
 
 from mgsr.config.policy import ScrgConfig
@@ -140,24 +137,6 @@ def test_every_reading_equals_the_text_of_the_method(student, teacher, readings)
     assert {sequence.author for sequence in revised} == {readings.get("suffix_writer", "student")}
 
 
-def test_scores_equal_scipys_and_may_be_negative():
-    generator = np.random.default_rng(0)
-    s, t = generator.dirichlet(np.ones(7), 5), generator.dirichlet(np.ones(7), 5)
-    written = generator.integers(7, size=5)
-    at = np.arange(5), written
-    expected = {
-        ("kl", "student_teacher"): rel_entr(s, t).sum(-1),
-        ("kl", "teacher_student"): rel_entr(t, s).sum(-1),
-        ("teacher_nll", "student_teacher"): -np.log(t[at]),
-        ("log_ratio", "student_teacher"): np.log(s[at] / t[at]),
-    }
-    for (score, direction), values in expected.items():
-        config = ScrgConfig(score=score, direction=direction)
-        mine = detection_scores(torch.tensor(s).log(), torch.tensor(t).log(), torch.tensor(written), config)
-        assert mine.numpy() == pytest.approx(values, rel=1e-9)
-    assert expected["log_ratio", "student_teacher"].min() < 0
-
-
 def test_a_sequence_whose_scores_are_all_negative_is_corrected_too(student):
     """Where the teacher is surer of each token than the student: the log ratio is below 0, and there is no threshold."""
     sharp = dataclasses.replace(student, head=copy.deepcopy(student.head))
@@ -194,23 +173,6 @@ def test_a_correction_that_was_cut_off_no_longer_stands(student, teacher):
     assert any(len(set(history)) < len(history) for history in histories)
 
 
-def test_a_random_position_or_a_swapped_divergence_would_be_noticed(student, teacher):
-    sequences = rollouts(student)
-    _, stats = run(student, teacher, sequences)
-    random_agrees = swapped_agrees = 0
-    for sequence, j in zip(sequences, stats.positions[0], strict=True):
-        s, t = distributions(student, sequence), distributions(teacher, sequence)
-        c = teacher_tokens(t, sequence, 1)
-        candidates = [i for i, y in enumerate(sequence.response_ids) if y != c[i]]
-        assert j in candidates
-        kl, swapped = divergences(s, t), divergences(t, s)
-        assert kl[j] == max(kl[i] for i in candidates)
-        random_agrees += random.Random(sequence.example_id).choice(candidates) == j
-        swapped_agrees += max(candidates, key=lambda i: swapped[i]) == j
-    assert random_agrees < len(sequences) / 2
-    assert swapped_agrees < len(sequences)
-
-
 @pytest.mark.parametrize("k", [0, 3, 7])
 def test_a_planted_divergence_is_found_and_corrected_once(k):
     student = parts(seed=0)
@@ -228,17 +190,6 @@ def test_a_planted_divergence_is_found_and_corrected_once(k):
         if hit:
             assert new.response_ids[:k] == sequence.response_ids[:k]
             assert new.response_ids[k] != sequence.response_ids[k]
-
-
-def test_the_suffix_is_the_students_with_fresh_numbers(student, teacher):
-    sequences = rollouts(student)
-    revised, stats = run(student, teacher, sequences)
-    stale = []
-    for new, j in zip(revised, stats.positions[0], strict=True):
-        prompt = Prompt(new.example_id, new.prompt_ids, new.response_ids[: j + 1], VISIT)
-        assert reference(student, prompt, pass_=1) == new
-        stale.append(reference(student, prompt))
-    assert stale != revised
 
 
 def test_neither_batch_nor_chunk_nor_order_matters(student, teacher):
@@ -276,13 +227,6 @@ def test_a_students_end_of_sequence_is_a_response_position_too(student):
     revised, stats = run(student, constant(student, 9), sequences)
     assert stats.positions == ((2,) * 5,)
     assert all(s.response_ids[:3] == (9, 9, 9) and len(s.response_ids) > 3 for s in revised)
-
-
-def test_the_length_limit_counts_the_corrected_token(student, teacher):
-    sequences = rollouts(student, decoding=SHORT)
-    revised, stats = run(student, teacher, sequences, decoding=SHORT)
-    assert 3 in stats.positions[0]
-    assert all(len(s.response_ids) == 4 or s.finished for s in revised)
 
 
 def test_without_a_candidate_the_sequence_is_kept():

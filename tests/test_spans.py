@@ -1,7 +1,5 @@
 """Phrases by characters, then by tokens, on ordinary and on odd text."""
 
-from __future__ import annotations
-
 import random
 from itertools import pairwise
 from typing import Any

@@ -1,7 +1,5 @@
 """Files survive kills, full disks and damage; values have one spelling."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

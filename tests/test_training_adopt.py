@@ -1,7 +1,5 @@
 """A checkpoint that is scored and never trained: its record and its folder read like a trained run's."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

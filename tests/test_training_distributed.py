@@ -6,18 +6,8 @@ import pytest
 
 from mgsr.config.families import LoraConfig
 from mgsr.training.trainer import train
-from tests.training_support import (
-    COLLECTION,
-    DATA,
-    DISTILLM,
-    MGSR,
-    SCRG_MIXED,
-    call_train,
-    metrics,
-    record_of,
-    run_spec,
-    train_as_two,
-)
+from tests.runs_support import call_train, train_as_two
+from tests.training_support import COLLECTION, DATA, DISTILLM, MGSR, POLICY_GRADIENT, SCRG_MIXED, metrics, record_of, run_spec
 
 
 def assert_one(root: Path, alone_run: str, pair_run: str) -> None:
@@ -50,7 +40,7 @@ OTHERS = {
     "teacher's text": (TEACHERS_TEXT, {"distillation": {"name": "cross_entropy"}}),
     "teacher's text, revised": ({**TEACHERS_TEXT, "scrg": {"passes": 1}}, MGSR),
     "SFT alone on the data set": ({**SCRG_MIXED, "dataset_terms": "sft"}, MGSR),
-    "MiniLLM's collection": (COLLECTION, {"sft_weight": 1.0, "distillation": {"name": "policy_gradient"}}),
+    "MiniLLM's collection": (COLLECTION, POLICY_GRADIENT),
 }
 
 

@@ -12,23 +12,13 @@ from mgsr.config.specs import spec_digest
 from mgsr.rollouts.sequence import Sequence
 from mgsr.training.texts import Rollouts
 from mgsr.training.trainer import train
-from tests.training_support import (
-    COLLECTION,
-    DISTILLM,
-    MGSR,
-    SCRG_MIXED,
-    assert_same,
-    call_train,
-    record_of,
-    run_spec,
-    train_and_kill,
-    train_and_stop,
-)
+from tests.runs_support import assert_same, call_train, train_and_kill, train_and_stop
+from tests.training_support import COLLECTION, DISTILLM, MGSR, POLICY_GRADIENT, SCRG_MIXED, record_of, run_spec
 
 METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "mgsr": (SCRG_MIXED, MGSR),
     "distillm": (DISTILLM, {"sft_weight": 1.0, "distillation": {"name": "skew_forward_kl"}}),
-    "minillm": (COLLECTION, {"sft_weight": 1.0, "distillation": {"name": "policy_gradient"}}),
+    "minillm": (COLLECTION, POLICY_GRADIENT),
 }
 
 
@@ -49,7 +39,7 @@ def test_killed_three_times_ends_with_the_same_weights(root: Path, name: str) ->
 
 
 def test_a_damaged_checkpoint_is_passed_over(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = run_spec(DISTILLM, MGSR, steps=6, validations=3)
+    spec = run_spec(DISTILLM, MGSR, POLICY_GRADIENT, steps=6, validations=3)
     train("sound", spec, root)
     train_and_stop(root, "stopped", spec, 4)
     names = sorted(path.name for path in (root / "checkpoints/stopped/checkpoint-000000004").iterdir())
@@ -75,6 +65,7 @@ STOPPED: dict[str, tuple[dict[str, Any], ...]] = {  # sequences, objective, othe
     "sft-alone": ({**SCRG_MIXED, "dataset_terms": "sft"}, MGSR),
     "custom": ({"policy": "custom", "function": "tests.test_training_resume:half_and_half"}, MGSR),
     "own-loss": ({}, {"distillation": {"name": "custom", "function": "tests.test_training_resume:Smoothed"}}),
+    "within-a-collection": (COLLECTION, {**POLICY_GRADIENT, "span_weight": 1.0}, {"dropout": 0.1}),
     "adapters-with-dropout": (SCRG_MIXED, MGSR, ADAPTERS),
 }
 

@@ -21,6 +21,7 @@ from mgsr.training.source import StepSource
 from mgsr.training.step import ForwardPass, TrainStep
 from mgsr.training.texts import Rollouts
 from mgsr.training.trainer import Trainer, learning_rate_at, train
+from tests.runs_support import record_parts, train_and_stop
 from tests.training_support import (
     DISTILLM,
     MGSR,
@@ -30,11 +31,8 @@ from tests.training_support import (
     make_root,
     metrics,
     record_of,
-    record_parts,
     run_spec,
-    train_and_stop,
     warnings_of,
-    weights,
 )
 
 STUDENT = {**SCRG_MIXED, "student_share": 1.0}
@@ -194,13 +192,6 @@ def test_the_optimiser_gets_the_cosine_and_metrics_keep_small_figures(root: Path
     train("rates", run_spec(steps=4, learning_rate=1e-3, final_learning_rate=1.25e-7), root)
     rates = [line["learning_rate"] for line in metrics(root, "rates")]
     assert rates[0] == 1e-3 and rates[-1] == 1.25e-7
-
-
-def test_repeating_a_run_gives_the_same_weights(root: Path) -> None:
-    spec = run_spec(SCRG_MIXED, MGSR, dropout=0.2)
-    for run in ("once", "again"):
-        train(run, spec, root)
-    assert weights(root, "once") == weights(root, "again")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from mgsr.models.loading import load_tokenizer
 from mgsr.objectives.objective import Objective
 from mgsr.training.run_record import SPIKE_START, SPIKE_WINDOW, WarningSigns
 from mgsr.training.trainer import train
-from tests.training_support import DATA, MGSR, SCRG_MIXED, TRAINING, metrics, record_of, recorded, run_spec, warnings_of
+from tests.runs_support import recorded
+from tests.training_support import DATA, MGSR, SCRG_MIXED, TRAINING, metrics, record_of, run_spec, warnings_of
 
 PLAIN = {"distillation": 1.0, "sft": 1.0, "span": 0.0, "band/collapsed": 0.0, "clip_network_gradient_norm": 1.0}
 

@@ -1,7 +1,5 @@
 """A grid of learning rates: the run of best validation stands for all, and says what the others reached."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
