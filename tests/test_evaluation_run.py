@@ -15,7 +15,7 @@ from mgsr.data.prompts import format_prompt
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
 from mgsr.evaluation.answering import Answerer
-from mgsr.evaluation.evaluator import answers_spec, evaluate, heldout_spec
+from mgsr.evaluation.evaluator import answers_spec, heldout_spec
 from mgsr.models.loading import load_tokenizer
 from mgsr.storage import read_json, write_json, write_jsonl
 from mgsr.training.trainer import train
@@ -198,19 +198,6 @@ def test_dropped_prompts_are_counted_and_have_no_row(root: Path) -> None:
     assert [row.id for row in rows] == [example.id for example in expected]
     before = (folder / "rows.jsonl").read_bytes()
     assert (evaluated(root, spec) / "rows.jsonl").read_bytes() == before
-
-
-def test_a_spec_is_checked_against_its_name(root: Path) -> None:
-    name = plant_spec(root, evaluation_spec("run", code="edited"))
-    path = root / f"specs/{name}.json"
-    write_json(path, read_json(path) | {"threads": 2})
-    with pytest.raises(MgsrError, match=rf"{name}\.json was edited"):
-        evaluate(root, name)
-    write_json(path, read_json(path) | {"threads": "two"})
-    with pytest.raises(MgsrError, match=rf"{name}\.json is no EvaluationSpec: threads: "):
-        evaluate(root, name)
-    with pytest.raises(MgsrError, match=r"absent\.json does not exist"):
-        evaluate(root, "absent")
 
 
 def test_pitfall_24_validation_decodes_as_the_final_evaluation(root: Path) -> None:

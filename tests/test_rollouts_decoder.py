@@ -29,19 +29,17 @@ def grouped():
     shape = {"hidden_size": 36, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 6}
     own = {"num_key_value_heads": 2, "head_dim": 8, "attention_bias": True, "rope_parameters": {"rope_theta": 100.0}}
     model = LlamaForCausalLM(LlamaConfig(**IDS, **shape, **own, tie_word_embeddings=True, initializer_range=0.3))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name or name.endswith("bias"):
-                parameter.add_(torch.randn_like(parameter) / 4)
+    for name, parameter in model.named_parameters():
+        if "norm" in name or name.endswith("bias"):
+            parameter.data += torch.randn_like(parameter) / 4
     return model.eval()
 
 
 def adapted():
     model = get_peft_model(grouped(), LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(std=0.1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.1)
     return model.eval()
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from mgsr.cli import main
 from mgsr.config.families import TinyModel
 from mgsr.config.run_specs import AdoptSpec
 from mgsr.config.specs import ModelSpec, spec_digest
@@ -15,7 +14,7 @@ from mgsr.models.loading import load_model
 from mgsr.storage import read_json
 from mgsr.training.adopt import adopt
 from mgsr.training.trainer import train
-from tests.records_support import plant_spec, read_rows, run_stage
+from tests.records_support import read_rows, run_stage
 from tests.training_support import evaluated, evaluation_spec, record_of, run_spec
 
 
@@ -42,7 +41,11 @@ def test_its_record_has_every_field_of_a_trained_runs_record(root: Path) -> None
     trained, record = (record_of(root, run) for run in ("trained", "released"))
     assert trained.keys() - record.keys() == set()
     assert record["student_step_share"] is None and record["warnings"] == [] and record["validation"]["rouge_l"] is None
-    assert record["best_step"] is None and record["precision"] == trained["precision"] == "fp32"
+    assert (
+        record["best_step"] is None
+        and record["learning_rate"] is None
+        and record["precision"] == trained["precision"] == "fp32"
+    )
     assert record["data_digest"] == trained["data_digest"] and record["parameters"] == trained["parameters"]
     assert record["timings"]["total"] > 0 and (root / "runs/released/metrics.jsonl").read_text() == ""
     assert AdoptSpec.model_validate(read_json(root / "runs/released/spec.json")) == checkpoint_spec()
@@ -52,14 +55,6 @@ def test_it_is_evaluated_as_any_run_is(root: Path) -> None:
     folder = evaluated(root, evaluation_spec("released"))
     assert len(read_rows(folder / "rows.jsonl")) == 3 * 5 * 2 * 2
     assert read_json(folder / "summary.json")["heldout"]["forward_kl"] > 0
-
-
-def test_the_command_adopts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = plant_spec(root, checkpoint_spec())
-    monkeypatch.setattr("sys.argv", ["mgsr", "adopt", "--root", str(root), "--name", name])
-    main()
-    assert record_of(root, name)["learning_rate"] is None
-    assert not (root / "checkpoints" / name).exists()
 
 
 def test_another_vocabulary_is_refused(root: Path) -> None:

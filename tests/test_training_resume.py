@@ -39,7 +39,7 @@ def test_killed_three_times_ends_with_the_same_weights(root: Path, name: str) ->
 
 
 def test_a_damaged_checkpoint_is_passed_over(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = run_spec(DISTILLM, MGSR, POLICY_GRADIENT, steps=6, validations=3)
+    spec = run_spec(DISTILLM, MGSR, steps=6, validations=3)
     train("sound", spec, root)
     train_and_stop(root, "stopped", spec, 4)
     names = sorted(path.name for path in (root / "checkpoints/stopped/checkpoint-000000004").iterdir())
