@@ -120,9 +120,7 @@ def test_the_host_holds_a_model_once_and_in_its_final_type(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", TARGETS)
-def test_adapters_are_merged_into_the_saved_folder_and_the_model_is_untouched(
-    folders: dict[str, Path], kind: str, tmp_path: Path
-) -> None:
+def test_adapters_are_merged_where_they_are_saved_and_nowhere_else(folders: dict[str, Path], kind: str, tmp_path: Path) -> None:
     model = load_model(folders[kind], lora=lora(kind))
     plain = load_model(folders[kind])
     assert torch.equal(model(input_ids=IDS).logits, plain(input_ids=IDS).logits)

@@ -169,8 +169,7 @@ class Package:
 
     def digests(self) -> dict[str, str]:
         code = (
-            "import json; from mgsr.config.stages import STAGES, stage_code; "
-            "print(json.dumps({stage: stage_code(stage) for stage in STAGES}))"
+            "from mgsr.config.stages import *; import json; print(json.dumps({stage: stage_code(stage) for stage in STAGES}))"
         )
         done = subprocess.run([sys.executable, "-c", code], cwd=self.folder, capture_output=True, text=True, check=True)
         return dict(json.loads(done.stdout))
@@ -265,9 +264,8 @@ def test_methods_with_an_sft_term_have_a_second_row_of_weight_0() -> None:
     plan = plan_of({"rows_without_sft": True, **extra_rows("taid")})
     methods = [row.method for row in plan.tables["table1"].rows]
     first = [name for name in methods if not name.endswith(SECOND_ROW)]
-    assert set(methods) - set(first) == {
-        f"{name}{SECOND_ROW}" for name in first if name not in ("teacher", "sft", "sft_continued")
-    }
+    without = ("teacher", "sft", "sft_continued")
+    assert set(methods) - set(first) == {f"{name}{SECOND_ROW}" for name in first if name not in without}
     assert all(methods.index(f"{name}{SECOND_ROW}") == methods.index(name) + 1 for name in ("kd", "mgsr", "taid"))
     row = next(row for row in plan.tables["table1"].rows if row.method == f"kd{SECOND_ROW}")
     one, two = trained(plan, "kd").method, trained(plan, f"kd{SECOND_ROW}").method
@@ -365,9 +363,7 @@ def test_a_test_set_of_ones_own_trains_nothing_and_moves_no_other_set(tmp_path: 
     assert (new.answer_code, new.rows["mine"], plan.tables["table1"].test_sets["mine"]) == (old.answer_code, None, "Mine")
 
 
-def test_a_metric_of_ones_own_changes_what_is_scored_and_not_what_is_answered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_metric_of_ones_own_changes_scores_and_no_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "metric_of_mine.py").write_text("def same(answer, references):\n    return answer in references\n")
     base, plan = plan_of(), plan_of({"metrics": ["rouge_l", "metric_of_mine:same"]})

@@ -185,9 +185,7 @@ def _hold(folder: str, ready: Any) -> None:
         time.sleep(60)
 
 
-def test_jobs_side_by_side_get_different_gpus_and_a_killed_one_frees_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_jobs_get_different_gpus_and_a_killed_one_frees_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     context = multiprocessing.get_context("spawn")
     ready = context.Queue()
     other = context.Process(target=_hold, args=(str(tmp_path), ready))

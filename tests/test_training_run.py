@@ -161,9 +161,8 @@ def test_bf16_autocast_runs_and_keeps_fp32_weights(root: Path) -> None:
 
 
 @pytest.mark.parametrize("lora", [None, LoraConfig(rank=2, dropout=0.1)])
-def test_under_bf16_frozen_weights_are_narrow_and_nothing_else_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: LoraConfig | None
-) -> None:
+def test_frozen_weights_are_narrow_under_bf16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lora: LoraConfig | None) -> None:
+    """And nothing else changes."""
     root, spec = make_root(tmp_path), run_spec(SCRG_MIXED, MGSR, precision="bf16", lora=lora, learning_rate=1e-2)
     trainer = Trainer("narrow", spec, root, World(0, 1, torch.device("cpu")))
     assert trainer.models.teacher is not None
