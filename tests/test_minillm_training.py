@@ -1,4 +1,4 @@
-"""MiniLLM in the training loop: when it collects, what a step trains on, and that a run resumes and is shared exactly."""
+"""MiniLLM in the training loop: when it collects, and what a step trains on."""
 
 from pathlib import Path
 

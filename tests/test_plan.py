@@ -169,7 +169,8 @@ class Package:
 
     def digests(self) -> dict[str, str]:
         code = (
-            "from mgsr.config.stages import *; import json; print(json.dumps({stage: stage_code(stage) for stage in STAGES}))"
+            "import json; from mgsr.config.stages import STAGES, stage_code; "
+            "print(json.dumps({stage: stage_code(stage) for stage in STAGES}))"
         )
         done = subprocess.run([sys.executable, "-c", code], cwd=self.folder, capture_output=True, text=True, check=True)
         return dict(json.loads(done.stdout))
