@@ -394,6 +394,8 @@ def test_jobs_find_their_specs_by_name(tmp_path: Path) -> None:
     assert read_plan(plan.root, "report", PageSpec) == plan.page("report")
     mgsr = run_of(plan, "mgsr")
     assert read_plan(plan.root, mgsr, CardSpec).twin == plan.twins[mgsr]
+    with pytest.raises(MgsrError, match=r"absent\.json does not exist"):
+        read_spec(plan.root, "absent", TrainSpec)
     with pytest.raises(MgsrError, match=r"specs/\w+\.json is no ModelSpec: .* start the workflow again"):
         read_spec(plan.root, mgsr, next(type(spec) for spec in plan.models.values()))
     path = plan.root / "specs" / f"{mgsr}.json"
