@@ -8,7 +8,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
-pytest_plugins = ["tests.tables_support"]
+pytest_plugins = ["tests.tables_support", "tests.plan_support"]
 
 
 @pytest.fixture(scope="module")

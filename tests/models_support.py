@@ -1,7 +1,5 @@
 """Small models with random weights, one of each supported type, and a tokenizer that fits them."""
 
-from __future__ import annotations
-
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, PreTrainedModel
 

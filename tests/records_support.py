@@ -1,7 +1,5 @@
 """The paper's test sets, and records prepared as the workflow does."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Generated records: deterministic, closed, and no test row in training."""
 
-from __future__ import annotations
-
 from mgsr.data.builtin_records import ATTRIBUTES, PEOPLE, SIZES, load_builtin
 
 

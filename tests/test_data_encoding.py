@@ -1,7 +1,5 @@
 """Token ids: prompts whole or dropped, responses with EOS unless cut, the same prompt everywhere."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from mgsr.config.record_sets import DataConfig

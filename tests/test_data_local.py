@@ -1,7 +1,5 @@
 """Local records: the three forms, their errors, and the real files where they are present."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

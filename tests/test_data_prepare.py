@@ -1,7 +1,5 @@
 """Prepared folders: equal bytes, names by content, manifests that say what was dropped, repeated and shared with a test set."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The pages name what there is."""
 
-from __future__ import annotations
-
 import ast
 import re
 from pathlib import Path

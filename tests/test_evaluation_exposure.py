@@ -1,7 +1,5 @@
 """ExAccErr against chains with a closed form, against loops over the models' own logits, and by its two readings."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence as Items
 from pathlib import Path
@@ -40,19 +38,15 @@ STUDENT = torch.tensor([[0.4, 0.4, 0.1, 0.1], [0.05, 0.8, 0.05, 0.1], [0.3, 0.3,
 TEACHER = torch.tensor([[0.6, 0.1, 0.2, 0.1], [0.6, 0.1, 0.1, 0.2], [0.1, 0.2, 0.5, 0.2], [0.25, 0.25, 0.25, 0.25]])
 
 
-class NoCache:
-    def batch_select_indices(self, rows: torch.Tensor) -> None:
-        pass
-
-
 class Chain(nn.Module):
-    """A backbone that knows the current token and nothing else."""
+    """A backbone that knows the current token and nothing else, and so needs no cache."""
+
+    config = SimpleNamespace(model_type="chain")
 
     config = SimpleNamespace(model_type="chain")
 
     def forward(self, input_ids: torch.Tensor, **_: Any) -> SimpleNamespace:
-        states = nn.functional.one_hot(input_ids, 4).float()
-        return SimpleNamespace(last_hidden_state=states, past_key_values=NoCache())
+        return SimpleNamespace(last_hidden_state=nn.functional.one_hot(input_ids, 4).float())
 
 
 def chain(transitions: torch.Tensor) -> TrainedModel:
@@ -91,13 +85,9 @@ def test_a_markov_chain_has_its_closed_form(finished: str) -> None:
     np.testing.assert_allclose(divergences.excess_error(config.lengths), excess, atol=4)
 
 
-def sequence(name: str, tokens: int, finished: bool) -> Sequence:
-    return Sequence(name, (0,), (1,) * tokens, finished)
-
-
 def test_who_counts_where() -> None:
     """Of three samples one ends, one is cut, one runs on: the readings differ in the first only."""
-    rows = [sequence("a", 1, True), sequence("a", 2, False), sequence("a", 4, True)]
+    rows = [Sequence("a", (0,), (1,) * tokens, finished) for tokens, finished in ((1, True), (2, False), (4, True))]
     values = [np.array([1.0]), np.array([2.0, 3.0]), np.array([4.0, 5.0, 6.0, 7.0])]
     both = {"student": rows, "teacher": rows}, {"student": values, "teacher": values}
     running = sum_by_prompt(*both, ["a"], ExposureConfig(lengths=(3,), samples=3, rows=1))
@@ -111,7 +101,7 @@ def test_who_counts_where() -> None:
 
 def test_undefined_is_said_and_not_made_up() -> None:
     """Nobody runs at position 3, and where the models agree there is nothing to divide by."""
-    short = [sequence("a", 2, True)]
+    short = [Sequence("a", (0,), (1, 1), True)]
     config = ExposureConfig(lengths=(2, 3), samples=1, rows=1)
     divergences = sum_by_prompt({"student": short, "teacher": short}, {s: [np.ones(2)] for s in SOURCES}, ["a"], config)
     assert divergences.excess_error([2, 3]).tolist() == [0.0, pytest.approx(math.nan, nan_ok=True)]
@@ -159,12 +149,16 @@ def exposure_spec(run: str = "run", **changes: Any) -> ExposureSpec:
     return ExposureSpec(run=run, samples=SAMPLES, **samples_spec(**changes).model_dump())
 
 
+def summary_of(root: Path, name: str | None = None) -> dict[str, Any]:
+    return read_json(root / "exposure" / (name or FIRST) / "summary.json")
+
+
 SAMPLES = spec_digest(samples_spec())
 FIRST = spec_digest(exposure_spec())
 
 
 def test_the_summary_equals_loops_over_the_models_own_logits(root: Path) -> None:
-    summary = read_json(root / "exposure" / FIRST / "summary.json")
+    summary = summary_of(root)
     models = [AutoModelForCausalLM.from_pretrained(root / f"runs/{run}/model") for run in ("run", "teacher")]
     examples = TrainedModel.load(root, "run").examples(root, samples_spec(), CONFIG.rows)
     by_id = {example.id: example for example in examples}
@@ -187,19 +181,15 @@ def test_the_summary_equals_loops_over_the_models_own_logits(root: Path) -> None
 
 
 def test_the_kept_prompts_give_the_summary_back(root: Path) -> None:
-    summary, divergences = (
-        read_json(root / "exposure" / FIRST / "summary.json"),
-        read_divergences(root / "exposure" / FIRST / "prompts.jsonl"),
-    )
+    summary, divergences = summary_of(root), read_divergences(root / "exposure" / FIRST / "prompts.jsonl")
     assert divergences.excess_error([2, 4]).tolist() == pytest.approx(summary["excess_error"], rel=1e-3, abs=1e-3)
     for (low, high), value in zip(summary["intervals"], summary["excess_error"], strict=True):
         assert low <= value <= high
 
 
 def test_the_same_call_gives_the_same_numbers(root: Path) -> None:
-    names = FIRST, run_stage(measure_exposure, root, exposure_spec(code="again"))
-    first, second = (read_json(root / f"exposure/{name}/summary.json") for name in names)
-    assert {**first, "timings": None} == {**second, "timings": None}
+    again = summary_of(root, run_stage(measure_exposure, root, exposure_spec(code="again")))
+    assert {**summary_of(root), "timings": None} == {**again, "timings": None}
     names = SAMPLES, run_stage(sample_teacher, root, samples_spec(batch=2))
     texts = [(root / f"samples/{name}/samples.jsonl").read_text() for name in names]
     assert texts[0] == texts[1]
@@ -213,8 +203,7 @@ def test_samples_of_a_prompt_differ_and_end_at_the_longest_length(root: Path) ->
 
 
 def test_a_model_that_is_the_teacher_has_no_exposure_bias_to_measure(root: Path) -> None:
-    itself = run_stage(measure_exposure, root, exposure_spec("teacher"))
-    summary = read_json(root / f"exposure/{itself}/summary.json")
+    summary = summary_of(root, run_stage(measure_exposure, root, exposure_spec("teacher")))
     assert summary["accumulated"] == summary["expected"] == [0, 0] and summary["excess_error"] == [None, None]
     assert summary["running_student"] == summary["running_teacher"], "equal models write the same text"
 

@@ -1,8 +1,5 @@
 """Planted errors, what detection makes of them, span statistics and diversity: against loops, scipy and planted effects."""
 
-from __future__ import annotations
-
-import json
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
@@ -27,15 +24,16 @@ from mgsr.evaluation.diversity import corpus_diversity, distinct, response_diver
 from mgsr.evaluation.injection import ERRORS, Injected, Planter, inject
 from mgsr.evaluation.intervals import mean_interval
 from mgsr.evaluation.probe import probe, summarise_corpus
-from mgsr.evaluation.trained_model import SEED, TrainedModel, response_log_probabilities
+from mgsr.evaluation.trained_model import SEED, TrainedModel
 from mgsr.models.language_model import LanguageModel
 from mgsr.rollouts.sampler import Decoding, Prompt
-from mgsr.rollouts.scrg import detection_scores, revise
+from mgsr.rollouts.scrg import revise
 from mgsr.rollouts.sequence import Sequence
 from mgsr.storage import read_json, write_json
 from tests.records_support import run_stage
 from tests.training_support import DATA
 
+Content = dict[str, Any]  # of probe.json
 Pair = tuple[TrainedModel, TrainedModel]  # student and teacher
 ROWS = 12
 DECODING = Decoding(40, 128, seed=SEED, batch=7)
@@ -77,8 +75,7 @@ def injected(models: Pair, examples: list[Example]) -> list[Injected]:
 
 @pytest.fixture(scope="module")
 def content(root: Path) -> dict[str, Any]:
-    found: dict[str, Any] = read_json(root / "probes" / spec_digest(probe_spec()) / "probe.json")
-    return found
+    return read_json(root / "probes" / spec_digest(probe_spec()) / "probe.json")
 
 
 def as_sequence(row: Injected, ids: tuple[int, ...]) -> Sequence:
@@ -100,11 +97,8 @@ def test_a_drift_goes_on_with_another_answer(examples: list[Example]) -> None:
     planter, answers = Planter(examples), [example.references[0] for example in examples]
     for example in examples:
         text = planter.plant(example, "drift") or ""
-        assert any(
-            text.endswith(answer) and example.references[0].startswith(text.removesuffix(answer))
-            for answer in answers
-            if answer != example.references[0]
-        )
+        others = [answer for answer in answers if answer != example.references[0] and text.endswith(answer)]
+        assert any(example.references[0].startswith(text.removesuffix(answer)) for answer in others)
 
 
 def test_a_substitution_changes_one_word_to_one_of_its_kind() -> None:
@@ -168,21 +162,6 @@ def test_the_entropy_baseline_and_candidates_by_brute_force(root: Path, models: 
         assert found.chosen["student_entropy"] == max(found.candidates, key=lambda i: entropy[i])
 
 
-def test_the_printed_score_cannot_see_the_planted_token(models: Pair, injected: list[Injected]) -> None:
-    """It depends on y_<k alone: at k itself, with and without the error, it is the same. The other two are not."""
-    for row in injected[:6]:
-        by_score: dict[str, list[torch.Tensor]] = {name: [] for name in SCORES}
-        for ids in (row.ids, row.original_ids):
-            ((_, (student_logp, teacher_logp)),) = response_log_probabilities(models, [as_sequence(row, ids)], 1)
-            for name, config in SCORES.items():
-                by_score[name].append(detection_scores(student_logp, teacher_logp, torch.tensor(ids), config))
-        k = row.position
-        for name in ("kl_student_teacher", "kl_teacher_student"):
-            torch.testing.assert_close(by_score[name][0][: k + 1], by_score[name][1][: k + 1], rtol=1e-4, atol=1e-5)
-        for name in ("teacher_nll", "log_ratio"):
-            assert abs(by_score[name][0][k] - by_score[name][1][k]) > 1e-3
-
-
 class Successor(nn.Module):
     """Knows that a token is followed by the next higher one."""
 
@@ -213,30 +192,20 @@ def test_a_planted_effect_is_found_and_its_absence_is_not() -> None:
 
 def test_windows_lie_beside_each_other() -> None:
     chosen = {name: 7 for name in (*SCORES, "student_entropy")}
-    for position, expected in [
-        (7, [1, 0, 0]),
-        (6, [0, 1, 0]),
-        (2, [0, 1, 0]),
-        (1, [0, 0, 0]),
-        (8, [0, 0, 1]),
-        (12, [0, 0, 1]),
-        (13, [0, 0, 0]),
-    ]:
-        found = hits(Detection([0] * 20, [3, 7, 8, 19], chosen), position)
-        assert found["teacher_nll"] == expected
-    assert hits(Detection([0] * 20, [3, 7, 8, 19], chosen), 7)["random"] == [0.25, 0.25, 0.25]
+    detection = Detection([0] * 20, [3, 7, 8, 19], chosen)
+    at, before, after, apart = [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]
+    for position, expected in {7: at, 6: before, 2: before, 1: apart, 8: after, 12: after, 13: apart}.items():
+        assert hits(detection, position)["teacher_nll"] == expected
+    assert hits(detection, 7)["random"] == [0.25, 0.25, 0.25]
     assert list(hits(Detection([0] * 20, [], dict.fromkeys(chosen)), 7).values()) == [[0, 0, 0]] * len(DETECTORS)
 
 
-def test_what_a_correction_gains_by_brute_force(
-    root: Path, content: dict[str, Any], models: Pair, injected: list[Injected]
-) -> None:
+def test_what_a_correction_gains_by_brute_force(root: Path, content: Content, models: Pair, injected: list[Injected]) -> None:
     student, teacher = models
     plain = AutoModelForCausalLM.from_pretrained(root / "runs/teacher/model")
     rows = content["injected_errors"]["rows"]
-    assert [(row["id"], row["error"], row["position"]) for row in rows] == [
-        (r.example.id, r.error, r.position) for r in injected
-    ]
+    planted = [(row.example.id, row.error, row.position) for row in injected]
+    assert [(row["id"], row["error"], row["position"]) for row in rows] == planted
     for row, own in list(zip(rows, injected, strict=True))[:6]:
         token = detect(student, teacher, [as_sequence(own, own.ids)], batch=1)[0].tokens[own.position]
         shown = own.ids[: min(own.end, own.position + 6)]
@@ -255,7 +224,7 @@ def test_what_a_correction_gains_by_brute_force(
 # --- spans and diversity ----------------------------------------------------------------------------------------------
 
 
-def test_span_statistics_by_brute_force(root: Path, content: dict[str, Any], examples: list[Example]) -> None:
+def test_span_statistics_by_brute_force(root: Path, content: Content, examples: list[Example]) -> None:
     models = [AutoModelForCausalLM.from_pretrained(root / f"runs/{run}/model") for run in ("student", "teacher")]
     tokenizer = TrainedModel.load(root, "student").tokenizer
     rows = {row["id"]: row for row in content["spans"]["rows"] if row["source"] == "reference"}
@@ -265,24 +234,21 @@ def test_span_statistics_by_brute_force(root: Path, content: dict[str, Any], exa
             s, t = (model(ids).logits[0, len(example.prompt_ids) - 1 : -1].double().softmax(-1) for model in models)
         for prior in ("phrases", "fixed", "sentences"):
             spans = token_spans(example.response_ids, tokenizer, SpanConfig(priors=prior))  # type: ignore[arg-type]
-            terms = [
-                sum(float((s[a] * s[b] - t[a] * t[b]).norm()) for a, b in pairwise(range(start, end))) / (end - start)
-                for start, end in spans
-            ]
+            norms = [float((s[a] * s[b] - t[a] * t[b]).norm()) for a, b in pairwise(range(len(s)))]
+            terms = [sum(norms[start : end - 1]) / (end - start) for start, end in spans]
             found = rows[example.id]["priors"][prior]
             assert found[:3] == [len(spans), sum(e - b for b, e in spans), sum(e - b == 1 for b, e in spans)]
             assert found[3] == pytest.approx(fmean(terms), rel=1e-3)
 
 
-def test_span_summaries_are_the_rows_pooled(content: dict[str, Any]) -> None:
+def test_span_summaries_are_the_rows_pooled(content: Content) -> None:
     rows, lines = content["spans"]["rows"], content["spans"]["summary"]
     for line in lines:
         own = [r for r in rows if r["source"] == line["source"] and line["category"] in ("all", r["category"])]
         spans = [r["priors"][line["priors"]] for r in own]
-        assert line["responses"] == len(own) and line["covered"] == pytest.approx(
-            sum(s[1] for s in spans) / sum(r["tokens"] for r in own), rel=1e-5
-        )
-        assert line["tokens_per_span"] == pytest.approx(sum(s[1] for s in spans) / sum(s[0] for s in spans), rel=1e-5)
+        count, covered, tokens = sum(s[0] for s in spans), sum(s[1] for s in spans), sum(r["tokens"] for r in own)
+        assert line["responses"] == len(own) and line["covered"] == pytest.approx(covered / tokens, rel=1e-5)
+        assert line["tokens_per_span"] == pytest.approx(covered / count, rel=1e-5)
     categories = {row["category"] for row in rows}
     assert len(lines) == 3 * 3 * (len(categories) + 1) and len(categories) > 1
     assert sum(row["source"] == "reference" for row in rows) == ROWS
@@ -305,7 +271,7 @@ def test_collections_of_equal_size_are_compared() -> None:
     assert line["distinct_1"] == (0.5 + 1) / 2 and line["distinct_4"] is None
 
 
-def test_scrg_keeps_what_stands_before_the_correction(content: dict[str, Any]) -> None:
+def test_scrg_keeps_what_stands_before_the_correction(content: Content) -> None:
     lines = {(line["source"], line["measure"]): line for line in content["diversity"]["summary"]}
     (change,) = [line for line in content["diversity"]["differences"] if line["measure"] == "words"]
     assert change["difference"] == pytest.approx(lines["scrg", "words"]["mean"] - lines["student", "words"]["mean"], abs=1e-4)
@@ -324,7 +290,7 @@ def test_intervals_agree_with_scipy() -> None:
     assert mean_interval([2.0]) == (2.0, None, None) and mean_interval([]) == (None, None, None)
 
 
-def test_detection_summaries_are_the_rows_averaged(content: dict[str, Any]) -> None:
+def test_detection_summaries_are_the_rows_averaged(content: Content) -> None:
     rows, lines = content["injected_errors"]["rows"], content["injected_errors"]["detection"]
     assert len(lines) == len(ERRORS) * len(DETECTORS) * len(WINDOWS)
     for line in lines:
@@ -345,7 +311,7 @@ def test_detection_summaries_are_the_rows_averaged(content: dict[str, Any]) -> N
             )
 
 
-def test_correction_summaries_are_paired(content: dict[str, Any]) -> None:
+def test_correction_summaries_are_paired(content: Content) -> None:
     rows, lines = content["injected_errors"]["rows"], content["injected_errors"]["correction"]
     assert len(lines) == len(ERRORS) * len(STARTS) * 2
     for line in lines:
@@ -356,8 +322,8 @@ def test_correction_summaries_are_paired(content: dict[str, Any]) -> None:
         assert line["gain"] == pytest.approx(line["corrected"] - line["kept"], abs=1e-4)
 
 
-def test_the_same_call_writes_the_same_file(root: Path, content: dict[str, Any]) -> None:
-    again = json.loads((root / "probes" / run_stage(probe, root, probe_spec(code="again")) / "probe.json").read_text())
+def test_the_same_call_writes_the_same_file(root: Path, content: Content) -> None:
+    again = read_json(root / "probes" / run_stage(probe, root, probe_spec(code="again")) / "probe.json")
     assert {**again, "timings": None} == {**content, "timings": None}
     assert (root / "probes" / spec_digest(probe_spec()) / "probe.json").stat().st_size < 100_000
     assert ScrgConfig() == SCORES["kl_student_teacher"], "the printed reading is the first"

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ from mgsr.data.prompts import format_prompt
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
 from mgsr.evaluation.answering import Answerer
-from mgsr.evaluation.evaluator import answers_spec, evaluate, heldout_spec
+from mgsr.evaluation.evaluator import answers_spec, heldout_spec
 from mgsr.models.loading import load_tokenizer
 from mgsr.storage import read_json, seal_folder, write_json, write_jsonl
 from mgsr.training.trainer import train
 from tests.records_support import read_rows
-from tests.training_support import DATA, TEST_SETS, evaluated, evaluation_spec, metrics, plant_spec, run_spec
+from tests.runs_support import recorded
+from tests.training_support import DATA, TEST_SETS, evaluated, evaluation_spec, metrics, plant_spec, record_of, run_spec
 
+Damage = Callable[[list[str]], list[str]]  # of lines
 LENGTH = "mgsr.examples.word_metrics:answer_length"
 
 
@@ -39,17 +42,9 @@ def first(root: Path) -> Path:
 def made(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What the model is asked for from here on: test set, protocol and seed of answers, or the held-out divergence."""
     asked: list[tuple[Any, ...]] = []
-    answers, heldout = Answerer.answers, Answerer.heldout
-
-    def note(original: Callable[..., Any], *fields: str) -> Callable[..., Any]:
-        def call(self: Answerer, records: Any, spec: Any) -> Any:
-            asked.append(tuple(getattr(spec, field) for field in fields))
-            return original(self, records, spec)
-
-        return call
-
-    monkeypatch.setattr(Answerer, "answers", note(answers, "test_set", "protocol", "decoding_seed"))
-    monkeypatch.setattr(Answerer, "heldout", note(heldout, "test_set"))
+    part = attrgetter("test_set", "protocol", "decoding_seed")
+    recorded(monkeypatch, Answerer, "answers", lambda given, _: asked.append(part(given[2])))
+    recorded(monkeypatch, Answerer, "heldout", lambda given, _: asked.append((given[2].test_set,)))
     return asked
 
 
@@ -121,10 +116,13 @@ def test_what_is_added_is_decoded_alone(root: Path, first: Path, made: list[Any]
 
 
 def test_an_evaluation_without_teacher_or_with_fewer_sets_takes_its_answers_from_the_kept(root: Path, first: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for folder in ("answers", "heldout") for path in (root / folder).iterdir()}
+    def dates() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for folder in ("answers", "heldout") for path in (root / folder).iterdir()}
+
+    before = dates()
     spec = evaluation_spec("run", teacher_run=None, test_sets={"sni": "sni"}, rows={"sni": 3})
     assert read_json(evaluated(root, spec) / "summary.json")["heldout"] is None
-    assert before == {path: path.stat().st_mtime_ns for folder in ("answers", "heldout") for path in (root / folder).iterdir()}
+    assert dates() == before
 
 
 def test_an_interrupted_evaluation_goes_on(root: Path, first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,9 +153,7 @@ def test_an_interrupted_evaluation_goes_on(root: Path, first: Path, monkeypatch:
         (lambda lines: [lines[0].replace('"length": ', '"length": -'), *lines[1:]], "line 1: length: "),
     ],
 )
-def test_damaged_answers_are_refused_by_name(
-    root: Path, first: Path, damage: Callable[[list[str]], list[str]], problem: str, made: list[Any]
-) -> None:
+def test_damaged_answers_are_refused_by_name(root: Path, first: Path, damage: Damage, problem: str, made: list[Any]) -> None:
     spec = evaluation_spec("run")
     path = kept(root, spec, "dolly", "plain", 10)
     text = path.read_text()
@@ -205,19 +201,6 @@ def test_dropped_prompts_are_counted_and_have_no_row(root: Path) -> None:
     assert (evaluated(root, spec) / "rows.jsonl").read_bytes() == before
 
 
-def test_a_spec_is_checked_against_its_name(root: Path) -> None:
-    name = plant_spec(root, evaluation_spec("run", code="edited"))
-    path = root / f"specs/{name}.json"
-    write_json(path, read_json(path) | {"threads": 2})
-    with pytest.raises(MgsrError, match=rf"{name}\.json was edited"):
-        evaluate(root, name)
-    write_json(path, read_json(path) | {"threads": "two"})
-    with pytest.raises(MgsrError, match=rf"{name}\.json is no EvaluationSpec: threads: "):
-        evaluate(root, name)
-    with pytest.raises(MgsrError, match=r"absent\.json does not exist"):
-        evaluate(root, "absent")
-
-
 def test_pitfall_24_validation_decodes_as_the_final_evaluation(root: Path) -> None:
     """The same rows, put into a test set, get the same mean score from both."""
     records = load_records(root / "data/records", "validation")[:3]
@@ -226,11 +209,10 @@ def test_pitfall_24_validation_decodes_as_the_final_evaluation(root: Path) -> No
     spec = evaluation_spec("run", teacher_run=None, test_sets={"v": "validation"}, rows={"v": None})
     folder = evaluated(root, with_evaluation(spec, max_new_tokens=10, protocols=("plain",), decoding_seeds=(10,)))
     (score,) = read_json(folder / "summary.json")["scores"]
-    best = read_json(root / "runs/run/training.json")["validation"]
+    best = record_of(root, "run")["validation"]
     assert score["metrics"]["rouge_l"] == pytest.approx(best["rouge_l"])
-    assert best["rouge_l"] in [
-        pytest.approx(line["rouge_l"]) for line in metrics(root, "run", "validation") if "rouge_l" in line
-    ]
+    lines = metrics(root, "run", "validation")
+    assert best["rouge_l"] in [pytest.approx(line["rouge_l"]) for line in lines if "rouge_l" in line]
 
 
 def test_pitfall_5_training_and_evaluation_prompts_have_the_same_tokens(root: Path) -> None:

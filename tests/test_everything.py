@@ -2,9 +2,6 @@
 
 Its own target, as it takes longer than the test command may: `pytest -m everything`."""
 
-from __future__ import annotations
-
-import subprocess
 import time
 from pathlib import Path
 from typing import get_args
@@ -14,8 +11,8 @@ import pytest
 
 from mgsr.config.load import read_yaml
 from mgsr.config.table_entries import CheckName
+from tests.workflow_support import REPOSITORY, snakemake
 
-REPOSITORY = Path(__file__).parents[1]
 TABLES = read_yaml(REPOSITORY / "workflow" / "tables.yaml")["tables"]
 SECONDS = 15 * 60  # promised for two idle cores
 
@@ -26,9 +23,7 @@ pytestmark = pytest.mark.everything
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     results = tmp_path_factory.mktemp("results")
     started = time.monotonic()
-    command = ["snakemake", "everything", "--cores", "2", "--nolock", "--config", "preset=smoke", f"results={results}"]
-    finished = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-8000:]
+    snakemake("everything", "--config", "preset=smoke", f"results={results}")
     return results / "smoke", time.monotonic() - started
 
 

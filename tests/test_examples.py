@@ -1,6 +1,7 @@
 """TAID, AKL and ABKD: each against its paper's formulas, and through the objective as a user's file is."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,85 +14,81 @@ from mgsr.examples.abkd import ab_divergence
 from mgsr.examples.akl import akl
 from mgsr.examples.taid import Taid
 from mgsr.models.kl import forward_kl, reverse_kl
+from mgsr.objectives.divergences import Divergence
 from mgsr.objectives.objective import Objective
 from mgsr.objectives.positions import Positions, View
+from tests.objectives_support import assert_finite, assert_gradient, assert_zero_at_equality, draw
 
-V = 13
+Pair = tuple[Tensor, Tensor]
+SHAPE = 6, 13
 POWERS = [(0.2, 0.7), (0.5, 0.5), (1.0, 1.0), (-0.5, 1.5), (2.0, -0.5)]
 LIMITS = [(1.0, 0.0), (0.0, 1.0), (0.3, 0.0), (0.0, 0.3), (0.4, -0.4), (-0.4, 0.4), (0.0, 0.0)]
+FAR = torch.tensor([[1e4, 0.0, -1e4]]), torch.tensor([[0.0, 1e4, -1e4]])
 each_pair = pytest.mark.parametrize(("alpha", "beta"), POWERS + LIMITS)
 
 
-def draw(seed: int, n: int = 6, scale: float = 2.0, dtype: torch.dtype = torch.float64) -> Tensor:
-    logits = scale * torch.randn(n, V, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return logits.to(dtype).log_softmax(-1)
+@pytest.fixture
+def pair() -> Pair:
+    """Log-probabilities of student and teacher."""
+    return draw(1, *SHAPE), draw(2, *SHAPE)
 
 
 def arrays(s: Tensor, t: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return t.exp().numpy(), s.exp().numpy()
 
 
-def ab(s: Tensor, t: Tensor, alpha: float, beta: float) -> Tensor:
-    return ab_divergence(s, t, progress=0.5, alpha=alpha, beta=beta)
+def ab(alpha: float, beta: float) -> Divergence:
+    return partial(ab_divergence, progress=0.5, alpha=alpha, beta=beta)
 
 
 # --- ABKD -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("alpha", "beta"), POWERS)
-def test_abkd_equals_its_closed_form(alpha: float, beta: float) -> None:
-    p, q = arrays(s := draw(1), t := draw(2))
+def test_abkd_equals_its_closed_form(pair: Pair, alpha: float, beta: float) -> None:
+    p, q = arrays(*pair)
     powers = p**alpha * q**beta - (alpha * p ** (alpha + beta) + beta * q ** (alpha + beta)) / (alpha + beta)
-    np.testing.assert_allclose(ab(s, t, alpha, beta), -powers.sum(-1) / (alpha * beta), rtol=1e-10)
+    np.testing.assert_allclose(ab(alpha, beta)(*pair), -powers.sum(-1) / (alpha * beta), rtol=1e-10)
 
 
-def test_abkd_has_the_kls_and_the_distances_it_is_known_for() -> None:
-    p, q = arrays(s := draw(1), t := draw(2))
-    torch.testing.assert_close(ab(s, t, 1, 0), forward_kl(s, t))
-    torch.testing.assert_close(ab(s, t, 0, 1), reverse_kl(s, t))
-    np.testing.assert_allclose(ab(s, t, 1, 1), ((p - q) ** 2).sum(-1) / 2, rtol=1e-10)
-    np.testing.assert_allclose(ab(s, t, 0.5, 0.5), 2 * ((p**0.5 - q**0.5) ** 2).sum(-1), rtol=1e-10)  # Hellinger
-    np.testing.assert_allclose(ab(s, t, 0, 0), ((np.log(p) - np.log(q)) ** 2).sum(-1) / 2, rtol=1e-10)
-    np.testing.assert_allclose(ab(s, t, 1, -1), (p / q - np.log(p / q) - 1).sum(-1), rtol=1e-10)  # Itakura-Saito
+def test_abkd_has_the_kls_and_the_distances_it_is_known_for(pair: Pair) -> None:
+    p, q = arrays(*pair)
+    torch.testing.assert_close(ab(1, 0)(*pair), forward_kl(*pair))
+    torch.testing.assert_close(ab(0, 1)(*pair), reverse_kl(*pair))
+    for powers, distance in (
+        ((1, 1), (p - q) ** 2 / 2),
+        ((0.5, 0.5), 2 * (p**0.5 - q**0.5) ** 2),  # Hellinger
+        ((0, 0), (np.log(p) - np.log(q)) ** 2 / 2),
+        ((1, -1), p / q - np.log(p / q) - 1),  # Itakura-Saito
+    ):
+        np.testing.assert_allclose(ab(*powers)(*pair), distance.sum(-1), rtol=1e-10)
 
 
 @pytest.mark.parametrize(("alpha", "beta"), LIMITS)
-def test_abkd_limits_are_what_their_neighbours_tend_to(alpha: float, beta: float) -> None:
-    s, t, step = draw(1), draw(2), 1e-5
-    near = [ab(s, t, alpha + sign * step, beta + sign * 2 * step) for sign in (1, -1)]
-    torch.testing.assert_close(ab(s, t, alpha, beta), (near[0] + near[1]) / 2, rtol=1e-4, atol=1e-6)
+def test_abkd_limits_are_what_their_neighbours_tend_to(pair: Pair, alpha: float, beta: float) -> None:
+    near = [ab(alpha + step, beta + 2 * step)(*pair) for step in (1e-5, -1e-5)]
+    torch.testing.assert_close(ab(alpha, beta)(*pair), (near[0] + near[1]) / 2, rtol=1e-4, atol=1e-6)
 
 
 @each_pair
 def test_abkd_gradient(alpha: float, beta: float) -> None:
-    assert torch.autograd.gradcheck(
-        lambda x: ab(x.log_softmax(-1), draw(2, 2, 1.0), alpha, beta), (draw(1, 2, 1.0).requires_grad_(),)
-    )
+    assert_gradient(ab(alpha, beta), draw(1, 2, 13, scale=1.0), draw(2, 2, 13, scale=1.0))
 
 
 @each_pair
 def test_abkd_is_zero_at_equality_and_never_below(alpha: float, beta: float) -> None:
-    for dtype in (torch.float32, torch.float64):
-        s = draw(1, 20, dtype=dtype)
-        assert 0 <= ab(s, s, alpha, beta).max() < 1e-4
-        assert (ab((s + 1e-4 * draw(2, 20, dtype=dtype)).log_softmax(-1), s, alpha, beta) >= 0).all()
+    assert_zero_at_equality(ab(alpha, beta), 1e-4, 20, 13)
 
 
 @each_pair
 def test_pitfall_08_abkd_at_extreme_logits(alpha: float, beta: float) -> None:
     """Finite where no negative power or logarithm meets a probability of 0; a class that both exclude never matters."""
-    s = torch.tensor([[50.0, 0.0, 1.0, -math.inf]], requires_grad=True)
-    t = torch.tensor([[0.0, 50.0, 2.0, -math.inf]])
-    value = ab(s.log_softmax(-1), t.log_softmax(-1), alpha, beta)
-    value.sum().backward()
-    assert value.isfinite().all() and s.grad is not None and s.grad.isfinite().all()
-    short = ab(s.detach()[:, :3].log_softmax(-1), t[:, :3].log_softmax(-1), alpha, beta)
-    torch.testing.assert_close(value.detach(), short, rtol=1e-5, atol=1e-6)
+    s, t = torch.tensor([[50.0, 0.0, 1.0, -math.inf]]), torch.tensor([[0.0, 50.0, 2.0, -math.inf]])
+    value = assert_finite(ab(alpha, beta), s, t)
+    short = ab(alpha, beta)(s[:, :3].log_softmax(-1), t[:, :3].log_softmax(-1))
+    torch.testing.assert_close(value, short, rtol=1e-5, atol=1e-6)
     if alpha >= 0 and beta >= 0 and alpha + beta > 0:
-        far = ab(
-            torch.tensor([[1e4, 0.0, -1e4]]).log_softmax(-1), torch.tensor([[0.0, 1e4, -1e4]]).log_softmax(-1), alpha, beta
-        )
-        assert far.isfinite().all()
+        assert_finite(ab(alpha, beta), *FAR)
 
 
 # --- AKL --------------------------------------------------------------------------------------------------------------
@@ -112,11 +109,11 @@ def akl_by_hand(p: np.ndarray, q: np.ndarray, mu: float) -> float:
 @pytest.mark.parametrize("mu", [0.1, 0.5, 0.9])
 def test_pitfall_13_akl_weighs_each_class_in_its_own_place(mu: float) -> None:
     """The head is defined in the teacher's order: a gap left in the vocabulary's order gives other weights."""
-    s, t = draw(1, 30, 1.0), draw(2, 30, 1.0)
+    s, t = (draw(seed, 30, 13, scale=1.0) for seed in (1, 2))
     p, q = arrays(s, t)
     value = akl(s, t, progress=0.5, mu=mu)
     np.testing.assert_allclose(value, [akl_by_hand(a, b, mu) for a, b in zip(p, q, strict=True)], rtol=1e-10)
-    shuffle = torch.randperm(V, generator=torch.Generator().manual_seed(3))
+    shuffle = torch.randperm(13, generator=torch.Generator().manual_seed(3))
     torch.testing.assert_close(akl(s[:, shuffle], t[:, shuffle], progress=0.5, mu=mu), value)
     tail = np.cumsum(-np.sort(-p, axis=-1), -1) > mu
     tail[:, 0] = False
@@ -125,23 +122,19 @@ def test_pitfall_13_akl_weighs_each_class_in_its_own_place(mu: float) -> None:
     assert np.abs(value.numpy() - faulty).max() > 0.01
 
 
-def test_akl_gradient_is_that_of_the_two_kls_at_fixed_weights() -> None:
-    s, t = draw(1).requires_grad_(), draw(2)
-    (gradient,) = torch.autograd.grad(akl(s.log_softmax(-1), t, progress=0.0).sum(), s)
-    kls = [kl(s.log_softmax(-1), t) for kl in (forward_kl, reverse_kl)]
-    value = akl(s.log_softmax(-1), t, progress=0.0)
+def test_akl_gradient_is_that_of_the_two_kls_at_fixed_weights(pair: Pair) -> None:
+    s, t = pair[0].requires_grad_(), pair[1]
+    value, *kls = (kl(s.log_softmax(-1), t) for kl in (partial(akl, progress=0.0), forward_kl, reverse_kl))
     share = ((value - kls[1]) / (kls[0] - kls[1])).detach()
+    (gradient,) = torch.autograd.grad(value.sum(), s, retain_graph=True)
     (expected,) = torch.autograd.grad((share * kls[0] + (1 - share) * kls[1]).sum(), s)
     torch.testing.assert_close(gradient, expected, rtol=1e-7, atol=1e-10)
 
 
 def test_akl_at_equality_and_at_extreme_logits() -> None:
-    s = draw(1, dtype=torch.float32)
+    s = draw(1, *SHAPE, dtype=torch.float32)
     assert (akl(s, s, progress=0.0) == 0).all()
-    far = torch.tensor([[1e4, 0.0, -1e4]], requires_grad=True)
-    value = akl(far.log_softmax(-1), torch.tensor([[0.0, 1e4, -1e4]]).log_softmax(-1), progress=0.0)
-    value.sum().backward()
-    assert value.isfinite().all() and far.grad is not None and far.grad.isfinite().all()
+    assert_finite(partial(akl, progress=0.0), *FAR)
 
 
 # --- TAID -------------------------------------------------------------------------------------------------------------
@@ -151,16 +144,16 @@ def test_akl_at_equality_and_at_extreme_logits() -> None:
 def test_taid_is_the_kl_from_interpolated_logits(t: float) -> None:
     """Logits with a shift for each row: log-probabilities give the same intermediate distribution."""
     shift = torch.tensor([[3.0], [-2.0], [0.5], [7.0], [0.0], [1.0]], dtype=torch.float64)
-    student, teacher = draw(1) + shift, draw(2) - 2 * shift
+    student, teacher = draw(1, *SHAPE) + shift, draw(2, *SHAPE) - 2 * shift
     between = softmax((1 - t) * student.numpy() + t * teacher.numpy(), axis=-1)
     expected = rel_entr(between, softmax(student.numpy(), axis=-1)).sum(-1)
     value = Taid(start=t)(student.log_softmax(-1), teacher.log_softmax(-1), progress=0.0)
     np.testing.assert_allclose(value, expected, rtol=1e-9, atol=1e-12)
 
 
-def test_taid_gradient_holds_the_intermediate_distribution() -> None:
+def test_taid_gradient_holds_the_intermediate_distribution(pair: Pair) -> None:
     """d KL(p_t || q) / d logits = q - p_t where p_t is a constant."""
-    logits, t, taid = draw(1).requires_grad_(), draw(2), Taid()
+    logits, t, taid = pair[0].requires_grad_(), pair[1], Taid()
     (gradient,) = torch.autograd.grad(taid(logits.log_softmax(-1), t, progress=0.0).sum(), logits)
     s = logits.detach()
     torch.testing.assert_close(gradient, s.softmax(-1) - (0.6 * s + 0.4 * t).softmax(-1))
@@ -188,7 +181,7 @@ def test_taid_parameter_follows_its_rule() -> None:
 
 def test_taid_resumes_at_its_parameter() -> None:
     config = ObjectiveConfig.model_validate({"distillation": {"name": "custom", "function": "mgsr.examples.taid:Taid"}})
-    one, other = Objective(config, V, seed=1), Objective(config, V, seed=1)
+    one, other = Objective(config, 13, seed=1), Objective(config, 13, seed=1)
     for step in range(5):
         one.progress = step / 10
         one.after_step({"distillation": 2.0 - 0.3 * step, "sft": 1.0})
@@ -210,10 +203,10 @@ FILES = {
 
 
 @pytest.mark.parametrize("function", FILES)
-def test_each_file_is_a_term_of_the_objective(function: str) -> None:
+def test_each_file_is_a_term_of_the_objective(pair: Pair, function: str) -> None:
     distillation = {"name": "custom", "function": function, "parameters": FILES[function]}
-    objective = Objective(ObjectiveConfig.model_validate({"sft_weight": 0, "distillation": distillation}), V, seed=1)
-    s, t, weight = draw(1).requires_grad_(), draw(2), torch.tensor([0.5, 0, 1, 2, 0, 1], dtype=torch.float64)
+    objective = Objective(ObjectiveConfig.model_validate({"sft_weight": 0, "distillation": distillation}), 13, seed=1)
+    s, t, weight = pair[0].requires_grad_(), pair[1], torch.tensor([0.5, 0, 1, 2, 0, 1], dtype=torch.float64)
     none = torch.zeros_like(weight)
     at = Positions(torch.zeros(6, dtype=torch.long), weight, none, none)
     loss, sums = objective(View(s.log_softmax(-1), t, at, 6))

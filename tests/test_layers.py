@@ -1,7 +1,5 @@
 """Imports go one way, and what is light stays light."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys
@@ -60,14 +58,8 @@ def test_evaluation_stands_beside_training_and_not_on_it() -> None:
 )
 def test_no_evaluation_depends_on_an_objective(entry: str, objectives: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The digest of an evaluation's code covers no objective; the probe alone measures the span term."""
-    files: list[Path] = []
-    parse = identity._parse
-
-    def record(file: Path) -> tuple[str, tuple[str, ...]]:
-        files.append(file)
-        return parse(file)
-
-    monkeypatch.setattr(identity, "_parse", record)
+    parse, files = identity._parse, list[Path]()
+    monkeypatch.setattr(identity, "_parse", lambda file: files.append(file) or parse(file))
     identity.code_digest.__wrapped__(f"mgsr.evaluation.{entry}")
     covered = {file.relative_to(PACKAGE) for file in files}
     assert Path(f"evaluation/{entry}.py") in covered
@@ -103,33 +95,19 @@ def test_the_code_that_names_kept_answers_scores_nothing() -> None:
     assert "training" not in imports(PACKAGE / "evaluation" / "answering.py")
 
 
-LIGHT = [
-    "mgsr.cli",
-    "mgsr.preflight",
-    "mgsr.config.plan",
-    "mgsr.data.prepare",
-    "mgsr.data.builtin_records",
-    "mgsr.data.local_records",
-]
-TABLES = [
-    "mgsr.tables.registry",
-    "mgsr.tables.claims",
-    "mgsr.tables.open_checks",
-    "mgsr.tables.report",
-    "mgsr.evaluation.floor",
-    "mgsr.evaluation.evaluator",
-]
+LIGHT = "cli preflight config.plan data.prepare data.builtin_records data.local_records".split()
+TABLES = "tables.registry tables.claims tables.open_checks tables.report evaluation.floor evaluation.evaluator".split()
 HEAVY = ["torch", "transformers", "mlflow", "datasets", "peft"]
 CASES = {
     "light": (LIGHT, [*HEAVY, "huggingface_hub", "pandas", "numpy"]),
     "tables": (TABLES, HEAVY),
-    "training": (["mgsr.training.trainer", "mgsr.evaluation.answering"], ["mlflow", "datasets", "snakemake", "matplotlib"]),
+    "training": (["training.trainer", "evaluation.answering"], ["mlflow", "datasets", "snakemake", "matplotlib"]),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_an_import_pulls_in_no_more_than_its_job_needs(case: str) -> None:
-    modules, unwanted = CASES[case]
+    modules, unwanted = [f"mgsr.{name}" for name in CASES[case][0]], CASES[case][1]
     code = f"import sys; [__import__(name) for name in {modules!r}]; print(*(set({unwanted!r}) & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

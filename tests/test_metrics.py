@@ -88,17 +88,17 @@ def test_what_is_no_finite_number_is_refused_by_metric_and_example(value: Any) -
 
 
 def test_a_failure_is_told_with_example_file_and_line(own: None) -> None:
-    metrics = load_metrics(["own_metrics:fails"])
-    line = MODULE.splitlines().index("    return a / b") + 1
-    with pytest.raises(MgsrError, match=rf"own_metrics:fails', here: ZeroDivisionError: .* \(own_metrics.py, line {line}\)$"):
-        score(metrics, "a", ["b"], "here")
-    line = MODULE.splitlines().index("    return json.loads(answer)") + 1
-    with pytest.raises(MgsrError, match=rf"JSONDecodeError: .* \(own_metrics.py, line {line}\)$"):
-        score(load_metrics(["own_metrics:fails_elsewhere"]), "{", ["b"], "here")
-    with pytest.raises(MgsrError, match=r"metric 'm', here: TypeError: .*"):
-        score({"m": math.dist}, "a", ["b"], "here")  # type: ignore[dict-item]  # no frame of its own
-    with pytest.raises(MgsrError, match=r"metric 'm', here: OverflowError: .* too large to convert to float$"):
-        score({"m": lambda answer, references: 10**400}, "a", ["b"], "here")
+    lines = MODULE.splitlines()
+    divided, decoded = lines.index("    return a / b") + 1, lines.index("    return json.loads(answer)") + 1
+    fails, fails_elsewhere = load_metrics(["own_metrics:fails", "own_metrics:fails_elsewhere"]).values()
+    for metric, problem in (
+        (fails, rf"ZeroDivisionError: .* \(own_metrics.py, line {divided}\)$"),
+        (fails_elsewhere, rf"JSONDecodeError: .* \(own_metrics.py, line {decoded}\)$"),
+        (math.dist, "TypeError: .*"),  # no frame of its own
+        (lambda answer, references: 10**400, "OverflowError: .* too large to convert to float$"),
+    ):
+        with pytest.raises(MgsrError, match=rf"metric 'm', here: {problem}"):
+            score({"m": metric}, "{", ["b"], "here")
 
 
 # --- the examples -----------------------------------------------------------------------------------------------------

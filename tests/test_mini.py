@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow_support import cards, snakemake
+from tests.workflow_support import REPOSITORY, cards, snakemake_in
 
 RECORDS = Path(__file__).parents[2] / "shared" / "data"
 TINY_SHARE = [
@@ -34,7 +34,7 @@ def missing() -> str | None:
 @pytest.mark.skipif(missing() is not None, reason=str(missing()))
 def test_real_weights_and_records_give_a_table(tmp_path: Path) -> None:
     arguments = ["preset=mini", "source=local", f"data_dir={RECORDS}", f"results={tmp_path}", *TINY_SHARE]
-    finished = snakemake("--config", *arguments)
+    finished = snakemake_in(REPOSITORY, "--cores", "2", "--nolock", "--config", *arguments)
     logs = "".join(path.read_text()[-2000:] for path in tmp_path.glob("mini/logs/*.log"))
     assert finished.returncode == 0, finished.stderr[-4000:] + logs[-8000:]
     assert "SmolLM2" in (tmp_path / "mini/tables/table1.md").read_text()

@@ -1,39 +1,27 @@
-"""MiniLLM in the training loop: when it collects, what a step trains on, and that a run resumes and is shared exactly."""
+"""MiniLLM in the training loop: when it collects, and what a step trains on."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from mgsr.rollouts.collection import Collection, Rollout
-from mgsr.storage import read_json
 from mgsr.training.trainer import train
-from tests.training_support import assert_same, metrics, record_steps, run_spec, stop_after, train_and_kill, train_as_two
-
-COLLECTION: dict[str, Any] = {"rollouts": 8, "inner_epochs": 2}  # of batches of 4: four steps
-SEQUENCES: dict[str, Any] = {"policy": "collection", "collection": COLLECTION}
-OBJECTIVE: dict[str, Any] = {"sft_weight": 1.0, "distillation": {"name": "policy_gradient"}}
+from tests.runs_support import record_steps, recorded
+from tests.training_support import COLLECTION, POLICY_GRADIENT, losses, metrics, record_of, run_spec, warnings_of
 
 
 @pytest.fixture
 def collected(monkeypatch: pytest.MonkeyPatch) -> list[list[Rollout]]:
     """The rollouts of each collection."""
-    original, collections = Collection.fill, list[list[Rollout]]()
-
-    def fill(self: Collection, step: int, rollouts: list[Rollout]) -> None:
-        collections.append(rollouts)
-        original(self, step, rollouts)
-
-    monkeypatch.setattr(Collection, "fill", fill)
-    return collections
+    return recorded(monkeypatch, Collection, "fill", lambda arguments, _: arguments[2])
 
 
 def test_a_collection_serves_its_inner_epochs_and_every_step_is_the_students(
     root: Path, collected: list[list[Rollout]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = record_steps(monkeypatch)
-    train("whole", run_spec(SEQUENCES, OBJECTIVE, steps=10), root)
+    train("whole", run_spec(COLLECTION, POLICY_GRADIENT, steps=10), root)
     assert [len(rollouts) for rollouts in collected] == [8, 8, 8]
     prompts = [rollout.sequence.example_id for rollouts in collected for rollout in rollouts]
     assert len(set(prompts)) == 24  # the data order goes on where the collection before ended
@@ -48,16 +36,16 @@ def test_a_collection_serves_its_inner_epochs_and_every_step_is_the_students(
         assert float(advantages.std(correction=0)) == pytest.approx(1, abs=1e-4)
         for sequence, columns in zip(step.distilled, step.rollout, strict=True):
             assert torch.equal(columns[:, 0], of[sequence.example_id].log_probs[:, 0])
-    lines, card = metrics(root, "whole"), read_json(root / "runs/whole/training.json")
-    assert {line["source"] for line in lines} == {"student"} and card["student_step_share"] == 1
-    assert "no_student_text" not in {warning["name"] for warning in card["warnings"]}
+    lines = metrics(root, "whole")
+    assert {line["source"] for line in lines} == {"student"} and record_of(root, "whole")["student_step_share"] == 1
+    assert "no_student_text" not in warnings_of(root, "whole")
     assert {f"policy_gradient/{name}" for name in ("single_step", "ratio", "clipped")} <= lines[0].keys()
     assert lines[0]["loss"] == pytest.approx(lines[0]["sft"] + lines[0]["distillation"], rel=1e-4)
 
 
 def test_the_ratio_is_one_until_the_student_moves(root: Path) -> None:
-    sequences = {**SEQUENCES, "collection": {**COLLECTION, "teacher_mix": 0.0}}
-    train("ratio", run_spec(sequences, OBJECTIVE, steps=8, learning_rate=3e-2), root)
+    sequences = {**COLLECTION, "collection": {**COLLECTION["collection"], "teacher_mix": 0.0}}
+    train("ratio", run_spec(sequences, POLICY_GRADIENT, steps=8, learning_rate=3e-2), root)
     lines = metrics(root, "ratio")
     fresh, moved = [lines[i] for i in (0, 4)], [lines[i] for i in (1, 2, 3, 5, 6, 7)]
     assert all(line["policy_gradient/ratio"] == pytest.approx(1, abs=1e-5) for line in fresh)
@@ -67,46 +55,13 @@ def test_the_ratio_is_one_until_the_student_moves(root: Path) -> None:
 
 
 def test_the_student_comes_nearer_to_the_teacher(root: Path) -> None:
-    spec = run_spec(SEQUENCES, {**OBJECTIVE, "sft_weight": 0.0}, steps=40, learning_rate=1e-2, validations=1)
+    spec = run_spec(COLLECTION, {**POLICY_GRADIENT, "sft_weight": 0.0}, steps=40, learning_rate=1e-2, validations=1)
     train("learns", spec, root)
     course = [line["policy_gradient/single_step"] for line in metrics(root, "learns")]
     assert sum(course[-8:]) < 0.8 * sum(course[:8])
 
 
 def test_accumulation_and_chunks_change_nothing(root: Path) -> None:
-    train("coarse", run_spec(SEQUENCES, OBJECTIVE), root)
-    train("fine", run_spec(SEQUENCES, OBJECTIVE, micro_batch=1, chunk=3, rollout_batch=3), root)
-    losses = [[line["loss"] for line in metrics(root, run)] for run in ("coarse", "fine")]
-    assert losses[0] == pytest.approx(losses[1], rel=2e-3, abs=1e-4)
-
-
-def test_a_run_goes_on_within_a_collection(root: Path, collected: list[list[Rollout]], monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = run_spec(SEQUENCES, {**OBJECTIVE, "span_weight": 1.0}, steps=10, dropout=0.1)
-    train("at-once", spec, root)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(6, patch)
-        train("in-two", spec, root)
-    collected.clear()
-    train("in-two", spec, root)
-    assert len(collected) == 1  # steps 7 and 8 train on what the checkpoint holds
-    assert_same(root, "at-once", "in-two")
-
-
-def test_killed_between_steps_ends_with_the_same_weights(root: Path) -> None:
-    spec = run_spec(SEQUENCES, OBJECTIVE, steps=14)
-    train("lived", spec, root)
-    for _ in range(2):
-        train_and_kill(root, "killed", spec)
-    train("killed", spec, root)
-    assert_same(root, "lived", "killed")
-
-
-def test_pitfall_19_26_two_processes_share_a_collection(root: Path) -> None:
-    spec = run_spec(SEQUENCES, OBJECTIVE, steps=6, micro_batch=1, processes=2)
-    train("alone", spec.model_copy(update={"processes": 1}), root)
-    train_as_two(root, "pair", spec)
-    alone, pair = metrics(root, "alone"), metrics(root, "pair")
-    for figure in alone[-1].keys() - {"source", "kind"}:
-        values = [[line[figure] for line in lines] for lines in (pair, alone)]
-        assert values[0] == pytest.approx(values[1], rel=5e-3, abs=1e-4), figure
-    assert read_json(root / "runs/pair/training.json")["processes"] == 2
+    coarse = losses(root, "coarse", run_spec(COLLECTION, POLICY_GRADIENT))
+    fine = losses(root, "fine", run_spec(COLLECTION, POLICY_GRADIENT, micro_batch=1, chunk=3, rollout_batch=3))
+    assert coarse == pytest.approx(fine, rel=2e-3, abs=1e-4)

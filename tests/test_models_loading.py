@@ -1,8 +1,5 @@
 """Folders to models and back; adapters; checkpoints; the vocabulary check."""
 
-from __future__ import annotations
-
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,14 +26,18 @@ from mgsr.models.loading import (
 from mgsr.models.tiny import train_tokenizer
 from mgsr.storage import seal_folder
 from tests.models_support import IDS, TARGETS, TOKENIZER, random_model
+from tests.plan_support import ROOT
+
+MASK = torch.ones_like(IDS)
+MASK[0, :4] = 0
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("models")
-    for kind in TARGETS:
-        save_model(random_model(kind), TOKENIZER, root / kind)
-    return {kind: root / kind for kind in TARGETS}
+    saved = {kind: tmp_path_factory.mktemp("models") / kind for kind in TARGETS}
+    for kind, folder in saved.items():
+        save_model(random_model(kind), TOKENIZER, folder)
+    return saved
 
 
 def lora(kind: str) -> LoraConfig:
@@ -58,11 +59,9 @@ def test_backbone_and_head_give_the_logits_exactly(folders: dict[str, Path], kin
     model = load_model(folders[kind], lora=lora(kind) if adapted else None)
     stir(model)
     backbone, head = split(model)
-    mask = torch.ones_like(IDS)
-    mask[0, :4] = 0
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    hidden = backbone(IDS, attention_mask=mask, position_ids=positions, past_key_values=None, use_cache=False)
-    logits = model(input_ids=IDS, attention_mask=mask, position_ids=positions).logits
+    positions = (MASK.cumsum(1) - 1).clamp(min=0)
+    hidden = backbone(IDS, attention_mask=MASK, position_ids=positions, past_key_values=None, use_cache=False)
+    logits = model(input_ids=IDS, attention_mask=MASK, position_ids=positions).logits
     assert torch.equal(head(hidden.last_hidden_state), logits)
     head(hidden.last_hidden_state).sum().backward()
     trained = {name for name, parameter in model.named_parameters() if parameter.grad is not None and parameter.grad.any()}
@@ -75,13 +74,11 @@ def test_narrow_weights_change_no_bit_under_autocast(folders: dict[str, Path], k
     sizes = [sum(parameter.nbytes for parameter in model.parameters()) for model in (wide, small)]
     assert sizes[1] < 0.75 * sizes[0]
     assert small.get_input_embeddings().weight.dtype == torch.float32  # tied to the output layer in gpt2 and opt
-    mask = torch.ones_like(IDS)
-    mask[0, :4] = 0
     results = []
     for backbone, head in (split(wide), split(small)):
         with torch.autocast("cpu", torch.bfloat16):
-            first = backbone(IDS, attention_mask=mask, use_cache=True)
-            longer = torch.cat([mask, torch.ones(len(IDS), 1, dtype=mask.dtype)], 1)
+            first = backbone(IDS, attention_mask=MASK, use_cache=True)
+            longer = torch.cat([MASK, torch.ones(len(IDS), 1, dtype=MASK.dtype)], 1)
             then = backbone(IDS[:, :1], attention_mask=longer, past_key_values=first.past_key_values, use_cache=True)
             results.append([head(output.last_hidden_state) for output in (first, then)])
     for expected, given in zip(*results, strict=True):
@@ -112,29 +109,20 @@ def test_the_host_holds_a_model_once_and_in_its_final_type(tmp_path: Path) -> No
     model.save_pretrained(tmp_path / "large", max_shard_size="8MB")
     seal_folder(tmp_path / "large")
     save_model(random_model("llama"), TOKENIZER, tmp_path / "small")
-    program = (
-        "import sys\nfrom pathlib import Path\nfrom resource import RUSAGE_SELF, getrusage\n"
-        "from mgsr.models.loading import load_model\n"
-        "load_model(Path('small'))\nbefore = getrusage(RUSAGE_SELF).ru_maxrss\n"
-        "model = load_model(Path('large'), frozen=True, precision='bf16')\n"
-        "print((getrusage(RUSAGE_SELF).ru_maxrss - before) / 1024)"
-    )
-    root = str(Path(__file__).parents[1])
-    job = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    program = f"""if True:
+        from pathlib import Path
+        from resource import RUSAGE_SELF, getrusage
+        from mgsr.models.loading import load_model
+        load_model(Path({str(tmp_path)!r}, "small"))
+        before = getrusage(RUSAGE_SELF).ru_maxrss
+        model = load_model(Path({str(tmp_path)!r}, "large"), frozen=True, precision="bf16")
+        print((getrusage(RUSAGE_SELF).ru_maxrss - before) / 1024)"""
+    job = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert float(job.stdout) < 0.75 * megabytes
 
 
 @pytest.mark.parametrize("kind", TARGETS)
-def test_adapters_are_merged_into_the_saved_folder_and_the_model_is_untouched(
-    folders: dict[str, Path], kind: str, tmp_path: Path
-) -> None:
+def test_adapters_are_merged_where_they_are_saved_and_nowhere_else(folders: dict[str, Path], kind: str, tmp_path: Path) -> None:
     model = load_model(folders[kind], lora=lora(kind))
     plain = load_model(folders[kind])
     assert torch.equal(model(input_ids=IDS).logits, plain(input_ids=IDS).logits)

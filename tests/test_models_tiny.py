@@ -1,7 +1,5 @@
 """Tiny models: deterministic down to the byte, with a vocabulary that any text fits."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -12,6 +12,7 @@ from mgsr.config.loss_terms import DacKlConfig
 from mgsr.models.kl import forward_kl, reverse_kl
 from mgsr.objectives.coarse_kl import CoarseKl, SplitLinear
 from mgsr.objectives.dac_kl import DacKl, mass_not_above, quantiles
+from tests.plan_support import methods_of
 
 V = 23
 
@@ -20,16 +21,7 @@ def config(**changes: object) -> DacKlConfig:
     return DacKlConfig.model_validate({"name": "dac_kl", **changes})
 
 
-AS_PRINTED = config(
-    content="mask",
-    target="twice",
-    normalisation="none",
-    mask_space="probability",
-    softness=1e-7,
-    trained_by="same",
-    start_upper=0.5,
-    start_lower=0.5,
-)
+AS_PRINTED = methods_of().resolve("tiny", "mgsr_as_printed").objective.distillation
 
 
 def draw(seed: int, n: int = 40, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -44,13 +36,9 @@ def trained(dac: DacKl, seed: int = 0) -> DacKl:
     return dac
 
 
-def gradients(dac: DacKl, value: Tensor) -> list[Tensor]:
-    return [torch.zeros_like(x) if g is None else g for x, g in _pairs(dac, value)]
-
-
-def _pairs(dac: DacKl, value: Tensor) -> list[tuple[Tensor, Tensor | None]]:
-    parameters = list(dac.parameters())
-    return list(zip(parameters, torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=True), strict=True))
+def gradients(dac: DacKl, value: Tensor) -> tuple[Tensor, ...]:
+    """Of f's parameters; 0 where the value does not depend on them."""
+    return torch.autograd.grad(value, tuple(dac.parameters()), retain_graph=True, allow_unused=True, materialize_grads=True)
 
 
 def sigmoid(x: np.ndarray | float) -> np.ndarray:
@@ -77,16 +65,13 @@ def oracle(c: DacKlConfig, t: np.ndarray, s: np.ndarray, u: float, low: float) -
     vectors = []
     for p in (s, t):
         band = [m[k] if c.content == "mask" else m[k] * p[k] for k in range(V)]
+        slots, rest = band, sum((1 - m[k]) * p[k] for k in range(V) if k != target)
         if c.parts == "dense_only":
-            band[target] = 0.0
-            slots, rest = band, sum((1 - m[k]) * p[k] for k in range(V) if k != target) + p[target]
+            band[target], rest = 0.0, rest + p[target]
+        elif c.target == "once":
+            band[target] = p[target]
         else:
-            if c.target == "once":
-                band[target] = p[target]
-            slots, rest = (
-                [*band, *([p[target]] if c.target == "twice" else [])],
-                sum((1 - m[k]) * p[k] for k in range(V) if k != target),
-            )
+            slots = [*band, p[target]]
         if c.normalisation == "residual":
             slots = [*slots, rest]
         vectors.append([slot / sum(slots) for slot in slots] if c.normalisation == "kept" else slots)
@@ -102,18 +87,15 @@ def is_always_zero(reading: dict[str, str]) -> bool:
     return (reading["parts"], reading["content"]) == ("dense_only", "mask") and reading["normalisation"] != "residual"
 
 
-ALL_READINGS = [
-    dict(zip(("content", "target", "normalisation", "mask_space", "direction", "parts"), values, strict=True))
-    for values in product(
-        ("mask_times_prob", "mask"),
-        ("once", "twice"),
-        ("residual", "kept", "none"),
-        ("log", "probability"),
-        ("reverse", "forward"),
-        ("both", "target_only", "dense_only"),
-    )
-]
-
+VALUES = {
+    "content": ("mask_times_prob", "mask"),
+    "target": ("once", "twice"),
+    "normalisation": ("residual", "kept", "none"),
+    "mask_space": ("log", "probability"),
+    "direction": ("reverse", "forward"),
+    "parts": ("both", "target_only", "dense_only"),
+}
+ALL_READINGS = [dict(zip(VALUES, values, strict=True)) for values in product(*VALUES.values())]
 READINGS = [reading for reading in ALL_READINGS if not is_always_zero(reading)]
 
 
@@ -127,16 +109,15 @@ def softness(reading: dict[str, str]) -> float:
 
 @pytest.mark.parametrize("reading", READINGS, ids=name_of)
 def test_equals_the_formulas_slot_by_slot(reading: dict[str, str]) -> None:
-    starts: dict[str, list[dict[str, object]]] = {
-        "learned": [{}, {"start_upper": 0.05, "start_lower": 0.3}],  # the second: f gives l > u
-        "fixed": [{}, {"start_upper": 0.3, "start_lower": 0.01}],
-        "rank": [{"start_upper": 0.97, "start_lower": 0.31}],
-        "mass": [{"start_upper": 0.9, "start_lower": 0.05}],
-    }
-    for thresholds, own in starts.items():
-        for start in own:
-            c = config(**reading, softness=softness(reading), trained_by="same", thresholds=thresholds, **start)
-            assert_equals_the_formulas(c)
+    for start in (
+        {"thresholds": "learned"},
+        {"thresholds": "learned", "start_upper": 0.05, "start_lower": 0.3},  # f gives l > u
+        {"thresholds": "fixed"},
+        {"thresholds": "fixed", "start_upper": 0.3, "start_lower": 0.01},
+        {"thresholds": "rank", "start_upper": 0.97, "start_lower": 0.31},
+        {"thresholds": "mass", "start_upper": 0.9, "start_lower": 0.05},
+    ):
+        assert_equals_the_formulas(config(**reading, softness=softness(reading), trained_by="same", **start))
 
 
 def assert_equals_the_formulas(c: DacKlConfig) -> None:
@@ -158,6 +139,7 @@ def assert_equals_the_formulas(c: DacKlConfig) -> None:
 
 def test_as_printed_to_the_letter() -> None:
     """Both models' mask values agree and cancel; the target's own term is left: it goes below 0 and does not train f."""
+    assert isinstance(AS_PRINTED, DacKlConfig)
     dac, s, t = DacKl(AS_PRINTED, V, seed=1), draw(1, dtype=torch.float32).requires_grad_(), draw(2, dtype=torch.float32)
     loss, band = dac(s, t)
     for i in range(len(s)):
@@ -181,27 +163,15 @@ def test_residual_lies_between_zero_and_the_full_reverse_kl(space: str, softness
         assert (dac(t, t)[0] < 1e-6).all()
 
 
-def test_pitfall_09_direction_is_student_to_teacher() -> None:
-    """A wide band keeps all classes, so the loss is the full KL in Eq. 8's direction."""
-    dac = DacKl(config(start_upper=1 - 1e-9, start_lower=1e-9, trained_by="same", softness=1e-3), V, seed=1).double()
-    s, t = draw(1), draw(2)
-    inside = t.min(-1).values > math.log(1e-8)
-    torch.testing.assert_close(dac(s, t)[0][inside], reverse_kl(s, t)[inside], rtol=1e-6, atol=1e-8)
-    assert (reverse_kl(s, t) - reverse_kl(t, s)).abs().max() > 0.1
+FIXED = {"thresholds": "fixed", "start_upper": 0.3, "start_lower": 0.02}
+OF_TEACHER = [{"thresholds": name, "start_upper": 0.9, "start_lower": 0.2} for name in ("rank", "mass")]
 
 
-@pytest.mark.parametrize("reading", READINGS, ids=name_of)
-def test_gradient_of_the_student(reading: dict[str, str]) -> None:
-    """Of every reading, the thresholds held (f's input is detached)."""
-    c = config(**reading, softness=softness(reading), thresholds="fixed", start_upper=0.3, start_lower=0.02)
-    dac, s, t = DacKl(c, 6, seed=1), draw(1, 2)[:, :6].clone().requires_grad_(), draw(2, 2)[:, :6].log_softmax(-1)
-    assert torch.autograd.gradcheck(lambda x: dac(x.log_softmax(-1), t)[0], (s,))
-
-
-@pytest.mark.parametrize("thresholds", ["rank", "mass"])
-def test_gradient_of_the_student_with_thresholds_of_the_teacher(thresholds: str) -> None:
-    c = config(thresholds=thresholds, start_upper=0.9, start_lower=0.2)
-    dac, s, t = DacKl(c, V, seed=1), draw(1, 2).requires_grad_(), draw(2, 2)
+@pytest.mark.parametrize("changes", [*({**FIXED, **r, "softness": softness(r)} for r in READINGS), *OF_TEACHER], ids=str)
+def test_gradient_of_the_student(changes: dict[str, object]) -> None:
+    """Of every reading, the thresholds held (f's input is detached), and with thresholds of the teacher."""
+    s, t = draw(1, 2)[:, :6].clone().requires_grad_(), draw(2, 2)[:, :6].log_softmax(-1)
+    dac = DacKl(config(**changes), 6, seed=1)
     assert torch.autograd.gradcheck(lambda x: dac(x.log_softmax(-1), t)[0], (s,))
 
 
@@ -245,11 +215,8 @@ def test_an_attached_student_is_trained_through_f() -> None:
 
 
 def test_the_student_is_not_trained_through_f(monkeypatch: pytest.MonkeyPatch) -> None:
-    dac, s, t = (
-        trained(DacKl(config(start_lower=0.3), V, seed=1)),
-        draw(1, 9, torch.float32).requires_grad_(),
-        draw(2, 9, torch.float32),
-    )
+    dac, s, t = trained(DacKl(config(start_lower=0.3), V, seed=1)), *(draw(seed, 9, torch.float32) for seed in (1, 2))
+    s.requires_grad_()
     (through,) = torch.autograd.grad(dac(s, t)[0].sum(), s)
     log_u, log_l = (x.detach() for x in dac.thresholds(s, t))
     monkeypatch.setattr(dac, "thresholds", lambda *_: (log_u, log_l))
@@ -294,19 +261,6 @@ def test_mass_floor_training_holds_the_mass() -> None:
     assert mass["same"] < 0.85 < 0.92 < mass["mass_floor"] < 0.99
 
 
-@pytest.mark.parametrize("space", ["log", "probability"])
-def test_extreme_logits_and_thresholds(space: str) -> None:
-    logits = torch.tensor([[1e4, 0.0, -1e4, 3.0], [0.0, -math.inf, 1.0, 2.0]])
-    for upper, lower in ((1 - 1e-7, 1e-30), (1e-30, 1 - 1e-7), (0.5, 0.5)):
-        c = config(mask_space=space, softness=0.2 if space == "log" else 1e-7, start_upper=upper, start_lower=lower)
-        dac, s = DacKl(c, 4, seed=1), logits.flip(0)[:, [0, 1, 3, 2]].clone().requires_grad_()
-        loss, band = dac(s.log_softmax(-1), logits.log_softmax(-1))
-        loss.sum().backward()
-        assert loss.isfinite().all() and s.grad is not None and s.grad.isfinite().all()
-        assert all(x.grad is None or x.grad.isfinite().all() for x in dac.parameters())
-        assert all(x.isfinite().all() and not x.requires_grad for x in vars(band).values())
-
-
 def test_start_and_seed() -> None:
     state = torch.get_rng_state()
     a, b, other = (DacKl(config(), V, seed=seed) for seed in (1, 1, 2))
@@ -331,40 +285,14 @@ def test_without_learned_thresholds_there_is_no_network() -> None:
     torch.testing.assert_close(detached(s, t)[0], DacKl(config(thresholds="fixed"), V, seed=1)(s, t)[0], rtol=0, atol=0)
 
 
-def test_directions_differ_and_each_is_its_kl_where_the_band_holds_all() -> None:
+def test_pitfall_09_direction_is_student_to_teacher() -> None:
     s, t = draw(1), draw(2)
     wide = {"start_upper": 1 - 1e-9, "start_lower": 1e-30, "softness": 1e-3, "thresholds": "fixed"}
     for direction, full in (("reverse", reverse_kl), ("forward", forward_kl)):
         for normalisation in ("residual", "kept", "none"):
             dac = DacKl(config(direction=direction, normalisation=normalisation, **wide), V, seed=1)
             torch.testing.assert_close(dac(s, t)[0], full(s, t), rtol=1e-6, atol=1e-8)
-
-
-def test_target_only_is_a_binary_kl_and_dense_only_its_counterpart() -> None:
-    """With the residual bucket: target against all else; and band against all else, the target among it."""
-    s, t = draw(1), draw(2)
-    target = t.argmax(-1, keepdim=True)
-    a, b = s.exp().gather(-1, target), t.exp().gather(-1, target)
-    binary = (a * (a / b).log() + (1 - a) * ((1 - a) / (1 - b)).log()).squeeze(-1)
-    torch.testing.assert_close(DacKl(config(parts="target_only"), V, seed=1)(s, t)[0], binary, rtol=1e-8, atol=1e-10)
-    hard = config(parts="dense_only", thresholds="fixed", start_upper=0.999999, start_lower=0.02, softness=1e-6)
-    dense = (t.exp() > 0.02).scatter(-1, target, False)
-    p, q = (x.exp()[0, dense[0]] for x in (s, t))
-    rest = (1 - p.sum(), 1 - q.sum())
-    want = (p * (p / q).log()).sum() + rest[0] * (rest[0] / rest[1]).log()
-    torch.testing.assert_close(DacKl(hard, V, seed=1)(s, t)[0][0], want, rtol=1e-6, atol=1e-8)
-
-
-def test_kept_is_the_kl_of_what_is_kept() -> None:
-    """A hard band: both vectors are conditional distributions, and the loss is 0 where only their outsides differ."""
-    t = draw(2, 8)
-    hard = config(normalisation="kept", thresholds="fixed", start_upper=0.999999, start_lower=0.02, softness=1e-6)
-    inside = (t.exp() > 0.02).scatter(-1, t.argmax(-1, keepdim=True), True)
-    s = torch.where(inside, t + 1.5, t - 0.5).log_softmax(-1)
-    assert DacKl(hard, V, seed=1)(s, t)[0].max() < 1e-9 < reverse_kl(s, t).min()
-    p, q = (x.exp()[0, inside[0]] for x in (draw(1, 8), t))
-    p, q = p / p.sum(), q / q.sum()
-    torch.testing.assert_close(DacKl(hard, V, seed=1)(draw(1, 8), t)[0][0], (p * (p / q).log()).sum(), rtol=1e-6, atol=1e-9)
+    assert (reverse_kl(s, t) - forward_kl(s, t)).abs().max() > 0.1
 
 
 def test_rank_thresholds_are_quantiles() -> None:
@@ -407,13 +335,28 @@ def test_pitfall_07_and_08_equality_and_extreme_logits(reading: dict[str, str]) 
             c = config(**{**reading, "softness": eps}, thresholds=thresholds, trained_by="same", start_upper=0.9)
             assert DacKl(c, V, seed=1)(s, s)[0].abs().max() < 1e-5
             for teacher in (logits, other.nan_to_num(neginf=-1e4)):
-                dac, x = DacKl(c, 4, seed=1), logits.nan_to_num(neginf=-1e4).flip(-1).clone().requires_grad_()
-                loss, band = dac(x.log_softmax(-1), teacher.log_softmax(-1))
-                assert not loss.isnan().any() and all(value.isfinite().all() for value in vars(band).values())
-                if loss.isfinite().all():
-                    loss.sum().backward()
-                    assert x.grad is not None and x.grad.isfinite().all()
-                    assert all(p.grad is None or p.grad.isfinite().all() for p in dac.parameters())
+                assert_no_nan(DacKl(c, 4, seed=1), logits.nan_to_num(neginf=-1e4).flip(-1), teacher)
+
+
+@pytest.mark.parametrize("space", ["log", "probability"])
+def test_extreme_logits_and_thresholds(space: str) -> None:
+    logits = torch.tensor([[1e4, 0.0, -1e4, 3.0], [0.0, -math.inf, 1.0, 2.0]])
+    for upper, lower in ((1 - 1e-7, 1e-30), (1e-30, 1 - 1e-7), (0.5, 0.5)):
+        c = config(mask_space=space, softness=0.2 if space == "log" else 1e-7, start_upper=upper, start_lower=lower)
+        loss = assert_no_nan(DacKl(c, 4, seed=1), logits.flip(0)[:, [0, 1, 3, 2]], logits)
+        assert loss.isfinite().all()
+
+
+def assert_no_nan(dac: DacKl, student: Tensor, teacher: Tensor) -> Tensor:
+    """In loss and band; where the loss is finite, so are the gradients. Gives the loss."""
+    x = student.clone().requires_grad_()
+    loss, band = dac(x.log_softmax(-1), teacher.log_softmax(-1))
+    assert not loss.isnan().any()
+    assert all(value.isfinite().all() and not value.requires_grad for value in vars(band).values())
+    if loss.isfinite().all():
+        loss.sum().backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in (x, *dac.parameters()))
+    return loss
 
 
 class SlotBySlot(DacKl):
@@ -469,9 +412,8 @@ def test_gradients_in_closed_form() -> None:
 
 
 def test_split_linear_is_a_linear_layer_of_its_inputs_side_by_side() -> None:
-    weight, bias, *inputs = (
-        torch.randn(shape, dtype=torch.float64).requires_grad_() for shape in [(4, 6), (4,), *[(5, 2)] * 3]
-    )
+    shapes = [(4, 6), (4,), (5, 2), (5, 2), (5, 2)]
+    weight, bias, *inputs = (torch.randn(shape, dtype=torch.float64).requires_grad_() for shape in shapes)
     layer = torch.nn.functional.linear(torch.cat(inputs, -1), weight, bias)
     torch.testing.assert_close(SplitLinear.apply(weight, bias, *inputs), layer)
     assert torch.autograd.gradcheck(SplitLinear.apply, (weight, bias, *inputs))
@@ -484,4 +426,4 @@ def test_clipped_vectors_are_those_of_the_loss_and_hold_the_mask() -> None:
     assert student.shape == teacher.shape == (5, V + 1)
     torch.testing.assert_close(teacher.exp().sum(-1), torch.ones(5, dtype=torch.float64))
     torch.testing.assert_close((student.exp() * (student - teacher)).sum(-1), dac(s, t)[0])
-    assert all(g is None for _, g in _pairs(dac, student.exp().square().sum()))
+    assert not any(g.any() for g in gradients(dac, student.exp().square().sum()))

@@ -5,22 +5,19 @@ from typing import Literal
 
 import pytest
 import torch
-from torch import Tensor
 
 from mgsr.errors import MgsrError
 from mgsr.objectives.span_consistency import span_consistency, span_pair_weights
+from tests.objectives_support import assert_gradient, draw
 
 Norm = Literal["l2", "l2_squared"]
+WEIGHT = torch.tensor([0.5, 0, 1, 2, 0, 0], dtype=torch.float64)
 each_norm = pytest.mark.parametrize("norm", ["l2", "l2_squared"])
-
-
-def draw(seed: int, n: int = 6) -> Tensor:
-    return torch.randn(n, 9, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).log_softmax(-1)
 
 
 def test_equals_the_formula() -> None:
     """Two sequences with spans of 3, 1 and 2 tokens, and one without any, as printed in Eq. 9-10."""
-    s, t = draw(1, 9), draw(2, 9)
+    s, t = draw(1, 9, 9), draw(2, 9, 9)
     spans: list[list[tuple[int, int]]] = [[(0, 3), (3, 4)], [(1, 3)], []]
     lengths, starts = [4, 3, 2], [0, 4, 7]
     per_sequence = []
@@ -52,15 +49,13 @@ def test_divisor_pairs_differs_from_tokens_by_n_over_n_minus_1() -> None:
     assert torch.equal(span_pair_weights([2], [[(0, 1)]], 1, "pairs")[0], torch.zeros(2))  # one token: no pair, value 0
 
 
-def test_l2_squared() -> None:
-    s, t, weight = draw(1), draw(2), torch.tensor([0.5, 0, 1, 2, 0, 0], dtype=torch.float64)
+@pytest.mark.parametrize(("norm", "power"), [("l2", 0.5), ("l2_squared", 1.0)])
+def test_norms(norm: Norm, power: float) -> None:
+    s, t = draw(1, 6, 9), draw(2, 6, 9)
     p, q = t.exp().numpy(), s.exp().numpy()
-    squares = [float(((q[a] * q[a + 1] - p[a] * p[a + 1]) ** 2).sum()) for a in range(5)]
-    expected = sum(w * x for w, x in zip(weight.tolist(), squares, strict=False))
-    assert span_consistency(s, t, weight, "l2_squared").item() == pytest.approx(expected, rel=1e-12)
-    assert span_consistency(s, t, weight).item() == pytest.approx(
-        sum(w * x**0.5 for w, x in zip(weight.tolist(), squares, strict=False)), rel=1e-12
-    )
+    norms = [float(((q[a] * q[a + 1] - p[a] * p[a + 1]) ** 2).sum()) ** power for a in range(5)]
+    expected = sum(w * x for w, x in zip(WEIGHT.tolist(), norms, strict=False))
+    assert span_consistency(s, t, WEIGHT, norm).item() == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -76,7 +71,7 @@ def test_pitfall_08_extreme_logits(norm: Norm, dtype: torch.dtype) -> None:
 
 @each_norm
 def test_zero_value_and_gradient_at_equality(norm: Norm) -> None:
-    s = draw(1).requires_grad_()
+    s = draw(1, 6, 9).requires_grad_()
     value = span_consistency(s, s.detach(), torch.tensor([1.0, 1, 1, 1, 1, 0], dtype=torch.float64), norm)
     value.backward()
     assert value == 0 and s.grad is not None and (s.grad == 0).all()
@@ -84,5 +79,4 @@ def test_zero_value_and_gradient_at_equality(norm: Norm) -> None:
 
 @each_norm
 def test_gradient(norm: Norm) -> None:
-    t, weight = draw(2), torch.tensor([0.5, 0, 1, 2, 0, 0], dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda x: span_consistency(x.log_softmax(-1), t, weight, norm), (draw(1).requires_grad_(),))
+    assert_gradient(lambda s, t: span_consistency(s, t, WEIGHT, norm), draw(1, 6, 9), draw(2, 6, 9))

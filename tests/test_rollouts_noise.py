@@ -40,10 +40,7 @@ def test_axes_do_not_run_into_each_other():
 
 def test_key_is_pinned():
     """Results published with one version must be drawn again by the next."""
-    assert row_key(10, "rollout", 0, 0, "dolly-train-17") == PINNED
-
-
-PINNED = 14906311935166361871
+    assert row_key(10, "rollout", 0, 0, "dolly-train-17") == 14906311935166361871
 
 
 def test_noise_equals_the_hash_in_python_integers():
@@ -91,23 +88,19 @@ def test_draws_follow_the_softmax(scale):
 
 def test_draws_are_independent_across_positions_keys_passes_and_purposes():
     logits, count = torch.zeros(6), 20000
-    first = draw(logits, [row_key(1, "rollout", 0, 0, "a")] * count, torch.arange(count))
-    others = {
-        "next position": draw(logits, [row_key(1, "rollout", 0, 0, "a")] * count, torch.arange(count) + 1),
-        "example": draw(logits, [row_key(1, "rollout", 0, 0, "b")] * count, torch.arange(count)),
-        "pass": draw(logits, [row_key(1, "rollout", 0, 1, "a")] * count, torch.arange(count)),
-        "purpose": draw(logits, [row_key(1, "teacher_token", 0, 0, "a")] * count, torch.arange(count)),
-    }
-    for name, other in others.items():
+
+    def drawn(purpose="rollout", pass_=0, example="a", shift=0):
+        return draw(logits, [row_key(1, purpose, 0, pass_, example)] * count, torch.arange(count) + shift).numpy()
+
+    for change in ({"shift": 1}, {"example": "b"}, {"pass_": 1}, {"purpose": "teacher_token"}):
         table = np.zeros((6, 6))
-        np.add.at(table, (first.numpy(), other.numpy()), 1)
-        assert stats.chi2_contingency(table).pvalue > 1e-3, name
+        np.add.at(table, (drawn(), drawn(**change)), 1)
+        assert stats.chi2_contingency(table).pvalue > 1e-3, change
 
 
 def test_neighbouring_tokens_positions_and_keys_are_uncorrelated():
-    noise = torch.stack(
-        [exponential_noise(key_tensor([key] * 64), torch.arange(64), 4096) for key in (0, 1, 1 << 32, row_key(1))]
-    ).numpy()
+    keys = (0, 1, 1 << 32, row_key(1))
+    noise = np.stack([exponential_noise(key_tensor([key] * 64), torch.arange(64), 4096) for key in keys])
     bound = 5 / math.sqrt(noise[0].size)  # five standard deviations
     pairs = [(noise[..., 1:], noise[..., :-1]), (noise[:, 1:], noise[:, :-1])]
     pairs += [(noise[a], noise[b]) for a in range(4) for b in range(a)]

@@ -1,12 +1,9 @@
 import copy
 import dataclasses
 import math
-import random
 
-import numpy as np
 import pytest
 import torch
-from scipy.special import rel_entr
 from torch import nn
 
 from mgsr.config.policy import ScrgConfig
@@ -52,9 +49,8 @@ def teacher_tokens(teacher_rows, sequence, pass_):
 
 def divergences(student_rows, teacher_rows):
     """KL(s || t) of each position."""
-    return [
-        sum(math.exp(a) * (a - b) for a, b in zip(s, t, strict=True)) for s, t in zip(student_rows, teacher_rows, strict=True)
-    ]
+    pairs = (zip(s, t, strict=True) for s, t in zip(student_rows, teacher_rows, strict=True))
+    return [sum(math.exp(a) * (a - b) for a, b in pair) for pair in pairs]
 
 
 def score_of(s, t, y, score="kl", direction="student_teacher", **_):
@@ -108,14 +104,19 @@ class Planted(nn.Module):
         return output
 
 
+def assert_is_the_method(student, teacher, sequences, passes, decoding=PLAIN, **readings):
+    """Texts and positions are those of the definition; gives both, the positions by sequence."""
+    revised, stats = run(student, teacher, sequences, passes, decoding, **readings)
+    expected, histories = zip(*(oracle(student, teacher, s, passes, decoding, **readings) for s in sequences), strict=True)
+    assert revised == list(expected)
+    assert [list(row) for row in zip(*stats.positions, strict=True)] == list(histories)
+    return revised, histories
+
+
 @pytest.mark.parametrize("passes", [1, 3])
 def test_revision_equals_the_text_of_the_method(student, teacher, passes):
-    sequences = rollouts(student, 6)
-    revised, stats = run(student, teacher, sequences, passes)
-    expected = [oracle(student, teacher, sequence, passes) for sequence in sequences]
-    assert revised == [sequence for sequence, _ in expected]
-    assert [list(row) for row in zip(*stats.positions, strict=True)] == [history for _, history in expected]
-    assert None not in stats.positions[0]
+    _, histories = assert_is_the_method(student, teacher, rollouts(student, 6), passes)
+    assert all(history[0] is not None for history in histories)
 
 
 READINGS = [
@@ -131,30 +132,9 @@ READINGS = [
 @pytest.mark.parametrize("readings", READINGS, ids=lambda readings: "-".join(readings.values()))
 def test_every_reading_equals_the_text_of_the_method(student, teacher, readings):
     sequences = rollouts(student, 6)
-    revised, stats = run(student, teacher, sequences, 2, **readings)
-    expected = [oracle(student, teacher, sequence, 2, **readings) for sequence in sequences]
-    assert revised == [sequence for sequence, _ in expected]
-    assert [list(row) for row in zip(*stats.positions, strict=True)] == [history for _, history in expected]
-    assert (revised, stats) != run(student, teacher, sequences, 2)
+    revised, _ = assert_is_the_method(student, teacher, sequences, 2, **readings)
+    assert revised != run(student, teacher, sequences, 2)[0]
     assert {sequence.author for sequence in revised} == {readings.get("suffix_writer", "student")}
-
-
-def test_scores_equal_scipys_and_may_be_negative():
-    generator = np.random.default_rng(0)
-    s, t = generator.dirichlet(np.ones(7), 5), generator.dirichlet(np.ones(7), 5)
-    written = generator.integers(7, size=5)
-    at = np.arange(5), written
-    expected = {
-        ("kl", "student_teacher"): rel_entr(s, t).sum(-1),
-        ("kl", "teacher_student"): rel_entr(t, s).sum(-1),
-        ("teacher_nll", "student_teacher"): -np.log(t[at]),
-        ("log_ratio", "student_teacher"): np.log(s[at] / t[at]),
-    }
-    for (score, direction), values in expected.items():
-        config = ScrgConfig(score=score, direction=direction)
-        mine = detection_scores(torch.tensor(s).log(), torch.tensor(t).log(), torch.tensor(written), config)
-        assert mine.numpy() == pytest.approx(values, rel=1e-9)
-    assert expected["log_ratio", "student_teacher"].min() < 0
 
 
 def test_a_sequence_whose_scores_are_all_negative_is_corrected_too(student):
@@ -162,12 +142,9 @@ def test_a_sequence_whose_scores_are_all_negative_is_corrected_too(student):
     sharp = dataclasses.replace(student, head=copy.deepcopy(student.head))
     sharp.head.weight.data *= 3
     sequences = greedy(student, prompts(16))
-    ratios = [
-        score_of(s, t, y, "log_ratio")
-        for sequence in sequences
-        for s, t, y in zip(distributions(student, sequence), distributions(sharp, sequence), sequence.response_ids, strict=True)
-    ]
-    assert max(ratios) < 0
+    for sequence in sequences:
+        positions = zip(distributions(student, sequence), distributions(sharp, sequence), sequence.response_ids, strict=True)
+        assert all(score_of(s, t, y, "log_ratio") < 0 for s, t, y in positions)
     assert run(student, sharp, sequences, score="log_ratio")[1].hits
 
 
@@ -175,11 +152,10 @@ def test_a_sequence_whose_scores_are_all_negative_is_corrected_too(student):
 def test_the_printed_score_depends_on_the_prefix_alone(student, teacher, score):
     """So it cannot single out the token that stands at the error position itself; the other two can."""
     (sequence,) = rollouts(student, 1)
-    k = len(sequence.response_ids) // 2
-    other = dataclasses.replace(
-        sequence,
-        response_ids=(*sequence.response_ids[:k], (sequence.response_ids[k] + 1) % VOCABULARY, *sequence.response_ids[k + 1 :]),
-    )
+    ids = list(sequence.response_ids)
+    k = len(ids) // 2
+    ids[k] = (ids[k] + 1) % VOCABULARY
+    other = dataclasses.replace(sequence, response_ids=tuple(ids))
     at_k, later = [], []
     for text in (sequence, other):
         s, t = (torch.tensor(distributions(model, text)) for model in (student, teacher))
@@ -192,28 +168,9 @@ def test_the_printed_score_depends_on_the_prefix_alone(student, teacher, score):
 
 def test_a_correction_that_was_cut_off_no_longer_stands(student, teacher):
     sequences = rollouts(student, decoding=SHORT)  # so that positions come up again
-    revised, _ = run(student, teacher, sequences, 5, SHORT)
-    expected = [oracle(student, teacher, sequence, 5, SHORT) for sequence in sequences]
-    assert revised == [sequence for sequence, _ in expected]
-    histories = [[j for j in history if j is not None] for _, history in expected]
+    _, histories = assert_is_the_method(student, teacher, sequences, 5, SHORT)
+    histories = [[j for j in history if j is not None] for history in histories]
     assert any(len(set(history)) < len(history) for history in histories)
-
-
-def test_a_random_position_or_a_swapped_divergence_would_be_noticed(student, teacher):
-    sequences = rollouts(student)
-    _, stats = run(student, teacher, sequences)
-    random_agrees = swapped_agrees = 0
-    for sequence, j in zip(sequences, stats.positions[0], strict=True):
-        s, t = distributions(student, sequence), distributions(teacher, sequence)
-        c = teacher_tokens(t, sequence, 1)
-        candidates = [i for i, y in enumerate(sequence.response_ids) if y != c[i]]
-        assert j in candidates
-        kl, swapped = divergences(s, t), divergences(t, s)
-        assert kl[j] == max(kl[i] for i in candidates)
-        random_agrees += random.Random(sequence.example_id).choice(candidates) == j
-        swapped_agrees += max(candidates, key=lambda i: swapped[i]) == j
-    assert random_agrees < len(sequences) / 2
-    assert swapped_agrees < len(sequences)
 
 
 @pytest.mark.parametrize("k", [0, 3, 7])
@@ -235,17 +192,6 @@ def test_a_planted_divergence_is_found_and_corrected_once(k):
             assert new.response_ids[k] != sequence.response_ids[k]
 
 
-def test_the_suffix_is_the_students_with_fresh_numbers(student, teacher):
-    sequences = rollouts(student)
-    revised, stats = run(student, teacher, sequences)
-    stale = []
-    for new, j in zip(revised, stats.positions[0], strict=True):
-        prompt = Prompt(new.example_id, new.prompt_ids, new.response_ids[: j + 1], VISIT)
-        assert reference(student, prompt, pass_=1) == new
-        stale.append(reference(student, prompt))
-    assert stale != revised
-
-
 def test_neither_batch_nor_chunk_nor_order_matters(student, teacher):
     sequences = rollouts(student)
     expected, stats = run(student, teacher, sequences, passes=2)
@@ -259,10 +205,8 @@ def test_neither_batch_nor_chunk_nor_order_matters(student, teacher):
 def constant(student, token):
     """A teacher that always writes the same token."""
     head = nn.Linear(32, VOCABULARY)
-    nn.init.zeros_(head.weight)
-    nn.init.zeros_(head.bias)
-    with torch.no_grad():
-        head.bias[token] = 60.0
+    head.weight.data.zero_()
+    head.bias.data.zero_()[token] = 60.0
     return dataclasses.replace(student, head=head)
 
 
@@ -283,13 +227,6 @@ def test_a_students_end_of_sequence_is_a_response_position_too(student):
     revised, stats = run(student, constant(student, 9), sequences)
     assert stats.positions == ((2,) * 5,)
     assert all(s.response_ids[:3] == (9, 9, 9) and len(s.response_ids) > 3 for s in revised)
-
-
-def test_the_length_limit_counts_the_corrected_token(student, teacher):
-    sequences = rollouts(student, decoding=SHORT)
-    revised, stats = run(student, teacher, sequences, decoding=SHORT)
-    assert 3 in stats.positions[0]
-    assert all(len(s.response_ids) == 4 or s.finished for s in revised)
 
 
 def test_without_a_candidate_the_sequence_is_kept():

@@ -1,8 +1,7 @@
-import dataclasses
-
 import pytest
 import torch
 
+from mgsr.data.encoding import Example
 from mgsr.rollouts.sequence import Sequence, by_length, collate
 from tests.rollouts_support import EOS, PAD, parts
 
@@ -51,14 +50,8 @@ def test_pitfall_01_one_label_shift_for_dataset_and_student_sequences():
     assert (shifted - expected).abs().min() > 1e-3
 
     # ground truth and generated text take the same way: Sequence is all that collate sees
-    @dataclasses.dataclass(frozen=True)
-    class Example:
-        id: str
-        prompt_ids: tuple
-        response_ids: tuple
-
     for sequence in SEQUENCES:
-        example = Example(sequence.example_id, sequence.prompt_ids, sequence.response_ids)
+        example = Example(sequence.example_id, sequence.prompt_ids, sequence.response_ids, (), "")
         assert Sequence.from_example(example, EOS) == sequence
 
 
@@ -79,9 +72,8 @@ def test_pitfall_03_padding_changes_nothing():
         assert torch.equal(token_losses(model, other, other.hidden_index), losses)
     for row, sequence in enumerate(SEQUENCES):
         alone = collate([sequence], PAD)
-        torch.testing.assert_close(
-            token_losses(model, alone, alone.hidden_index), losses[batch.row == row], rtol=1e-4, atol=1e-5
-        )
+        own = token_losses(model, alone, alone.hidden_index)
+        torch.testing.assert_close(own, losses[batch.row == row], rtol=1e-4, atol=1e-5)
 
 
 def test_empty_prompt_is_refused():

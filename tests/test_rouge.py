@@ -1,7 +1,5 @@
 """The score equals rouge-score's to the last bit, whatever the text."""
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

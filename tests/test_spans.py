@@ -1,9 +1,8 @@
 """Phrases by characters, then by tokens, on ordinary and on odd text."""
 
-from __future__ import annotations
-
 import random
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -25,15 +24,20 @@ def tokenizer() -> PreTrainedTokenizerFast:
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300, special_tokens=["<eos>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
+    bytes_ = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<eos>"], initial_alphabet=bytes_, show_progress=False)
     bpe.train_from_iterator(["the old man walked to the river and the big bank"] * 5, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<eos>")
 
 
-def texts(ids: list[int], tokenizer: PreTrainedTokenizerFast, config: SpanConfig) -> list[str]:
-    return [tokenizer.decode(ids[start:end]).strip() for start, end in token_spans(ids, tokenizer, config)]
+def encoded(text: str, tokenizer: PreTrainedTokenizerFast) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def texts(text: str, tokenizer: PreTrainedTokenizerFast, **config: Any) -> list[str]:
+    """The spans of a text that ends with an end-of-sequence."""
+    ids = [*encoded(text, tokenizer), tokenizer.eos_token_id]
+    return [tokenizer.decode(ids[start:end]).strip() for start, end in token_spans(ids, tokenizer, SpanConfig(**config))]
 
 
 READINGS = [
@@ -49,10 +53,6 @@ def phrases(text: str) -> list[str]:
     return [text[start:end] for start, end in phrase_spans(text)]
 
 
-def test_a_preposition_takes_its_noun_phrase() -> None:
-    assert phrases("The old man walked to the river.") == ["The old man", "walked", "to the river"]
-
-
 def test_slashes_stay_in_their_word() -> None:
     assert phrases("The cat and/or dog sleeps.")[0] == "The cat and/or dog"
     assert phrases("The x&slash;y sleeps.")[0] == "The x&slash;y"  # the chunker's own spelling of a slash
@@ -65,7 +65,7 @@ def test_odd_text_gives_sorted_disjoint_spans(text: str, tokenizer: PreTrainedTo
         assert all(0 <= start < end <= len(text) for start, end in spans)
         assert all(a[1] <= b[0] for a, b in pairwise(spans))
         assert all(not text[start].isspace() and not text[end - 1].isspace() for start, end in spans)
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = encoded(text, tokenizer)
     runs = token_spans(ids, tokenizer, config)
     assert all(0 <= start < end <= len(ids) for start, end in runs)
     assert all(a[1] <= b[0] for a, b in pairwise(runs))
@@ -84,33 +84,24 @@ def test_random_token_ids_never_fail(tokenizer: PreTrainedTokenizerFast, config:
         assert all(ids[position] != tokenizer.eos_token_id for position in inside)
 
 
-def test_runs_cover_the_words_of_the_phrases(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_a_preposition_takes_its_noun_phrase_or_leaves_it_alone(tokenizer: PreTrainedTokenizerFast) -> None:
     text = "The old man walked to the river."
-    ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-    assert [tokenizer.decode(ids[start:end]).strip() for start, end in token_spans(ids, tokenizer, SpanConfig())] == phrases(
-        text
-    )
+    assert texts(text, tokenizer) == phrases(text) == ["The old man", "walked", "to the river"]
+    assert texts(text, tokenizer, prepositional="chunk") == ["The old man", "walked", "to", "the river"]
 
 
 def test_characters_split_over_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
     """An emoji is four byte tokens here; all four belong to the phrase of the emoji."""
     text = "the 🙂 man"
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = encoded(text, tokenizer)
     assert phrases(text) == [text] and token_spans(ids, tokenizer, SpanConfig()) == [(0, len(ids))]
-
-
-def test_a_bare_prepositional_chunk_leaves_its_noun_phrase_alone(tokenizer: PreTrainedTokenizerFast) -> None:
-    text = "The old man walked to the river."
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert texts(ids, tokenizer, SpanConfig(prepositional="chunk")) == ["The old man", "walked", "to", "the river"]
 
 
 def test_sentences_keep_their_abbreviations_and_end_at_blank_lines(tokenizer: PreTrainedTokenizerFast) -> None:
     text = "Mr. Smith and/or I went. Did we?\n\nA heading\n\nThe end"
     expected = ["Mr. Smith and/or I went.", "Did we?", "A heading", "The end"]
     assert [text[start:end] for start, end in sentence_spans(text)] == expected
-    ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-    assert texts(ids, tokenizer, SpanConfig(priors="sentences")) == expected
+    assert texts(text, tokenizer, priors="sentences") == expected
 
 
 def test_fixed_runs_start_anew_behind_a_special_token(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -125,7 +116,7 @@ def test_fixed_runs_start_anew_behind_a_special_token(tokenizer: PreTrainedToken
 
 def test_uncovered_runs_become_spans_and_cover_all_ordinary_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
     text = "The old man, walked... to the river!"
-    ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    ids = [*encoded(text, tokenizer), tokenizer.eos_token_id]
     own = token_spans(ids, tokenizer, SpanConfig(uncovered="own"))
     assert [position for start, end in own for position in range(start, end)] == list(range(len(ids) - 1))
     phrases_only = token_spans(ids, tokenizer, SpanConfig())
@@ -135,7 +126,7 @@ def test_uncovered_runs_become_spans_and_cover_all_ordinary_tokens(tokenizer: Pr
 
 def test_min_tokens_leaves_short_spans_out(tokenizer: PreTrainedTokenizerFast) -> None:
     text = "the old man walked to the river"
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = encoded(text, tokenizer)
     every = token_spans(ids, tokenizer, SpanConfig())
     longest = max(end - start for start, end in every)
     kept = token_spans(ids, tokenizer, SpanConfig(min_tokens=longest))

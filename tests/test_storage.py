@@ -1,7 +1,5 @@
 """Files survive kills, full disks and damage; values have one spelling."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -25,11 +23,14 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_a_value_has_one_spelling() -> None:
+def test_a_value_has_one_spelling_and_no_number_that_is_none(tmp_path: Path) -> None:
     assert storage.canonical_json({"b": 1, "a": [1.5, None, "é"]}) == '{"a":[1.5,null,"é"],"b":1}'
     assert storage.digest({"a": 1, "b": 2}) == storage.digest({"b": 2, "a": 1}) != storage.digest({"a": 1, "b": 3})
     with pytest.raises(ValueError, match="Out of range"):
         storage.canonical_json(float("nan"))
+    with pytest.raises(ValueError, match="Out of range"):
+        storage.write_json(tmp_path / "x.json", {"loss": float("nan")})
+    assert names(tmp_path) == []
 
 
 def test_file_digest_is_sha256(tmp_path: Path) -> None:
@@ -40,21 +41,24 @@ def test_file_digest_is_sha256(tmp_path: Path) -> None:
 def test_write_and_read_back(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "x.json"
     storage.write_json(path, {"text": "é\r\n"})
-    assert storage.read_json(path) == {"text": "é\r\n"} and path.read_bytes().endswith(b"}\n")
+    assert storage.read_json(path) == json.loads(path.read_text(encoding="utf-8")) == {"text": "é\r\n"}
+    assert path.read_bytes().endswith(b"}\n")
     storage.write_jsonl(path, [{"a": 1}, {"b": "line\u2028end"}])
-    assert list(storage.read_jsonl(path)) == [{"a": 1}, {"b": "line\u2028end"}]
+    assert read_jsonl(path) == [{"a": 1}, {"b": "line\u2028end"}]
     assert names(path.parent) == ["x.json"]
 
 
-@pytest.mark.parametrize("step", ["_sync", "os.replace", "Path.write_text"])
-def test_a_full_disk_leaves_what_was_there(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def read_jsonl(path: Path) -> list[Any]:
+    return list(storage.read_jsonl(path))
+
+
+@pytest.mark.parametrize(("owner", "step"), [(storage, "_sync"), (os, "replace"), (Path, "write_text")])
+def test_a_full_disk_leaves_what_was_there(owner: Any, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.json"
     storage.write_json(path, 1)
-    target = {"_sync": (storage, "_sync"), "os.replace": (os, "replace"), "Path.write_text": (Path, "write_text")}[step]
-    monkeypatch.setattr(*target, full_disk)
-    with pytest.raises(
-        MgsrError, match=r"x.json could not be written \(No space left on device\); what was there is unchanged"
-    ):
+    monkeypatch.setattr(owner, step, full_disk)
+    told = r"x.json could not be written \(No space left on device\); what was there is unchanged"
+    with pytest.raises(MgsrError, match=told):
         storage.write_json(path, 2)
     monkeypatch.undo()
     assert storage.read_json(path) == 1 and names(tmp_path) == ["x.json"]
@@ -186,7 +190,7 @@ def test_a_seal_that_alone_is_missing_is_written_again(tmp_path: Path) -> None:
 
 def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    for read in (storage.read_json, lambda p: list(storage.read_jsonl(p))):
+    for read in (storage.read_json, read_jsonl):
         with pytest.raises(MgsrError, match=r"x.json does not exist"):
             read(path)
     path.write_text('{"a": ')
@@ -194,9 +198,9 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
         storage.read_json(path)
     path.write_text('{"a": 1}\n{"a": \n')
     with pytest.raises(MgsrError, match=r"x.json, line 2: not valid JSON"):
-        list(storage.read_jsonl(path))
+        read_jsonl(path)
     path.write_bytes(b'{"a": "\xff"}\n')
-    for read in (storage.read_json, lambda p: list(storage.read_jsonl(p))):
+    for read in (storage.read_json, read_jsonl):
         with pytest.raises(MgsrError, match=r"x.json: not UTF-8"):
             read(path)
 
@@ -204,7 +208,7 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
 def test_a_mark_and_blank_lines_of_other_programs_are_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"\xef\xbb\xbf1\r\n\r\n  \n2\n\n")
-    assert list(storage.numbered_jsonl(path)) == [(1, 1), (4, 2)] and list(storage.read_jsonl(path)) == [1, 2]
+    assert list(storage.numbered_jsonl(path)) == [(1, 1), (4, 2)] and read_jsonl(path) == [1, 2]
 
 
 def test_a_lock_has_one_holder_and_ends_with_its_process(tmp_path: Path) -> None:
@@ -225,14 +229,3 @@ with file_lock(Path({str(path)!r})):
     with storage.file_lock(path) as held, storage.file_lock(path, wait=False) as again:
         assert held and not again
     holder.communicate()
-
-
-def test_numbers_that_are_none_are_never_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="Out of range"):
-        storage.write_json(tmp_path / "x.json", {"loss": float("nan")})
-    assert names(tmp_path) == []
-
-
-def test_json_is_written_as_it_is_read_elsewhere(tmp_path: Path) -> None:
-    storage.write_json(tmp_path / "x.json", {"a": "ü"})
-    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"a": "ü"}

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from mgsr.config.families import LoraConfig
-from mgsr.storage import read_json
 from mgsr.training.trainer import train
-from tests.training_support import DATA, DISTILLM, MGSR, SCRG_MIXED, call_train, metrics, run_spec, train_as_two
+from tests.runs_support import call_train, train_as_two
+from tests.training_support import COLLECTION, DATA, DISTILLM, MGSR, POLICY_GRADIENT, SCRG_MIXED, metrics, record_of, run_spec
 
 
 def assert_one(root: Path, alone_run: str, pair_run: str) -> None:
@@ -32,7 +32,7 @@ def test_pitfall_19_26_two_processes_train_as_one(root: Path) -> None:
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert_one(root, "alone", pair)
     assert {line["source"] for line in metrics(root, pair)} == {"dataset", "student", "buffer"}
-    assert read_json(root / "runs" / pair / "training.json")["processes"] == 2
+    assert record_of(root, pair)["processes"] == 2
 
 
 TEACHERS_TEXT = {"policy": "teacher"}
@@ -40,6 +40,7 @@ OTHERS = {
     "teacher's text": (TEACHERS_TEXT, {"distillation": {"name": "cross_entropy"}}),
     "teacher's text, revised": ({**TEACHERS_TEXT, "scrg": {"passes": 1}}, MGSR),
     "SFT alone on the data set": ({**SCRG_MIXED, "dataset_terms": "sft"}, MGSR),
+    "MiniLLM's collection": (COLLECTION, POLICY_GRADIENT),
 }
 
 
@@ -49,7 +50,7 @@ def test_pitfall_19_26_two_processes_share_every_other_policy(root: Path, name: 
     train(f"{name}, alone", spec.model_copy(update={"processes": 1}), root)
     train_as_two(root, f"{name}, pair", spec)
     assert_one(root, f"{name}, alone", f"{name}, pair")
-    cards = [read_json(root / f"runs/{name}, {run}/training.json") for run in ("alone", "pair")]
+    cards = [record_of(root, f"{name}, {run}") for run in ("alone", "pair")]
     for fact in ("warnings", "student_step_share"):
         assert cards[0][fact] == cards[1][fact]
     assert cards[0]["validation_scores"].keys() == cards[1]["validation_scores"].keys()

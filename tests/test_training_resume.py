@@ -10,23 +10,15 @@ import torch
 from mgsr.config.families import LoraConfig
 from mgsr.config.specs import spec_digest
 from mgsr.rollouts.sequence import Sequence
-from mgsr.storage import read_json
 from mgsr.training.texts import Rollouts
 from mgsr.training.trainer import train
-from tests.training_support import (
-    DISTILLM,
-    MGSR,
-    SCRG_MIXED,
-    assert_same,
-    call_train,
-    run_spec,
-    stop_after,
-    train_and_kill,
-)
+from tests.runs_support import assert_same, call_train, train_and_kill, train_and_stop
+from tests.training_support import COLLECTION, DISTILLM, MGSR, POLICY_GRADIENT, SCRG_MIXED, record_of, run_spec
 
 METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "mgsr": (SCRG_MIXED, MGSR),
     "distillm": (DISTILLM, {"sft_weight": 1.0, "distillation": {"name": "skew_forward_kl"}}),
+    "minillm": (COLLECTION, POLICY_GRADIENT),
 }
 
 
@@ -46,14 +38,10 @@ def test_killed_three_times_ends_with_the_same_weights(root: Path, name: str) ->
     assert not (root / "checkpoints" / killed).exists()
 
 
-def test_a_damaged_checkpoint_is_passed_over(
-    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_checkpoint_is_passed_over(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = run_spec(DISTILLM, MGSR, steps=6, validations=3)
     train("sound", spec, root)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(4, patch)
-        train("stopped", spec, root)
+    train_and_stop(root, "stopped", spec, 4)
     names = sorted(path.name for path in (root / "checkpoints/stopped/checkpoint-000000004").iterdir())
     assert names == ["best.safetensors", "objective.safetensors", "optimizer.safetensors", "state.json", "student.safetensors"]
     for name in names:
@@ -70,12 +58,15 @@ def test_a_damaged_checkpoint_is_passed_over(
         assert_same(root, "sound", run)
 
 
-STOPPED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+ADAPTERS = {"lora": LoraConfig(rank=2, dropout=0.3), "learning_rate": 1e-2}
+STOPPED: dict[str, tuple[dict[str, Any], ...]] = {  # sequences, objective, other settings
     "seqkd": ({"policy": "teacher"}, {"sft_weight": 1.0, "distillation": {"name": "cross_entropy"}}),
     "revised-teacher": ({"policy": "teacher", "scrg": {"passes": 1, "suffix_writer": "teacher"}}, MGSR),
     "sft-alone": ({**SCRG_MIXED, "dataset_terms": "sft"}, MGSR),
     "custom": ({"policy": "custom", "function": "tests.test_training_resume:half_and_half"}, MGSR),
     "own-loss": ({}, {"distillation": {"name": "custom", "function": "tests.test_training_resume:Smoothed"}}),
+    "within-a-collection": (COLLECTION, {**POLICY_GRADIENT, "span_weight": 1.0}, {"dropout": 0.1}),
+    "adapters-with-dropout": (SCRG_MIXED, MGSR, ADAPTERS),
 }
 
 
@@ -101,24 +92,14 @@ class Smoothed(torch.nn.Module):
 
 
 @pytest.mark.parametrize("name", STOPPED)
-def test_stopped_in_the_second_epoch_ends_with_the_same_weights(root: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    spec = run_spec(*STOPPED[name], steps=10, warnings={"span_steps": 3, "span_share": 1e-6, "spike_factor": 1.1})
+def test_stopped_in_the_second_epoch_ends_with_the_same_weights(root: Path, name: str) -> None:
+    sequences, objective, *others = STOPPED[name]
+    limits = {"span_steps": 3, "span_share": 1e-6, "spike_factor": 1.1}
+    spec = run_spec(sequences, objective, steps=10, warnings=limits, **(others[0] if others else {}))
     train(f"{name}-whole", spec, root)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(7, patch)
-        train(f"{name}-stopped", spec, root)
+    train_and_stop(root, f"{name}-stopped", spec, 7)
     train(f"{name}-stopped", spec, root)
     assert_same(root, f"{name}-whole", f"{name}-stopped")
-    cards = [read_json(root / f"runs/{name}-{run}/training.json") for run in ("whole", "stopped")]
+    records = [record_of(root, f"{name}-{run}") for run in ("whole", "stopped")]
     for fact in ("warnings", "student_step_share", "validation", "validation_scores", "best_step"):
-        assert cards[0][fact] == cards[1][fact]
-
-
-def test_adapters_with_dropout_resume_bit_for_bit(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = run_spec(SCRG_MIXED, MGSR, steps=6, lora=LoraConfig(rank=2, dropout=0.3), learning_rate=1e-2)
-    train("adapters", spec, root)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        stop_after(3, patch)
-        train("adapters-stopped", spec, root)
-    train("adapters-stopped", spec, root)
-    assert_same(root, "adapters", "adapters-stopped")
+        assert records[0][fact] == records[1][fact]

@@ -1,7 +1,5 @@
 """A grid of learning rates: the run of best validation stands for all, and says what the others reached."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,18 +15,17 @@ from mgsr.storage import read_json, write_json
 from mgsr.training.select import best, select
 from mgsr.training.trainer import train
 from tests.records_support import plant_spec, run_stage
-from tests.training_support import evaluated, evaluation_spec, make_root, run_spec
+from tests.training_support import evaluated, evaluation_spec, make_root, record_of, run_spec
 
 RATES = (1e-5, 3e-2)  # the first hardly moves the student
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = make_root(tmp_path_factory.mktemp("results"))
+def root(root: Path) -> Path:
     for rate in RATES:
         train(f"at {rate:g}", run_spec(learning_rate=rate, select_by="loss"), root)
-        record = root / f"runs/at {rate:g}/training.json"
-        write_json(record, {**read_json(record), "commit": f"of {rate:g}"})  # trained at another time than it is selected
+        changed = {**record_of(root, f"at {rate:g}"), "commit": f"of {rate:g}"}  # trained at another time than it is selected
+        write_json(root / f"runs/at {rate:g}/training.json", changed)
     run_stage(select, root, grid())
     return root
 
@@ -44,7 +41,7 @@ GRID = spec_digest(grid())
 
 
 def records(root: Path) -> dict[str, dict[str, Any]]:
-    return {name: read_json(root / f"runs/{name}/training.json") for name in ("at 1e-05", "at 0.03", GRID)}
+    return {name: record_of(root, name) for name in ("at 1e-05", "at 0.03", GRID)}
 
 
 def test_the_best_by_validation_stands_for_the_grid(root: Path) -> None:
@@ -53,18 +50,16 @@ def test_the_best_by_validation_stands_for_the_grid(root: Path) -> None:
     of_its_own = {"run", "spec", "candidates"}
     assert {key: chosen[key] for key in chosen.keys() - of_its_own} == {key: high[key] for key in high.keys() - of_its_own}
     assert chosen["learning_rate"] == 3e-2 and chosen["run"] == GRID and chosen["commit"] == "of 0.03"
-    assert (
-        chosen["spec"] == read_json(root / "runs" / GRID / "spec.json") and SelectSpec.model_validate(chosen["spec"]) == grid()
-    )
+    assert chosen["spec"] == read_json(root / "runs" / GRID / "spec.json")
+    assert SelectSpec.model_validate(chosen["spec"]) == grid()
     for name in ("metrics.jsonl", "model/model.safetensors", "model/tokenizer.json"):
         assert (root / "runs" / GRID / name).read_bytes() == (root / "runs/at 0.03" / name).read_bytes()
 
 
 def test_it_says_what_each_candidate_reached(root: Path) -> None:
     low, high, chosen = records(root).values()
-    assert [(c["run"], c["learning_rate"], c["validation"]) for c in chosen["candidates"]] == [
-        (one["run"], rate, one["validation"]) for one, rate in zip((low, high), RATES, strict=True)
-    ]
+    reached = [(one["run"], rate, one["validation"]) for one, rate in zip((low, high), RATES, strict=True)]
+    assert [(c["run"], c["learning_rate"], c["validation"]) for c in chosen["candidates"]] == reached
     assert all(c["training_seconds"] > 0 and c["warnings"] == [] for c in chosen["candidates"])
     assert low["candidates"] == []
 
@@ -88,7 +83,7 @@ def test_the_model_takes_no_space_twice_and_survives_its_source(tmp_path: Path) 
 
 
 def read_chosen(root: Path) -> str:
-    return f"at {read_json(root / 'runs' / GRID / 'training.json')['learning_rate']:g}"
+    return f"at {record_of(root, GRID)['learning_rate']:g}"
 
 
 def test_highest_rouge_l_or_lowest_loss_and_the_first_of_equals() -> None:
@@ -101,4 +96,4 @@ def test_the_command_selects(root: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     name = plant_spec(root, grid().model_copy(update={"code": stage_code("select")}))
     monkeypatch.setattr("sys.argv", ["mgsr", "select", "--root", str(root), "--name", name])
     main()
-    assert len(read_json(root / "runs" / name / "training.json")["candidates"]) == 2
+    assert len(record_of(root, name)["candidates"]) == 2

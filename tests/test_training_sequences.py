@@ -1,7 +1,9 @@
 """What each policy's steps train on, seen from the trainer."""
 
+import copy
 import dataclasses
-import sys
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,13 @@ from mgsr.models.language_model import LanguageModel, load_frozen
 from mgsr.models.loading import load_model, load_tokenizer
 from mgsr.rollouts.sampler import Decoding, Prompt, generate
 from mgsr.rollouts.sequence import Sequence
-from mgsr.storage import read_json
 from mgsr.training.distributed import World
 from mgsr.training.source import StepSource
 from mgsr.training.step import ForwardPass, StepSequences
 from mgsr.training.texts import Rollouts
 from mgsr.training.trainer import Trainer, train
-from tests.training_support import DATA, MGSR, SCRG_MIXED, metrics, record_parts, record_steps, run_spec
+from tests.runs_support import record_parts, record_steps, recorded
+from tests.training_support import DATA, MGSR, SCRG_MIXED, metrics, record_of, run_spec, warnings_of
 
 ALONE = World(0, 1, torch.device("cpu"))
 TEACHER = {"policy": "teacher"}
@@ -66,8 +68,7 @@ def test_pitfall_16_seqkd_trains_on_the_teachers_own_text(root: Path, monkeypatc
         assert {sequence.author for sequence in step.distilled} == {"teacher"}
         differs += sum(text != sequence.response_ids for text, sequence in zip(texts, step.truth, strict=True))
     assert len(sequences) == 8 and differs == 32
-    card = read_json(root / "runs/seqkd/training.json")
-    assert card["student_step_share"] is None and card["warnings"] == []
+    assert record_of(root, "seqkd")["student_step_share"] is None and not warnings_of(root, "seqkd")
     assert {line["teacher_text_gold"] for line in metrics(root, "seqkd")} == {0.0}
 
 
@@ -98,9 +99,7 @@ def test_teacher_text_that_is_gold_is_told(root: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Rollouts, "_write", copied)
     train("copied", run_spec(TEACHER, FORWARD, steps=2), root)
-    assert [warning["name"] for warning in read_json(root / "runs/copied/training.json")["warnings"]] == [
-        "teacher_text_is_gold"
-    ]
+    assert warnings_of(root, "copied").keys() == {"teacher_text_is_gold"}
 
 
 def test_pitfall_21_teacher_text_is_kept_by_example_and_prompt(root: Path) -> None:
@@ -122,18 +121,9 @@ def test_pitfall_21_teacher_text_is_kept_by_example_and_prompt(root: Path) -> No
 
 
 @pytest.mark.parametrize("world", [ALONE, World(1, 2, torch.device("cpu"))], ids=["alone", "one of two"])
-def test_after_a_resume_the_teacher_writes_in_the_same_batches(
-    root: Path, monkeypatch: pytest.MonkeyPatch, world: World
-) -> None:
+def test_resumed_the_teacher_writes_in_the_same_batches(root: Path, monkeypatch: pytest.MonkeyPatch, world: World) -> None:
     """In bf16 another batch would give another text."""
-    batches: list[tuple[str, ...]] = []
-    original = Rollouts._write
-
-    def write(self: Rollouts, model: Any, examples: list[Example], *arguments: Any) -> list[Sequence]:
-        batches.append(tuple(example.id for example in examples))
-        return original(self, model, examples, *arguments)
-
-    monkeypatch.setattr(Rollouts, "_write", write)
+    batches = recorded(monkeypatch, Rollouts, "_write", lambda arguments, _: tuple(example.id for example in arguments[2]))
     monkeypatch.setattr(World, "gather", lambda self, items: items)  # the other process is not there
     monkeypatch.setattr(World, "sum", lambda self, values: list(values))
     spec = run_spec(TEACHER, FORWARD, steps=STEPS, data_config=DATA.model_copy(update={"train_rows": 22}))
@@ -154,35 +144,22 @@ def test_scrg_revises_the_teachers_text_afresh_at_each_visit(root: Path) -> None
     first, second = ({s.example_id: s for step in steps(watched.source, at, at + 5) for s in step.distilled} for at in (1, 7))
     assert first.keys() == second.keys() and first != second
     written_by = {name: sequence for (name, _), sequence in watched.source._rollouts._teacher_text.items()}
-    revised = 0
-    for name, sequence in first.items():
-        if sequence.author == "student":
-            revised += 1
-            before = written_by[name].response_ids
-            j = next(i for i, pair in enumerate(zip(before, sequence.response_ids, strict=False)) if pair[0] != pair[1])
-            assert sequence.response_ids[:j] == before[:j]
-        else:
-            assert sequence == written_by[name]
-    assert revised > 12 and watched.source.student_share == 1.0
+    revised = {name for name, sequence in first.items() if sequence.author == "student"}
+    assert all(first[name] == written_by[name] for name in first.keys() - revised)
+    assert all(first[name].response_ids != written_by[name].response_ids for name in revised)
+    assert len(revised) > 12 and watched.source.student_share == 1.0
 
 
 # --- the student's --------------------------------------------------------------------------------------------------
 
 
 def test_pitfall_17_imitkd_trains_on_fresh_text_of_the_current_weights(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before: list[dict[str, torch.Tensor]] = []  # weights, step by step
-    original = Trainer._optimise
-
-    def optimise(self: Trainer, step: int) -> Any:
-        before.append({name: value.clone() for name, value in self.student.state_dict().items()})
-        return original(self, step)
-
-    monkeypatch.setattr(Trainer, "_optimise", optimise)
+    after = recorded(monkeypatch, Trainer, "_optimise", lambda given, _: copy.deepcopy(given[0].student.state_dict()))
     sequences, micro_batches = record_steps(monkeypatch), record_parts(monkeypatch)
     train("imitkd", run_spec({"policy": "student"}, FORWARD, steps=8, learning_rate=5e-2), root)
     model = load_model(root / "models/student")
     student = LanguageModel.of(model, load_tokenizer(root / "models/student"))
-    stale = 0
+    before, stale = [copy.deepcopy(model.state_dict()), *after[:-1]], 0  # weights, step by step
     for step, (weights, drawn, parts) in enumerate(zip(before, sequences, micro_batches, strict=True)):
         prompts = [Prompt(sequence.example_id, sequence.prompt_ids, visit=step // 6) for sequence in drawn.distilled]
         for state in (weights, before[max(0, step - 1)]):
@@ -192,8 +169,7 @@ def test_pitfall_17_imitkd_trains_on_fresh_text_of_the_current_weights(root: Pat
             assert same or state is not weights
             stale += not same
     assert len(before) == 8 and stale >= 5
-    card = read_json(root / "runs/imitkd/training.json")
-    assert card["student_step_share"] == 1.0
+    assert record_of(root, "imitkd")["student_step_share"] == 1.0
     assert {line["source"] for line in metrics(root, "imitkd")} == {"student"}
 
 
@@ -208,21 +184,13 @@ def test_a_method_may_have_its_own_rollout_length(root: Path) -> None:
 
 
 def test_dataset_batches_may_count_the_sft_term_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    moved: list[bool] = []  # f, at each step
-    original = Trainer._optimise
-
-    def optimise(self: Trainer, step: int) -> Any:
-        before = {name: value.clone() for name, value in self.objective.state_dict().items()}
-        figures = original(self, step)
-        moved.append(any(not torch.equal(before[name], value) for name, value in self.objective.state_dict().items()))
-        return figures
-
-    monkeypatch.setattr(Trainer, "_optimise", optimise)
+    networks = recorded(monkeypatch, Trainer, "_optimise", lambda given, _: copy.deepcopy(given[0].objective.state_dict()))
     train("sft-only", run_spec({**SCRG_MIXED, "dataset_terms": "sft"}, MGSR), root)
     lines = metrics(root, "sft-only")
     by_source = {source: [line for line in lines if line["source"] == source] for source in ("dataset", "student")}
     assert all(by_source.values())
-    assert moved == [line["source"] == "student" for line in lines] and moved != sorted(moved)
+    moved = [any(not torch.equal(one[name], other[name]) for name in one) for one, other in pairwise(networks)]
+    assert moved == [line["source"] == "student" for line in lines[1:]] and moved != sorted(moved)
     for line in by_source["dataset"]:
         assert line["loss"] == line["sft"]
         assert not {"distillation", "span", "band/collapsed", "clip_network_gradient_norm"} & line.keys()
@@ -234,61 +202,47 @@ def test_dataset_batches_may_count_the_sft_term_alone(root: Path, monkeypatch: p
 
 # --- the user's own -----------------------------------------------------------------------------------------------------
 
-POLICIES = '''
-import dataclasses
+Policy = Callable[..., Any]  # of rollouts, examples, visits, step and steps
 
-def mostly_teacher(rollouts, examples, visits, *, step, steps):
+
+def mostly_teacher(rollouts: Rollouts, examples: list[Example], visits: list[int], *, step: int, steps: int) -> list[Sequence]:
     """The teacher's text for even ids, the student's for odd ones; the second half of the run is revised."""
     even = [int(example.id.rsplit("-", 1)[1]) % 2 == 0 for example in examples]
     written = {True: rollouts.teacher(examples, visits), False: rollouts.student(examples, visits)}
     chosen = [written[choice][i] for i, choice in enumerate(even)]
     return rollouts.revise(chosen, visits) if step > steps / 2 else chosen
 
-def dataset(rollouts, examples, visits, *, step, steps):
-    return rollouts.dataset(examples)
 
-def too_few(rollouts, examples, visits, *, step, steps):
-    return rollouts.dataset(examples)[1:]
-
-def swapped(rollouts, examples, visits, *, step, steps):
-    return rollouts.dataset(examples)[::-1]
-
-def too_long(rollouts, examples, visits, *, step, steps):
-    return [dataclasses.replace(s, response_ids=s.response_ids * 99) for s in rollouts.dataset(examples)]
-
-def text(rollouts, examples, visits, *, step, steps):
-    return "text"
-'''
+def of_dataset(change: Callable[[list[Sequence]], Any]) -> Policy:
+    return lambda rollouts, examples, visits, **_: change(rollouts.dataset(examples))
 
 
-@pytest.fixture
-def policies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    (tmp_path / "policies_of_mine.py").write_text(POLICIES)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "policies_of_mine", raising=False)
-    return "policies_of_mine"
+dataset = of_dataset(lambda sequences: sequences)
+too_few = of_dataset(lambda sequences: sequences[1:])
+swapped = of_dataset(lambda sequences: sequences[::-1])
+too_long = of_dataset(lambda sequences: [dataclasses.replace(s, response_ids=s.response_ids * 99) for s in sequences])
+text = of_dataset(lambda sequences: "text")
 
 
-def custom(module: str, name: str, **changes: Any) -> dict[str, Any]:
-    return {"policy": "custom", "function": f"{module}:{name}", **changes}
+def custom(name: str, **changes: Any) -> dict[str, Any]:
+    return {"policy": "custom", "function": f"{__name__}:{name}", **changes}
 
 
-def test_a_policy_of_ones_own(root: Path, policies: str) -> None:
-    train("own", run_spec(custom(policies, "mostly_teacher", scrg={"passes": 1}), MGSR), root)
-    watched = trainer(root, run_spec(custom(policies, "mostly_teacher", scrg={"passes": 1}), MGSR))
+def test_a_policy_of_ones_own(root: Path) -> None:
+    train("own", run_spec(custom("mostly_teacher", scrg={"passes": 1}), MGSR), root)
+    watched = trainer(root, run_spec(custom("mostly_teacher", scrg={"passes": 1}), MGSR))
     for sequence in (sequence for step in steps(watched.source, 1, 4) for sequence in step.distilled):
         assert sequence.author == ("teacher" if int(sequence.example_id.rsplit("-", 1)[1]) % 2 == 0 else "student")
     lines = metrics(root, "own")
     assert {line["source"] for line in lines} == {"custom"}
     assert [bool(line["scrg_hits"]) for line in lines] == [False] * 4 + [True] * 4
-    assert read_json(root / "runs/own/training.json")["student_step_share"] > 0.5
+    assert record_of(root, "own")["student_step_share"] > 0.5
 
 
-def test_a_policy_of_ones_own_may_use_no_student_text(root: Path, policies: str) -> None:
+def test_a_policy_of_ones_own_may_use_no_student_text(root: Path) -> None:
     """Nobody said that it should, so there is no share of it and no warning."""
-    train("none", run_spec(custom(policies, "dataset"), FORWARD, steps=2), root)
-    record = read_json(root / "runs/none/training.json")
-    assert record["student_step_share"] is None and record["warnings"] == []
+    train("none", run_spec(custom("dataset"), FORWARD, steps=2), root)
+    assert record_of(root, "none")["student_step_share"] is None and not warnings_of(root, "none")
 
 
 @pytest.mark.parametrize(
@@ -301,9 +255,9 @@ def test_a_policy_of_ones_own_may_use_no_student_text(root: Path, policies: str)
         ("mostly_teacher", "sequences.scrg is null, so nothing says how to revise"),
     ],
 )
-def test_a_policy_that_answers_wrongly_is_told(root: Path, policies: str, name: str, message: str) -> None:
+def test_a_policy_that_answers_wrongly_is_told(root: Path, name: str, message: str) -> None:
     with pytest.raises(MgsrError, match=rf"run wrong, step \d: .*{message}"):
-        train("wrong", run_spec(custom(policies, name), MGSR, steps=2), root)
+        train("wrong", run_spec(custom(name), MGSR, steps=2), root)
 
 
 def test_what_needs_a_teacher_says_so(root: Path) -> None:

@@ -1,24 +1,20 @@
 """The workflow as Snakemake reads it, in a copy of the repository: dry runs, targets, targeted reruns, the preflight."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
 import socket
-import subprocess
-import sys
 import time
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from mgsr.config.load import load_config
-from mgsr.config.plan import make_plan
 from mgsr.config.table_specs import TableSpec, read_plan
+from tests.plan_support import ROOT, plan_of
+from tests.workflow_support import Finished, jobs, snakemake_in
 
-ROOT = Path(__file__).parents[1]
 PARTS = ("Snakefile", "mgsr", "workflow", "profiles", "results/.gitkeep")
 TABLES = ("table1", "table2", "table3a", "table3b", "table3c", "table4a", "table4b", "table4c")
 CHECKS = ("injected_errors", "clipping_range", "span_priors", "sensitivity", "diversity", "small_students")
@@ -26,6 +22,7 @@ MAIN = {
     "prepare_data": 1, "prepare_test_set": 5, "build_model": 2, "evaluate_floor": 1, "train_run": 13, "evaluate_run": 11,
     "write_card": 11, "write_table": 1,
 }  # fmt: skip
+OF_A_ROW = ("evaluate_run", "write_card", "measure_exposure")
 EVERYTHING = {
     **MAIN, "build_model": 3, "train_run": 56, "evaluate_run": 55, "write_card": 55,
     "sample_teacher": 1, "measure_exposure": 9, "probe": 1,
@@ -44,19 +41,7 @@ def copy(folder: Path) -> Path:
     return folder
 
 
-def snakemake(folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "snakemake", *arguments]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}  # no commits of the hub are looked up
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-
-
-def jobs(dry: subprocess.CompletedProcess[str]) -> dict[str, int]:
-    """The table of a dry run: jobs by rule."""
-    assert dry.returncode == 0, dry.stdout + dry.stderr
-    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", dry.stdout + dry.stderr, re.MULTILINE)}
-
-
-def told(dry: subprocess.CompletedProcess[str]) -> set[str]:
+def told(dry: Finished) -> set[str]:
     """What the jobs of a dry run say they do."""
     return set(re.findall(r"^Job \d+: (.*)$", dry.stdout + dry.stderr, re.MULTILINE))
 
@@ -104,28 +89,31 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy in which all of smoke was run, with a package that only writes files. Its path would break a careless shell."""
     folder = copy(tmp_path_factory.mktemp("finished") / "it's a copy")
     (folder / "mgsr" / "__main__.py").write_text(STAND_IN)
-    done = run_finished(folder)
-    assert done.returncode == 0, done.stderr
-    (folder / "printed.txt").write_text(done.stdout)
+    (folder / "printed.txt").write_text(run_finished(folder).stdout)
     return folder
 
 
-def run_finished(folder: Path, *arguments: str, given: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    return snakemake(folder, *(arguments or ("everything",)), "--cores", "2", "--config", "preset=smoke", *given)
+def run_finished(folder: Path, *arguments: str, given: tuple[str, ...] = ()) -> Finished:
+    finished = snakemake_in(folder, *(arguments or ("everything",)), "--cores", "2", "--config", "preset=smoke", *given)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished
+
+
+def assert_nothing_to_do(folder: Path) -> None:
+    again = run_finished(folder)
+    assert "Nothing to be done" in again.stdout + again.stderr
 
 
 def test_a_dry_run_of_smoke_lists_every_job_once(fresh: Path) -> None:
-    dry = snakemake(fresh, "-n", "--config", "preset=smoke")
+    dry = snakemake_in(fresh, "-n", "--config", "preset=smoke")
     assert jobs(dry) == {**MAIN, "write_report": 1, "sync_mlflow": 1, "all": 1, "total": 48}
     assert {"train tiny, MGSR as printed, seed 10", "evaluate tiny, Teacher, seed 10", "write table1"} <= told(dry)
 
 
 def test_the_other_presets_list_every_cell(fresh: Path) -> None:
-    paper = jobs(snakemake(fresh, "-n", "--cores", "2"))
-    assert {name: paper[name] for name in ("write_table", "write_claims", "write_check")} == {
-        "write_table": 8, "write_claims": 1, "write_check": 6,
-    }  # fmt: skip
-    table1 = jobs(snakemake(fresh, "table1", "-n", "--cores", "2"))
+    paper = jobs(snakemake_in(fresh, "-n", "--cores", "2"))
+    assert (paper["write_table"], paper["write_claims"], paper["write_check"]) == (8, 1, 6)
+    table1 = jobs(snakemake_in(fresh, "table1", "-n", "--cores", "2"))
     assert table1["evaluate_run"] == 4 * 11  # four families: nine rows, MGSR as printed, SFT continued
     assert table1["train_run"] == 4 * 13  # and the two's twins without SCRG
     assert paper["train_run"] > paper["evaluate_run"] > table1["evaluate_run"] and paper["build_model"] == 8 + 2
@@ -141,7 +129,7 @@ def test_the_other_presets_list_every_cell(fresh: Path) -> None:
     ids=["mini", "paper-controlled", "mini-local"],
 )
 def test_dry_runs_of_the_other_presets(fresh: Path, arguments: tuple[str, ...]) -> None:
-    count = jobs(snakemake(fresh, "everything", "-n", "--cores", "2", *arguments))
+    count = jobs(snakemake_in(fresh, "everything", "-n", "--cores", "2", *arguments))
     assert count["evaluate_run"] == count["write_card"] and count["write_table"] == 8 and count["write_check"] == 6
     assert count["train_run"] > 2 * count["evaluate_run"]  # a grid of learning rates
 
@@ -149,34 +137,23 @@ def test_dry_runs_of_the_other_presets(fresh: Path, arguments: tuple[str, ...]) 
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        ("data", {"prepare_data": 1, "prepare_test_set": 5, "data": 1, "total": 7}),
-        ("table1", {**MAIN, "table1": 1, "total": 46}),
-        ("table2", {**MAIN, "train_run": 7, "evaluate_run": 4, "write_card": 4, "table2": 1, "total": 26}),
-        (
-            "table4a",
-            {
-                **MAIN,
-                "train_run": 12,
-                "evaluate_run": 9,
-                "write_card": 9,
-                "sample_teacher": 1,
-                "measure_exposure": 9,
-                "table4a": 1,
-                "total": 51,
-            },
-        ),
-        ("report", {**MAIN, "write_report": 1, "report": 1, "total": 47}),
-        ("mlflow", {**MAIN, "sync_mlflow": 1, "mlflow": 1, "total": 47}),
-        ("everything", {**EVERYTHING, "write_report": 1, "sync_mlflow": 1, "everything": 1, "total": 205}),
+        ("data", {"prepare_data": 1, "prepare_test_set": 5}),
+        ("table1", MAIN),
+        ("table2", {**MAIN, "train_run": 7, "evaluate_run": 4, "write_card": 4}),
+        ("table4a", {**MAIN, "train_run": 12, **dict.fromkeys(OF_A_ROW, 9), "sample_teacher": 1}),
+        ("report", {**MAIN, "write_report": 1}),
+        ("mlflow", {**MAIN, "sync_mlflow": 1}),
+        ("everything", {**EVERYTHING, "write_report": 1, "sync_mlflow": 1}),
     ],
 )
 def test_named_targets_as_the_readme_spells_them(fresh: Path, target: str, expected: dict[str, int]) -> None:
-    assert jobs(snakemake(fresh, target, "--cores", "2", "--config", "preset=smoke", "-n")) == expected
+    dry = snakemake_in(fresh, target, "--cores", "2", "--config", "preset=smoke", "-n")
+    assert jobs(dry) == expected | {target: 1, "total": sum(expected.values()) + 1}
 
 
 @pytest.mark.parametrize("target", [*TABLES, "claims", "open_checks"])
 def test_every_table_is_a_target(fresh: Path, target: str) -> None:
-    says = told(snakemake(fresh, target, "-n", "--config", "preset=smoke"))
+    says = told(snakemake_in(fresh, target, "-n", "--config", "preset=smoke"))
     wanted = {"claims": {"judge the paper's claims"}, "open_checks": {f"open check: {name}" for name in CHECKS}}
     assert wanted.get(target, {f"write {target}"}) <= says
 
@@ -185,19 +162,14 @@ def test_every_table_is_a_target(fresh: Path, target: str) -> None:
     ("given", "expected"),
     [
         (("preset=smok",), "presets: there is no 'smok'"),
-        (
-            ("preset=smoke", "training={stepz: 20}"),
-            "mgsr: preset smoke: training.stepz: no such key; the nearest valid one is 'steps'",
-        ),
+        (("preset=smoke", "training={stepz: 20}"), "mgsr: preset smoke: training.stepz: no such key; the nearest valid one is"),
         (("preset=mini", "source=local"), "add data_dir=PATH to --config"),
         (("preset=smoke", "threads=none"), "preset smoke: threads: input should be a valid integer"),
     ],
 )
-def test_a_wrong_configuration_ends_before_any_job_without_traceback(
-    fresh: Path, given: tuple[str, ...], expected: str
-) -> None:
+def test_a_wrong_configuration_ends_before_any_job_without_traceback(fresh: Path, given: list[str], expected: str) -> None:
     before = sorted(fresh.rglob("results/*/*"))
-    failed = snakemake(fresh, "--cores", "1", "--config", *given)
+    failed = snakemake_in(fresh, "--cores", "1", "--config", *given)
     assert failed.returncode != 0 and expected in failed.stderr and "Traceback" not in failed.stdout + failed.stderr
     assert sorted(fresh.rglob("results/*/*")) == before
 
@@ -208,15 +180,10 @@ def test_the_preflight_stops_paper_in_time_and_leaves_no_lock(tmp_path: Path) ->
         free.bind(("127.0.0.1", 0))
         hub = f"http://127.0.0.1:{free.getsockname()[1]}"
     started = time.monotonic()
-    failed = snakemake(folder, "--cores", "2", CUDA_VISIBLE_DEVICES="", HF_ENDPOINT=hub, no_proxy="*")
+    failed = snakemake_in(folder, "--cores", "2", CUDA_VISIBLE_DEVICES="", HF_ENDPOINT=hub, no_proxy="*")
     assert time.monotonic() - started < 10 and failed.returncode == 1
     assert "preset paper cannot run on this machine" in failed.stderr and "Traceback" not in failed.stderr
-    for words in (
-        "NVIDIA GPU: none visible",
-        "the Hugging Face hub",
-        "preset=smoke fits every machine",
-        "preset=mini source=local",
-    ):
+    for words in ("NVIDIA GPU: none visible", "the Hugging Face hub", "preset=smoke fits every", "preset=mini source=local"):
         assert words in failed.stderr
     assert not list((folder / ".snakemake" / "locks").glob("*"))
     written = {path.parent.name for path in (folder / "results").rglob("*.*") if path.is_file() and path.name != ".gitkeep"}
@@ -228,8 +195,7 @@ def test_tables_are_printed_where_they_were_asked_for(finished: Path) -> None:
     assert all(f"this is {name}.md" in printed for name in (*TABLES, *CHECKS, "claims"))
     for name in ("table1", "table2"):
         (finished / "results" / "smoke" / "tables" / f"{name}.md").unlink()
-        one = run_finished(finished, name)
-        assert one.returncode == 0 and re.findall(r"this is table\w+.md", one.stdout) == [f"this is {name}.md"]
+        assert re.findall(r"this is table\w+.md", run_finished(finished, name).stdout) == [f"this is {name}.md"]
     seals = [path for name in ("data", "test_sets") for path in (finished / "results/smoke" / name).glob("*/seal.json")]
     dates = {path: path.stat() for path in seals}
     for path in seals:
@@ -237,33 +203,28 @@ def test_tables_are_printed_where_they_were_asked_for(finished: Path) -> None:
     assert len(dates) == 6 and "this is table" not in run_finished(finished, "data").stdout
     for path, date in dates.items():
         os.utime(path, ns=(date.st_atime_ns, date.st_mtime_ns))
-    assert run_finished(finished).returncode == 0
+    run_finished(finished)
 
 
 def test_what_is_finished_is_not_done_again(finished: Path) -> None:
-    again = run_finished(finished)
-    assert again.returncode == 0 and "Nothing to be done" in again.stdout + again.stderr
+    assert_nothing_to_do(finished)
 
 
-EDITS = {  # file, old and new text, the method's title, the tables and open checks that show it, whether Table 4a does
-    "gkd": ("methods/gkd.yaml", "beta: 0.1", "beta: 0.2", "GKD", ("table1", "table4a", "table4b"), ()),
-    "reverse KL with SCRG": (
-        "methods/reverse_kl_scrg.yaml",
-        "passes: 1",
-        "passes: 2",
-        "reverse KL on revised sequences",
-        ("table2",),
-        (),
-    ),
+GKD, NO_SPAN, WEIGHT = "methods/gkd.yaml", "methods/mgsr_without_span.yaml", "objective: {span_weight: 0.0"
+REVISED, SHOWN = "reverse KL on revised sequences", ("table1", "table4a", "table4b")
+EDITS = {  # file, old and new text, the title of the method that runs again, the tables and open checks that show it
+    "gkd": (GKD, "beta: 0.1", "beta: 0.2", "GKD", SHOWN, ()),
+    "reverse KL with SCRG": ("methods/reverse_kl_scrg.yaml", "passes: 1", "passes: 2", REVISED, ("table2",), ()),
     "a variant": ("tables.yaml", "softness: 1.0}", "softness: 1.5}", "tau 1", (), ("sensitivity",)),
     "without span": (
-        "methods/mgsr_without_span.yaml",
-        "objective: {span_weight: 0.0}",
-        "objective: {span_weight: 0.0, averaging: sequence_mean}",
+        NO_SPAN,
+        WEIGHT,
+        f"{WEIGHT}, averaging: sequence_mean",
         "MGSR without span",
         ("table2",),
         ("span_priors",),
     ),
+    "another title": (GKD, "title: GKD", "title: GKD, share one half", None, SHOWN, ()),
 }
 
 
@@ -276,69 +237,43 @@ def test_an_edited_overlay_reruns_its_training_its_evaluation_and_what_hangs_on_
     path.write_text(text.replace(old, new))
     try:
         dry = run_finished(finished, "everything", "-n")
-        expected = {"train_run": 1, "evaluate_run": 1, "write_card": 1, "write_report": 1, "sync_mlflow": 1, "everything": 1}
-        expected |= {"write_table": len(tables), "write_claims": 1} if tables else {}
-        expected |= {"measure_exposure": 1} if "table4a" in tables else {}
-        expected |= {"write_check": len(checks)} if checks else {}
-        assert jobs(dry) == {**expected, "total": sum(expected.values())}
-        says = {f"train tiny, {title}, seed 10", f"evaluate tiny, {title}, seed 10"}
-        says |= {*(f"write {table}" for table in tables), *(f"open check: {check}" for check in checks)}
-        assert says <= told(dry)
     finally:
         path.write_text(text)
-
-
-def test_another_title_trains_nothing(finished: Path) -> None:
-    path = finished / "workflow" / "methods" / "gkd.yaml"
-    text = path.read_text()
-    path.write_text(text.replace("title: GKD", "title: GKD, share one half"))
-    dry = run_finished(finished, "everything", "-n")
-    path.write_text(text)
-    assert jobs(dry) == {
-        "write_table": 3, "write_claims": 1, "write_report": 1, "sync_mlflow": 1, "everything": 1, "total": 7,
-    }  # fmt: skip
+    expected = Counter(write_report=1, sync_mlflow=1, everything=1, write_table=len(tables), write_check=len(checks))
+    expected.update(write_claims=1 if tables else 0)
+    says = {*(f"write {table}" for table in tables), *(f"open check: {check}" for check in checks)}
+    if title is not None:
+        expected.update(train_run=1, evaluate_run=1, write_card=1, measure_exposure=1 if "table4a" in tables else 0)
+        says |= {f"train tiny, {title}, seed 10", f"evaluate tiny, {title}, seed 10"}
+    assert Counter(jobs(dry)) == expected + Counter(total=expected.total()) and says <= told(dry)
 
 
 def test_a_dry_run_of_something_else_leaves_nothing_to_do(finished: Path) -> None:
     """It writes other files of the plan, and the next run writes them back."""
     dry = run_finished(finished, "everything", "-n", given=("note=another note",))
     assert jobs(dry)["write_table"] == 8
-    again = run_finished(finished)
-    assert again.returncode == 0 and "Nothing to be done" in again.stdout + again.stderr
+    assert_nothing_to_do(finished)
 
 
 def test_a_table_of_ones_own_is_a_target(finished: Path) -> None:
     mine = "tables={mine: {kind: ablation, title: Mine, columns: [dolly, average], rows: [kd, mgsr]}}"
     made = run_finished(finished, "mine", given=(mine,))
-    assert made.returncode == 0 and "this is mine.md" in made.stdout, made.stderr
+    assert "this is mine.md" in made.stdout
     assert jobs(made) == {"write_table": 1, "mine": 1, "total": 2}
-
-
-def test_a_test_set_of_ones_own_trains_samples_and_probes_nothing(finished: Path, tmp_path: Path) -> None:
-    (tmp_path / "mine.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
-    sets = f"data={{test_sets: {{mine: {{title: Mine, file: {tmp_path / 'mine.jsonl'}}}}}}}"
-    count = jobs(run_finished(finished, "everything", "-n", given=(sets,)))
-    assert count.keys() == {
-        "prepare_test_set", "evaluate_run", "evaluate_floor", "write_table", "write_check", "write_claims", "write_report",
-        "sync_mlflow", "everything", "total",
-    }  # fmt: skip
-    assert count["prepare_test_set"] == 1 and count["evaluate_run"] == EVERYTHING["evaluate_run"]
 
 
 def test_the_largest_table_has_a_short_command_line(fresh: Path) -> None:
     """A shell takes at most 128 KiB in one argument. Table 1 of the paper: three learning rates, second rows, five seeds."""
     given = {"preset": "paper", "recipe": "controlled", "training_seeds": [10, 20, 30, 40, 50], "results": "large"}
-    plan = make_plan(ROOT / "workflow", load_config(ROOT / "workflow", given))
+    plan = plan_of(given)
+    made = [f"evaluations/{plan.floor_name}/seal.json"]
     for row in plan.tables["table1"].rows:
-        for result in (f"runs/{row.run}/card.json", f"evaluations/{row.evaluation}/seal.json"):
-            path = fresh / "large" / "paper" / result
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-    floor = fresh / "large/paper/evaluations" / plan.floor_name / "seal.json"
-    floor.parent.mkdir(parents=True)
-    floor.touch()
+        made += [f"runs/{row.run}/card.json", f"evaluations/{row.evaluation}/seal.json"]
+    for path in (fresh / "large" / "paper" / result for result in made):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
     options = ("--allowed-rules", "write_table", "-n", "-p", "--config", *(f"{key}={value}" for key, value in given.items()))
-    dry = snakemake(fresh, "large/paper/tables/table1.md", *options)
+    dry = snakemake_in(fresh, "large/paper/tables/table1.md", *options)
     commands = re.findall(r"^Shell command: (.*)$", dry.stdout + dry.stderr, re.MULTILINE)
     assert len(commands) == 1 and len(commands[0]) < 150, dry.stdout + dry.stderr
     table = read_plan(fresh / "large" / "paper", "table1", TableSpec)

@@ -1,17 +1,7 @@
 """A small results tree on which a training run takes a second or two."""
 
-import json
-import multiprocessing
-import os
-import random
-import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from mgsr.config.base import Strict
 from mgsr.config.families import TinyModel
@@ -23,37 +13,21 @@ from mgsr.config.specs import DataSpec, EvaluationSpec, ModelSpec, TestSetSpec, 
 from mgsr.data.prepare import prepare_data, prepare_test_set
 from mgsr.evaluation.evaluator import evaluate
 from mgsr.models.build import build_model
-from mgsr.storage import write_json
-from mgsr.training.source import StepSource
-from mgsr.training.step import ForwardPass, StepSequences, TrainStep
-from mgsr.training.trainer import Trainer, train
+from mgsr.storage import read_json, read_jsonl, write_json
+from mgsr.training.trainer import train
 from tests.records_support import plant_spec
 
-DATA = DataConfig(
-    source="builtin",
-    max_length=128,
-    max_prompt_length=100,
-    train_rows=24,
-    validation_rows=6,
-)
+DATA = DataConfig(source="builtin", max_length=128, max_prompt_length=100, train_rows=24, validation_rows=6)
 TEST_SETS = {"dolly": 3, "self_instruct": 3, "vicuna": 3, "sni": 3, "unni": 3}  # name to rows; a set's digest is its name here
 TRAINING: dict[str, Any] = {
-    "steps": 8,
-    "global_batch": 4,
-    "micro_batch": 4,
-    "learning_rate": 1e-3,
-    "validations": 2,
-    "validation_rows": 3,
-    "log_every": 1,
-    "checkpoint_seconds": 0,
-}
+    "steps": 8, "global_batch": 4, "micro_batch": 4, "learning_rate": 1e-3, "validations": 2, "validation_rows": 3,
+    "log_every": 1, "checkpoint_seconds": 0,
+}  # fmt: skip
 SCRG_MIXED = {"policy": "mixed", "scrg": {"passes": 1}}
 MGSR = {"sft_weight": 1.0, "distillation": {"name": "dac_kl"}, "span_weight": 1.0}
+COLLECTION = {"policy": "collection", "collection": {"rollouts": 8, "inner_epochs": 2}}  # of batches of 4: four steps
+POLICY_GRADIENT: dict[str, Any] = {"sft_weight": 1.0, "distillation": {"name": "policy_gradient"}}
 DISTILLM = {"policy": "off_policy", "off_policy": {"initial_threshold": 0.8, "buffer_size": 8}}
-
-# Child processes are forked from a server that has the imports done: seconds saved for each.
-FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["mgsr.training.trainer"])
 
 
 def make_root(root: Path) -> Path:
@@ -82,32 +56,13 @@ def builtin_set(name: str) -> TestSetSpec:
 def run_spec(sequences: dict[str, Any] | None = None, objective: dict[str, Any] | None = None, **changes: Any) -> TrainSpec:
     """A student's run; `changes` are of the training settings, or of the spec where it has the key."""
     spec = {name: changes.pop(name) for name in list(changes) if name in TrainSpec.model_fields}
-    method = Method.model_validate(
-        {
-            "title": "under test",
-            "start": "base",
-            "sequences": sequences or {},
-            "objective": objective or {"sft_weight": 1.0},
-            "training": TRAINING | changes,
-        }
-    )
+    stated = {"title": "under test", "start": "base", "sequences": sequences or {}, "objective": objective or {"sft_weight": 1}}
     values: dict[str, Any] = {
-        "family": "tiny",
-        "method": method,
-        "seed": 10,
-        "data": "records",
-        "data_config": DATA,
-        "max_new_tokens": 10,
-        "validation_protocol": "plain",
-        "base_model": "student",
-        "start_run": None,
-        "teacher_run": "teacher",
-        "lora": None,
-        "threads": 1,
-        "processes": 1,
-        "code": "",
-        "custom_code": {},
-    }
+        "family": "tiny", "method": Method.model_validate({**stated, "training": TRAINING | changes}), "seed": 10,
+        "data": "records", "data_config": DATA, "max_new_tokens": 10, "validation_protocol": "plain",
+        "base_model": "student", "start_run": None, "teacher_run": "teacher", "lora": None,
+        "threads": 1, "processes": 1, "code": "", "custom_code": {},
+    }  # fmt: skip
     return TrainSpec(**(values | spec))
 
 
@@ -128,95 +83,21 @@ def evaluated(root: Path, spec: EvaluationSpec) -> Path:
     return root / "evaluations" / name
 
 
-def metrics(root: Path, run: str, kind: str = "train") -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (root / "runs" / run / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["kind"] == kind]
+def record_of(root: Path, run: str) -> dict[str, Any]:
+    """A run's training.json."""
+    return read_json(root / "runs" / run / "training.json")
 
 
-def weights(root: Path, run: str) -> bytes:
-    return (root / "runs" / run / "model/model.safetensors").read_bytes()
+def warnings_of(root: Path, run: str) -> dict[str, str]:
+    """Messages by name."""
+    return {warning["name"]: warning["message"] for warning in record_of(root, run)["warnings"]}
 
 
-def assert_same(root: Path, first: str, second: str) -> None:
-    """Two runs have the same weights and metrics, byte for byte."""
-    assert weights(root, first) == weights(root, second)
-    assert (root / "runs" / first / "metrics.jsonl").read_bytes() == (root / "runs" / second / "metrics.jsonl").read_bytes()
-
-
-def call_train(root: Path, spec: TrainSpec) -> "tuple[str, subprocess.CompletedProcess[str]]":
-    """`mgsr train` as the workflow calls it; gives the run's name and the finished process."""
-    run = plant_spec(root, spec)
-    command = [sys.executable, "-m", "mgsr", "train", "--root", str(root), "--name", run]
-    return run, subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-
-
-def _as_rank(rank: int, port: int, run: str, spec: TrainSpec, root: Path) -> None:
-    os.environ.update(WORLD_SIZE="2", RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+def losses(root: Path, run: str, spec: TrainSpec) -> list[float]:
+    """Of each step of a run that is trained here."""
     train(run, spec, root)
+    return [line["loss"] for line in metrics(root, run)]
 
 
-def train_as_two(root: Path, run: str, spec: TrainSpec) -> None:
-    """`train` in two processes, without torchrun's launcher."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [FORKED.Process(target=_as_rank, args=(rank, port, run, spec, root)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    assert [process.exitcode for process in processes] == [0, 0]
-
-
-def train_and_kill(root: Path, run: str, spec: TrainSpec) -> None:
-    """Train in a process of its own, which is killed at a random moment after its next checkpoint."""
-    folder = root / "checkpoints" / run
-    before = set(folder.glob("checkpoint-*"))
-    process = FORKED.Process(target=train, args=(run, spec, root))
-    process.start()
-    deadline = time.monotonic() + 120
-    while set(folder.glob("checkpoint-*")) <= before:
-        assert process.is_alive(), "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    time.sleep(random.Random().uniform(0, 0.1))
-    process.kill()
-    process.join()
-    assert process.exitcode == -9
-
-
-def record_steps(patch: pytest.MonkeyPatch) -> list[StepSequences]:
-    """The sequences of every step from now on."""
-    original, steps = StepSource.step, list[StepSequences]()
-
-    def step(self: StepSource, number: int) -> tuple[StepSequences, dict[str, Any]]:
-        sequences, facts = original(self, number)
-        steps.append(sequences)
-        return sequences, facts
-
-    patch.setattr(StepSource, "step", step)
-    return steps
-
-
-def record_parts(patch: pytest.MonkeyPatch) -> list[list[ForwardPass]]:
-    """The forward passes of every micro-batch from now on. `TRAINING` has one micro-batch a step."""
-    original, micro_batches = TrainStep.forward, list[list[ForwardPass]]()
-
-    def forward(self: TrainStep, parts: list[ForwardPass], *states: Any) -> Any:
-        micro_batches.append(parts)
-        return original(self, parts, *states)
-
-    patch.setattr(TrainStep, "forward", forward)
-    return micro_batches
-
-
-def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
-    """The next run stops as by Ctrl-C once it has saved its checkpoint of this step."""
-    original = Trainer.save
-
-    def save(self: Trainer) -> None:
-        original(self)
-        if self.step == step:
-            raise KeyboardInterrupt
-
-    patch.setattr(Trainer, "save", save)
+def metrics(root: Path, run: str, kind: str = "train") -> list[dict[str, Any]]:
+    return [line for line in read_jsonl(root / "runs" / run / "metrics.jsonl") if line["kind"] == kind]
