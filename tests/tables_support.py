@@ -90,9 +90,12 @@ def plant_evaluation(
                      "length": 3, "finish_reason": "eos"}
                     for i, metrics in enumerate(by_row)
                 ]  # fmt: skip
-    divergences = None if heldout is None else {"forward_kl": heldout, "reverse_kl": 2 * heldout, "tokens": 100, "rows": 10}
+    divergences = None if heldout is None else {"forward_kl": heldout, "reverse_kl": 2 * heldout, "tokens": 95, "rows": 10}
     summary = {"schema": 2, "run": run, "scores": parts, "heldout": divergences, "timings": {"total": 2.0}, "sets": {},
                "digest": name}  # fmt: skip
+    if heldout is not None:
+        by_prompt = {f"dolly-{i}": [tokens * heldout, 2 * tokens * heldout, tokens] for i, tokens in enumerate(range(5, 15))}
+        write(root / "evaluations" / name / "heldout.json", by_prompt)
     write(root / "evaluations" / name / "summary.json", summary)
     write_lines(root / "evaluations" / name / "rows.jsonl", rows)
     return name

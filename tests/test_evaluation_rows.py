@@ -117,11 +117,11 @@ def test_pitfall_25_and_27_seeds_and_protocols_have_a_score_each() -> None:
 
 def test_summary_holds_the_keys_of_the_contract() -> None:
     sets = {"dolly": {"rows": 3, "dropped": 1}, "vicuna": {"rows": 3, "dropped": 0}}
-    heldout = Heldout(forward_kl=0.5, reverse_kl=0.25, tokens=9, rows=3)
+    heldout = Heldout(forward_kl=0.5, reverse_kl=0.25, tokens=9, rows=3, by_prompt={"a": [4.5, 2.25, 9.0]})
     summary = build_summary(grid(), sets=sets, timings={"total": 1.0}, heldout=heldout)
     assert list(summary) == ["schema", "run", "scores", "heldout", "timings", "sets", "digest"]
     assert [list(score) for score in summary["scores"]] == 8 * [["set", "protocol", "decoding_seed", "rows", "metrics"]]
-    assert (summary["schema"], summary["run"], summary["sets"], summary["heldout"]) == (2, "0123", sets, asdict(heldout))
+    assert (summary["schema"], summary["run"], summary["sets"], summary["heldout"]) == (2, "0123", sets, heldout.means)
     other = build_summary([replace(grid()[0], text="other"), *grid()[1:]], sets=sets, timings={"total": 2.0})
     assert other["digest"] != summary["digest"]
 

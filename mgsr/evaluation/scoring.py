@@ -113,7 +113,7 @@ def build_summary(
         "schema": SCHEMA,
         "run": rows[0].run,
         "scores": scores,
-        "heldout": None if heldout is None else asdict(heldout),
+        "heldout": None if heldout is None else heldout.means,
         "timings": {stage: round(seconds, 3) for stage, seconds in timings.items()},
         "sets": sets,
         "digest": digest([asdict(row) for row in rows]),
@@ -121,10 +121,17 @@ def build_summary(
 
 
 def write_evaluation(
-    folder: Path, spec: EvaluationSpec | FloorSpec, rows: Sequence[AnswerRow], summary: Mapping[str, Any]
+    folder: Path,
+    spec: EvaluationSpec | FloorSpec,
+    rows: Sequence[AnswerRow],
+    summary: Mapping[str, Any],
+    heldout: Heldout | None = None,
 ) -> None:
-    """Write rows.jsonl in the order given, summary.json (see `build_summary`) and spec.json; the folder appears whole."""
+    """Write rows.jsonl in the order given, summary.json (see `build_summary`), spec.json and, where there is a teacher,
+    heldout.json with the divergences by prompt; the folder appears whole."""
     with new_folder(folder) as out:
         write_jsonl(out / "rows.jsonl", map(asdict, rows))
         write_json(out / "spec.json", spec.model_dump(mode="json"))
         write_json(out / "summary.json", summary)
+        if heldout is not None:
+            write_json(out / "heldout.json", heldout.by_prompt)
