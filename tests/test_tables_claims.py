@@ -40,8 +40,9 @@ def text_of(root: Path) -> str:
     return (root / "tables/claims.md").read_text()
 
 
-def hardest(frame: pd.DataFrame, claim: str, protocol: str = "plain") -> dict[Any, Any]:
+def hardest(frame: pd.DataFrame, claim: str, protocol: str = "plain", method: str = "") -> dict[Any, Any]:
     chosen = frame[(frame["claim"] == claim) & (frame["protocol"] == protocol) & frame["hardest"]]
+    chosen = chosen[chosen["method"] == method] if method else chosen
     assert len(chosen) == 1
     return dict(chosen.to_dict("records")[0])
 
@@ -112,6 +113,18 @@ def test_preconditions(teacher: float, floor: float, warning: list[Any], reason:
     line = hardest(judged(tmp_path, table1=rows), "above_baselines")
     assert line["precondition"] == reason
     assert line["verdict"] == (HOLDS + OF_THESE if reason == MET else NOT_MET)
+
+
+def test_both_readings_of_mgsr_are_judged_where_both_are_rows(tmp_path: Path) -> None:
+    """As printed it is below a baseline, and no verdict of the other reading covers that."""
+    frame = judged(tmp_path, table1=table1(tmp_path, LEVELS | REST | {"mgsr_as_printed": 48.0}))
+    assert hardest(frame, "above_baselines", method="mgsr")["verdict"] == HOLDS + OF_THESE
+    printed = hardest(frame, "above_baselines", method="mgsr_as_printed")
+    assert printed["verdict"] == FAILS + OF_THESE and "MGSR as printed is above every baseline" in text_of(tmp_path)
+    assert {line["method"] for line in frame[frame["claim"] == "gain_over_sft"].to_dict("records")} == {
+        "mgsr",
+        "mgsr_as_printed",
+    }
 
 
 def test_no_difference_is_undecided_and_says_what_would_decide(tmp_path: Path) -> None:

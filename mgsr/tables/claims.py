@@ -7,7 +7,7 @@ speaks for the claim. Claims are judged by the metric that ranks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, pairwise, product
 from pathlib import Path
@@ -21,6 +21,7 @@ from mgsr.evaluation.accumulation import Divergences
 from mgsr.evaluation.intervals import Numbers
 from mgsr.tables import paper
 from mgsr.tables.decisions import ALPHA, AgainstBest, Bounds, Comparison, compare, pseudo_values
+from mgsr.tables.legends import legend
 from mgsr.tables.power import PromptsNeeded, design, detectable, prompts_to_decide
 from mgsr.tables.render import (
     FAMILY,
@@ -42,6 +43,7 @@ METHOD_SEEDS = 3  # training seeds from which on a verdict speaks of methods
 MET, UNKNOWN = "met", "not checked"
 RESULT = "scrg_hurts"  # the one warning that is a result and no failure signature
 MORE_SEEDS = "more training seeds"
+AS_PRINTED = "mgsr_as_printed"
 PAIR = ("dolly", "self_instruct")  # the sets of the paper's Tables 2 and 3
 UNREVISED = ("mgsr_on_policy_unrevised", "mgsr_without_scrg", "mgsr_off_policy_unrevised")
 EXPOSURE_PROTOCOL = "plain sampling"
@@ -75,6 +77,11 @@ class Claim:
     def compared(self, methods: Mapping[str, MethodResult]) -> list[MethodResult]:
         return [methods[self.method], *self.others(methods)]
 
+    def readings(self, methods: Mapping[str, MethodResult]) -> list[Claim]:
+        """The claim and, if it is about MGSR, the same about MGSR as printed, where both are rows."""
+        printed = replace(self, method=AS_PRINTED, text=self.text.replace("MGSR", "MGSR as printed"))
+        return [self, printed] if self.method == "mgsr" and AS_PRINTED in methods else [self]
+
 
 CLAIMS = (
     Claim("above_baselines", "MGSR is above every baseline and SFT continued on average", "table1", "mgsr",
@@ -82,7 +89,7 @@ CLAIMS = (
     Claim("scrg_adds", "SCRG adds", "table2", "reverse_kl_scrg", ("reverse_kl_student",), PAIR),
     Claim("dac_kl_adds", "DAC-KL adds", "table2", "mgsr_without_span", ("reverse_kl_scrg",), PAIR),
     Claim("span_adds", "span consistency adds", "table2", "mgsr", ("mgsr_without_span",), PAIR),
-    Claim("above_losses", "DAC-KL is above seven other losses", "table3c", "mgsr",
+    Claim("above_losses", "MGSR's DAC-KL is above seven other losses", "table3c", "mgsr",
           ("mgsr_forward_kl", "mgsr_without_dac_kl", "mgsr_symmetric_kl", "mgsr_generalized_jsd", "mgsr_total_variation",
            "mgsr_skew_reverse_kl", "mgsr_skew_forward_kl"), PAIR),
     Claim("above_generation", "SCRG is above other generation strategies", "table3a", "mgsr", UNREVISED, PAIR),
@@ -93,28 +100,6 @@ CLAIMS = (
     Claim("gain_over_sft", "MGSR is at least 15 % above the SFT student", "table1", "mgsr", ("sft",), factor=1.15),
 )  # fmt: skip
 EXPOSURE = Claim("less_exposure_bias", "MGSR has less exposure bias", "table4a", "mgsr", ("minillm", "distillm"))
-
-NOTES = (
-    "An effect is in points of {metric}, a mean over the sets of the paper's table, and positive where it speaks for the "
-    "claim. Of several methods to be above, the hardest one is shown; the CSV has all. The claim of 15 % counts points above "
-    "1.15 times the SFT student.",
-    f"A claim `{HOLDS}` where the method is above every method compared with: the p-value of each is at most {ALPHA}. It "
-    f"`{FAILS}` where the method is below one of them (the smallest p-value, times their number, is at most {ALPHA}) or equal "
-    "in every answer. Else it is undecided. The interval is that of the difference to the best of them, and excludes 0 exactly "
-    "where p is at most 0.05. Nothing is corrected over claims, so one verdict in twenty may be chance.",
-    f"With fewer than {METHOD_SEEDS} training seeds a verdict holds or does not hold `{OF_THESE.strip()}` alone: another seed "
-    "may differ by as much as the methods do.",
-    f"A claim that would hold reads `{NOT_ALL}` where a method that it names was not run. It reads `{NOT_MET}` where, on its "
-    "sets, the teacher is not decided to be above SFT or SFT to be above the floor, or a run compared has a failure "
-    "signature (a warning on its card).",
-    "`detectable` is the smallest difference that would have been decided with a chance of 0.8. Prompts to decide are counted "
-    "over all sets: from the largest to the smallest true difference that the interval allows. An undecided claim has no upper "
-    "end, for the difference may be 0.",
-    "Effects on ExAccErr are the percentage points by which MGSR's is lower, at lengths that samples reach. The claim also "
-    "asks that R(l), the student's divergence from the teacher on its own prefixes, is not higher than the others': it holds "
-    "only where none is higher as measured, and does not hold where one is decided to be.",
-)
-
 
 # --- findings ---------------------------------------------------------------------------------------------------------
 
@@ -149,19 +134,18 @@ def score_findings(claim: Claim, results: TableResults, family: str, protocol: s
     return findings
 
 
-def exposure_findings(methods: Mapping[str, MethodResult], in_domain: str) -> list[Finding]:
-    """How far MGSR's ExAccErr, and its R(l), are below those of each other method, at each length. `in_domain` is the title of
-    the set that they were measured on."""
-    if EXPOSURE.method not in methods:
+def exposure_findings(claim: Claim, methods: Mapping[str, MethodResult], in_domain: str) -> list[Finding]:
+    """How far the ExAccErr of the claim's method, and its R(l), are below those of each other method, at each length.
+    `in_domain` is the title of the set that they were measured on."""
+    if claim.method not in methods:
         return []
-    findings = []
-    lengths = [int(length) for length in (methods[EXPOSURE.method].runs[0].exposure or {})["lengths"]]
-    ours = _pseudo_values(methods[EXPOSURE.method], lengths)
-    for other in EXPOSURE.others(methods):
-        if any(run.divergences().ids != methods[EXPOSURE.method].runs[0].divergences().ids for run in other.runs):
-            raise MgsrError(
-                f"exposure bias of {other.method} and {EXPOSURE.method} was measured on different prompts; measure anew"
-            )
+    findings, method = list[Finding](), methods[claim.method]
+    lengths = [int(length) for length in (method.runs[0].exposure or {})["lengths"]]
+    ours = _pseudo_values(method, lengths)
+    for other in claim.others(methods):
+        if any(run.divergences().ids != method.runs[0].divergences().ids for run in other.runs):
+            pair = f"{other.method} and {claim.method}"
+            raise MgsrError(f"exposure bias of {pair} was measured on different prompts; measure it anew")
         gaps = _pseudo_values(other, lengths) - ours  # a method with one run is set against every seed of the other
         for place, length in enumerate(lengths):
             at_length = gaps[:, :, place]
@@ -297,7 +281,7 @@ class Judgement:
         """The claim's row in the document, with the hardest comparison."""
         finding, answer, expected = self.hardest, self.answer, len(self.claim.against)
         others = f" ({self.compared} of {expected} compared)" if expected > 1 and finding.against else ""
-        where = f", {finding.sets.partition(', ')[2]}" if self.claim is EXPOSURE and finding.sets else ""
+        where = f", {finding.sets.partition(', ')[2]}" if self.claim.key == EXPOSURE.key and finding.sets else ""
         decide = MISSING
         if answer and (needed := self.needed):
             decide = f"at least {needed.at_least:,}" if needed.at_most is None else f"{needed.at_least:,} to {needed.at_most:,}"
@@ -320,23 +304,32 @@ def judge(tables: Mapping[str, TableResults]) -> Iterator[Judgement]:
     """Judge every claim, in the order of the paper's text. A family that the claim's table does not show is left out; where
     there is no such table, no family is."""
     families = list(dict.fromkeys(family for results in tables.values() for family in results.families))
-    protocols = dict.fromkeys(protocol for results in tables.values() for protocol in results.protocols)
+    protocols = list(dict.fromkeys(protocol for results in tables.values() for protocol in results.protocols))
     for protocol, claim in (*product(protocols, CLAIMS), (EXPOSURE_PROTOCOL, EXPOSURE)):
         results = tables.get(claim.table)
         for family in results.families if results else families:
-            methods = results.of_family(family) if results else {}
-            title = methods[claim.method].title if claim.method in methods else claim.method
-            findings = list[Finding]()
-            if results and claim is EXPOSURE:
-                findings = exposure_findings(methods, results.title(results.sets[0]))
-            elif results:
-                findings = score_findings(claim, results, family, protocol)
-            if not findings:
-                yield Judgement(claim, protocol, family, title, ())
+            if results is None:
+                yield Judgement(claim, protocol, family, claim.method, ())
                 continue
-            seeds = min(len(method.runs) for method in claim.compared(methods))
-            shown = next(iter(protocols)) if claim is EXPOSURE else protocol
-            yield Judgement(claim, protocol, family, title, tuple(findings), seeds, preconditions(claim, tables, family, shown))
+            for reading in claim.readings(results.of_family(family)):
+                yield _judgement(reading, results, tables, family, protocol, protocols[0])
+
+
+def _judgement(
+    claim: Claim, results: TableResults, tables: Mapping[str, TableResults], family: str, protocol: str, first: str
+) -> Judgement:
+    """`first`: the protocol of the preconditions of exposure bias, which has none of its own."""
+    methods, exposed = results.of_family(family), claim.key == EXPOSURE.key
+    title = methods[claim.method].title if claim.method in methods else claim.method
+    if exposed:
+        findings = exposure_findings(claim, methods, results.title(results.sets[0]))
+    else:
+        findings = score_findings(claim, results, family, protocol)
+    if not findings:
+        return Judgement(claim, protocol, family, title, ())
+    seeds = min(len(method.runs) for method in claim.compared(methods))
+    precondition = preconditions(claim, tables, family, first if exposed else protocol)
+    return Judgement(claim, protocol, family, title, tuple(findings), seeds, precondition)
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -353,9 +346,8 @@ def claims_table(spec: ClaimsSpec, root: Path) -> Table:
         for protocol, part in groupby(judgements, key=lambda judgement: judgement.protocol)
     )
     metric = metric_title(spec.tables[0].metrics[0])
-    notes = [note.format(metric=metric) for note in NOTES]
     lines = [line for judgement in judgements for line in judgement.lines()]
-    return Table(lines, document(spec, "The paper's claims", blocks, notes))
+    return Table(lines, document(spec, "The paper's claims", blocks, legend("claims", metric=metric)))
 
 
 def write_claims(root: Path, name: str) -> None:
