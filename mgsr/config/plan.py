@@ -36,6 +36,7 @@ from mgsr.plugins import source_digest
 from mgsr.storage import digest
 
 S = TypeVar("S", bound=Strict)
+START = "sft_start"  # the method whose models students start from
 PROBED = ("injected_errors", "span_priors", "diversity")  # open checks that read the probe; the first has no rows
 
 
@@ -157,7 +158,7 @@ class Plan:
         small, family = config.small_students.get(name), config.families[self._family(name)]
         is_teacher = method.role == "teacher"
         base = family.teacher if is_teacher else small.student if small else family.student
-        from_sft = not is_teacher and method.start == "sft"
+        tuned = not is_teacher and method.start == START
         spec = TrainSpec(
             family=name,
             method=method,
@@ -167,7 +168,7 @@ class Plan:
             max_new_tokens=config.evaluation.max_new_tokens,
             validation_protocol=config.evaluation.protocols[0],
             base_model=self._add_model(base, seed),
-            start_run=self._add_run(name, self._resolve(name, "sft"), seed) if from_sft else None,
+            start_run=self._add_run(name, self._resolve(name, START), seed) if tuned else None,
             teacher_run=self._teacher_run(name) if method.needs_teacher else None,
             lora=family.lora,
             threads=config.threads,
@@ -237,7 +238,7 @@ class Plan:
         return _add(self.exposures, ExposureSpec(run=run, samples=samples, **shared))
 
     def _add_probe(self, family: str) -> str:
-        student = self._add_run(family, self._resolve(family, "sft"), self.config.training_seeds[0])
+        student = self._add_run(family, self._resolve(family, START), self.config.training_seeds[0])
         return _add(self.probes, ProbeSpec(student_run=student, probe=self.config.probe, **self._in_domain(family, "probe")))
 
     def _row(self, family: str, run: str, **columns: Any) -> RowSpec:

@@ -129,7 +129,7 @@ class ExposureSpec(InDomainSpec):
 class ProbeSpec(InDomainSpec):
     """All that the open checks that train nothing depend on."""
 
-    student_run: str = Field(description="the SFT student")
+    student_run: str = Field(description="the student that training starts from")
     probe: ProbeConfig
 
 

@@ -19,7 +19,7 @@ from mgsr.config.table_specs import ClaimsSpec, read_plan
 from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import Divergences
 from mgsr.evaluation.intervals import Numbers
-from mgsr.tables import paper
+from mgsr.tables.baselines import BASELINES
 from mgsr.tables.decisions import ALPHA, AgainstBest, Bounds, Comparison, compare, pseudo_values
 from mgsr.tables.legends import legend
 from mgsr.tables.power import PromptsNeeded, design, detectable, prompts_to_decide
@@ -85,7 +85,7 @@ class Claim:
 
 CLAIMS = (
     Claim("above_baselines", "MGSR is above every baseline and SFT continued on average", "table1", "mgsr",
-          tuple(paper.BASELINES)),
+          tuple(BASELINES)),
     Claim("scrg_adds", "SCRG adds", "table2", "reverse_kl_scrg", ("reverse_kl_student",), PAIR),
     Claim("dac_kl_adds", "DAC-KL adds", "table2", "mgsr_without_span", ("reverse_kl_scrg",), PAIR),
     Claim("span_adds", "span consistency adds", "table2", "mgsr", ("mgsr_without_span",), PAIR),
@@ -144,8 +144,8 @@ def exposure_findings(claim: Claim, methods: Mapping[str, MethodResult], in_doma
     ours = _pseudo_values(method, lengths)
     for other in claim.others(methods):
         if any(run.divergences().ids != method.runs[0].divergences().ids for run in other.runs):
-            pair = f"{other.method} and {claim.method}"
-            raise MgsrError(f"exposure bias of {pair} was measured on different prompts; measure it anew")
+            names = f"{other.method} and {claim.method}"
+            raise MgsrError(f"exposure bias of {names} was measured on different prompts; measure it anew")
         gaps = _pseudo_values(other, lengths) - ours  # a method with one run is set against every seed of the other
         for place, length in enumerate(lengths):
             at_length = gaps[:, :, place]

@@ -6,7 +6,7 @@ from itertools import product
 
 from mgsr.config.table_entries import AVERAGE
 from mgsr.config.table_specs import TableSpec
-from mgsr.tables import paper
+from mgsr.tables.baselines import BASELINES, is_baseline
 from mgsr.tables.decisions import ABOVE, BELOW, decide, outcome
 from mgsr.tables.legends import legend
 from mgsr.tables.other_groups import other_groups_blocks
@@ -24,11 +24,11 @@ def main_table(spec: TableSpec, results: TableResults) -> Table:
     Rows that are no baselines are compared with the best baseline of each column.
     """
     columns = (*results.sets, AVERAGE)
-    rows = score_rows(results, columns, paper.is_baseline, floor=True)
+    rows = score_rows(results, columns, is_baseline, floor=True)
     steps = {"student steps": lambda row: number(row.method.student_step_share)}
     blocks = score_blocks(results, rows, columns, "the best baseline", named="best baseline", tail=steps)
     others = other_groups_blocks(spec, results)
-    notes = score_notes(results, rows) + legend("main", baselines=", ".join(paper.BASELINES.values()))
+    notes = score_notes(results, rows) + legend("main", baselines=", ".join(BASELINES.values()))
     notes += legend("other_groups") if others else []
     return Table(list(map(_line, rows)), document(spec, spec.title, [*blocks, *others], notes, checks(results)))
 

@@ -10,23 +10,12 @@ import csv
 from functools import cache
 from pathlib import Path
 
-from mgsr.config.base import SECOND_ROW
-
 FOLDER = Path(__file__).parent / "paper_tables"
 FAMILIES = ("LLaMA2", "OpenLLaMA2", "OPT", "GPT2")
 NO_PAIR = "a pair it does not name"
 FILES = {file.stem.partition("_")[0]: file.stem for file in FOLDER.glob("table*.csv")}  # by the table that shows the numbers
-BASELINES = {  # what MGSR is compared with: the paper's seven under its names, and a control of ours
-    "sft": "SFT", "kd": "KD", "seqkd": "SeqKD", "imitkd": "ImitKD", "gkd": "GKD", "minillm": "MiniLLM", "distillm": "DistiLLM",
-    "sft_continued": "SFT continued",
-}  # fmt: skip
 
 Numbers = dict[str, float]  # by column
-
-
-def is_baseline(method: str) -> bool:
-    """Whether a method is one of `BASELINES`, or the second row (SFT weight 0) of one."""
-    return method.removesuffix(SECOND_ROW) in BASELINES
 
 
 @cache

@@ -263,7 +263,7 @@ class TableResults:
         return {method.method: method for method in self.methods if method.family == family}
 
     def probes(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """By family, probe.json of its SFT student and teacher (`mgsr.evaluation.probe` says what it holds)."""
+        """By family, probe.json of its starting student and teacher (`mgsr.evaluation.probe` says what it holds)."""
         for family, digest in self.spec.probes.items() if isinstance(self.spec, CheckSpec) else ():
             yield family, _read(self.root / "probes" / digest / "probe.json", PROBE_SCHEMA)
 

@@ -110,6 +110,6 @@ rule probe:
         root=lambda wildcards: ROOT,
         threads=CONFIG.threads,
     message:
-        "probe a teacher and its SFT student"
+        "probe a teacher and the student at the start"
     shell:
         "OMP_NUM_THREADS={params.threads} HF_HUB_OFFLINE=1 mgsr probe --root {params.root:q} --name {wildcards.digest} > {log:q} 2>&1"

@@ -92,7 +92,7 @@ def _sentence(beginning: str, compared: Mapping[str, check.Line], end: str) -> s
 
 
 def _rollout_lines(family: str, part: Mapping[str, Any]) -> list[check.Line]:
-    """Lines of the probe's texts: those of the SFT student, the revised ones, and the references."""
+    """Lines of the probe's texts: those of the student at the start, the revised ones, and the references."""
     lines = [check.entry_line(family, entry["measure"], entry["source"], entry, "mean") for entry in part["summary"]]
     lines += [
         check.entry_line(family, f"{entry['measure']}{check.DIFFERENCE}", "scrg", entry, "difference", against="student")
@@ -118,7 +118,7 @@ def diversity(results: TableResults) -> check.Check:
             if line.measure in MEASURES and line.measure != "words" and line.value is not None:
                 series.setdefault(line.subject, {})[f"{lead}{line.measure}"] = line.bounds
         changes = {_in_words(line): line for line in rollouts if line.measure.endswith(check.DIFFERENCE)}
-        sentences.append(_sentence(f"{lead}SCRG changes", changes, "measures of the SFT student's rollouts"))
+        sentences.append(_sentence(f"{lead}SCRG changes", changes, "measures of the starting student's rollouts"))
     for family in results.families:
         for protocol in results.protocols:
             answer = answer_lines(results.of_family(family), test_set, protocol)
@@ -127,7 +127,7 @@ def diversity(results: TableResults) -> check.Check:
     sentences.append(_answer_sentence(answers, results))
     title, header = results.title(test_set), (FAMILY, "method", *TITLES.values())
     blocks = (
-        Block("texts of the SFT student and references, each by itself", (FAMILY, "text", *TITLES.values()), tuple(rows)),
+        Block("texts of the starting student and references, each by itself", (FAMILY, "text", *TITLES.values()), tuple(rows)),
         Block(f"answers of trained students on {title}, protocol {first}", header, _texts(answers)),
         Block(
             f"answers on {title} minus those of MGSR without SCRG, protocol {first}", header, _texts(answers, check.DIFFERENCE)
