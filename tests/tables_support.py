@@ -74,9 +74,10 @@ def plant_evaluation(
     texts: Sequence[str] = ("words",),
     heldout: float | None = None,
     halved: Sequence[str] = (),
+    cut: float = 0.0,
 ) -> str:
     """rows.jsonl and summary.json. `scores`: ROUGE-L by set, [prompts] or [decoding seeds, prompts], under each protocol alike;
-    the metrics `halved` are half of it."""
+    the metrics `halved` are half of it. `cut`: the share of the answers that a limit cut."""
     rows, parts = [], []
     for test_set, values in scores.items():
         for protocol in protocols:
@@ -84,14 +85,15 @@ def plant_evaluation(
                 part = {"set": test_set, "protocol": protocol, "decoding_seed": 10 * (place + 1)}
                 by_row = [{"rouge_l": float(score), **dict.fromkeys(halved, float(score) / 2)} for score in row_scores]
                 means = {metric: float(np.mean([row[metric] for row in by_row])) for metric in by_row[0]}
-                parts.append({**part, "rows": len(by_row), "metrics": means})
+                answers = {"length": 3.0, "cut": cut, "precision": 60.0, "recall": 40.0}
+                parts.append({**part, "rows": len(by_row), "metrics": means, "answers": answers})
                 rows += [
-                    {"schema": 2, "run": run, **part, "id": f"{test_set}-{i}", "text": texts[i % len(texts)], "scores": metrics,
-                     "length": 3, "finish_reason": "eos"}
+                    {"schema": 3, "run": run, **part, "id": f"{test_set}-{i}", "text": texts[i % len(texts)], "scores": metrics,
+                     "precision": 60.0, "recall": 40.0, "length": 3, "finish_reason": "eos"}
                     for i, metrics in enumerate(by_row)
                 ]  # fmt: skip
     divergences = None if heldout is None else {"forward_kl": heldout, "reverse_kl": 2 * heldout, "tokens": 95, "rows": 10}
-    summary = {"schema": 2, "run": run, "scores": parts, "heldout": divergences, "timings": {"total": 2.0}, "sets": {},
+    summary = {"schema": 3, "run": run, "scores": parts, "heldout": divergences, "timings": {"total": 2.0}, "sets": {},
                "digest": name}  # fmt: skip
     if heldout is not None:
         by_prompt = {f"dolly-{i}": [tokens * heldout, 2 * tokens * heldout, tokens] for i, tokens in enumerate(range(5, 15))}

@@ -25,7 +25,7 @@ from tests.records_support import read_rows
 
 ROW = AnswerRow(
     run="0123", set="dolly", id="dolly-7", decoding_seed=10, protocol="plain", text="caf\u00e9\u2028\n\"x\"",
-    scores={"rouge_l": 1 / 3, "words:count": 2.0}, length=4, finish_reason="eos",
+    scores={"rouge_l": 1 / 3, "words:count": 2.0}, precision=50.0, recall=25.0, length=4, finish_reason="eos",
 )  # fmt: skip
 
 
@@ -53,10 +53,11 @@ def test_rows_survive_the_file(tmp_path: Path) -> None:
     assert read_rows(evaluation(tmp_path / "evaluation", grid())) == grid()
 
 
-def test_the_schema_is_version_2() -> None:
-    names = ["schema", "run", "set", "id", "decoding_seed", "protocol", "text", "scores", "length", "finish_reason"]
+def test_the_schema_is_version_3() -> None:
+    names = ["schema", "run", "set", "id", "decoding_seed", "protocol", "text", "scores", "precision", "recall", "length",
+             "finish_reason"]  # fmt: skip
     assert list(asdict(ROW)) == names
-    assert ROW.schema == 2
+    assert ROW.schema == 3
 
 
 @pytest.mark.parametrize(
@@ -115,13 +116,28 @@ def test_pitfall_25_and_27_seeds_and_protocols_have_a_score_each() -> None:
         assert score["rows"] == 3
 
 
+def test_a_summary_says_how_long_answers_are_and_what_a_limit_cut() -> None:
+    rows = [replace(ROW, id=str(i), length=i, precision=10.0 * i, recall=5.0, finish_reason="length" if i < 1 else "eos")
+            for i in range(4)]  # fmt: skip
+    assert summarise(rows)[0]["answers"] == {"length": 1.5, "precision": 15.0, "recall": 5.0, "cut": 0.25}
+
+
+def test_precision_and_recall_are_those_of_the_reference_that_gives_the_score() -> None:
+    one = record(0, "qa", references=("a b c d", "a b x y z w"))
+    part: Part = ("dolly", "plain", 10)
+    (row,) = score_answers("0123", part, [one], [Answer(id=one.id, text="a b", length=2, finish_reason="eos")], {})
+    assert (row.precision, row.recall) == (100.0, 50.0)
+
+
 def test_summary_holds_the_keys_of_the_contract() -> None:
     sets = {"dolly": {"rows": 3, "dropped": 1}, "vicuna": {"rows": 3, "dropped": 0}}
     heldout = Heldout(forward_kl=0.5, reverse_kl=0.25, tokens=9, rows=3, by_prompt={"a": [4.5, 2.25, 9.0]})
     summary = build_summary(grid(), sets=sets, timings={"total": 1.0}, heldout=heldout)
     assert list(summary) == ["schema", "run", "scores", "heldout", "timings", "sets", "digest"]
-    assert [list(score) for score in summary["scores"]] == 8 * [["set", "protocol", "decoding_seed", "rows", "metrics"]]
-    assert (summary["schema"], summary["run"], summary["sets"], summary["heldout"]) == (2, "0123", sets, heldout.means)
+    assert [list(score) for score in summary["scores"]] == 8 * [
+        ["set", "protocol", "decoding_seed", "rows", "metrics", "answers"]
+    ]
+    assert (summary["schema"], summary["run"], summary["sets"], summary["heldout"]) == (3, "0123", sets, heldout.means)
     other = build_summary([replace(grid()[0], text="other"), *grid()[1:]], sets=sets, timings={"total": 2.0})
     assert other["digest"] != summary["digest"]
 

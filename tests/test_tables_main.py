@@ -99,7 +99,7 @@ def test_a_further_metric_is_shown_and_judges_nothing(tmp_path: Path) -> None:
     assert (
         "| MGSR | 27.50 ± 0.35 (0.71) |" in block
         and "**" not in block.split("\n- ")[0]
-        and "## " not in block.split("## Checks")[0]
+        and "## " not in block.split("## protocol published: answers")[0]
     )
     assert "ROUGE-L and exact (match): `mean" in text and scores.METRICS_NOTE.split("{")[0] in text and "exact (match)" in head
 
@@ -255,7 +255,22 @@ def test_a_checkpoint_is_compared_and_never_bold(tmp_path: Path) -> None:
     assert table.loc["mgsr", "dolly_bold"] and table.loc["released", "dolly_minus_best_baseline"] == pytest.approx(18)
 
 
-def test_a_baselines_second_row_may_be_the_best_baseline(tmp_path: Path) -> None:
+def test_answers_are_shown_beside_their_scores(tmp_path: Path) -> None:
+    """Their length, the share that a limit cut, and what their ROUGE-L is made of; for every row and set, the floor's too."""
+    plant_table(tmp_path)
+    for name in ("e-tiny-mgsr-10", "floor"):
+        edit(
+            tmp_path / "evaluations" / name / "summary.json",
+            lambda summary: [part["answers"].update(length=5.0, cut=0.5) for part in summary["scores"]],
+        )
+    table = frame(tmp_path).loc["plain"]
+    columns = [f"dolly_{name}" for name in ("length", "cut", "precision", "recall")]
+    assert table.loc["mgsr", columns].tolist() == [4.0, 0.25, 60.0, 40.0]  # one of two training seeds
+    assert table.loc["floor", columns].tolist() == [5.0, 0.5, 60.0, 40.0]
+    assert "| MGSR | 4.0; 25 %; 60.0, 40.0 |" in (tmp_path / "tables/table1.md").read_text()
+
+
+def test_long_prompts_that_the_floor_kept_are_left_out_row_may_be_the_best_baseline(tmp_path: Path) -> None:
     methods = {**METHODS, f"sft{SECOND_ROW}": {**METHODS["sft"], "title": "second", "level": 54.0}}
     methods[f"mgsr{SECOND_ROW}"] = {**METHODS["mgsr"], "title": "MGSR, SFT weight 0", "level": 60.0}
     plant_table(tmp_path, methods=methods)
@@ -351,7 +366,7 @@ def test_latex_is_escaped(planted: Path) -> None:
     text = latex(document(planted), "table1")
     assert r"$\pm$" in text and r"DistiLLM $^\dagger$" in text and "±" not in text and "%" not in text.replace(r"\%", "")[1:]
     assert r"& \textbf{55.00 $\pm$ 0.71 (1.41)} &" in text and "**" not in text
-    assert text.count(r"\begin{tabular}") == 6 and not re.search(r"(?<!\\)_", text)
+    assert text.count(r"\begin{tabular}") == 8 and not re.search(r"(?<!\\)_", text)
 
 
 @pytest.mark.parametrize(("families", "header"), [(("a", "a"), "| method |"), (("a", "b"), "| family | method |")])

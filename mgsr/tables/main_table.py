@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 
 from mgsr.config.table_entries import AVERAGE
@@ -10,7 +11,7 @@ from mgsr.tables.baselines import BASELINES, is_baseline
 from mgsr.tables.decisions import ABOVE, BELOW, decide, outcome
 from mgsr.tables.legends import legend
 from mgsr.tables.other_groups import other_groups_blocks
-from mgsr.tables.render import CsvLine, Table, bounds_text, document, number
+from mgsr.tables.render import FAMILY, Block, CsvLine, Table, bounds_text, document, number
 from mgsr.tables.results import MethodResult, TableResults, mean
 from mgsr.tables.rows import Row, difference_columns
 from mgsr.tables.scores import score_blocks, score_notes, score_rows
@@ -27,19 +28,41 @@ def main_table(spec: TableSpec, results: TableResults) -> Table:
     rows = score_rows(results, columns, is_baseline, floor=True)
     steps = {"student steps": lambda row: number(row.method.student_step_share)}
     blocks = score_blocks(results, rows, columns, "the best baseline", named="best baseline", tail=steps)
+    blocks += _answer_blocks(results, rows)
     others = other_groups_blocks(spec, results)
     notes = score_notes(results, rows) + legend("main", baselines=", ".join(BASELINES.values()))
     notes += legend("other_groups") if others else []
-    return Table(list(map(_line, rows)), document(spec, spec.title, [*blocks, *others], notes, checks(results)))
+    lines = [_line(row, results) for row in rows]
+    return Table(lines, document(spec, spec.title, [*blocks, *others], notes, checks(results)))
 
 
-def _line(row: Row) -> CsvLine:
+def _answer_blocks(results: TableResults, rows: Sequence[Row]) -> list[Block]:
+    """For each protocol, what the answers to each set are like: the same whatever the metric."""
+    blocks = []
+    for protocol in results.protocols:
+        shown = [row for row in rows if (row.metric, row.protocol) == (results.metric, protocol)]
+        texts = [(row.family, row.label, *(_answer_text(row, name) for name in results.sets)) for row in shown]
+        header = (FAMILY, "method", *results.titles(results.sets).values())
+        blocks.append(Block(f"protocol {protocol}: answers (tokens; cut; precision, recall)", header, tuple(texts)))
+    return blocks
+
+
+def _answer_text(row: Row, test_set: str) -> str:
+    answers = row.method.answers(test_set, row.protocol)
+    length, precision, recall = (number(answers[name], 1) for name in ("length", "precision", "recall"))
+    return f"{length}; {number(100 * answers['cut'], 0)} %; {precision}, {recall}"
+
+
+def _line(row: Row, results: TableResults) -> CsvLine:
     line = row.labels() | {"student_step_share": row.method.student_step_share}
     for name, score in row.numbers.items():
         line |= score.columns(name) | {f"{name}_bold": name in row.bold}
     for name in row.numbers:
         line[f"{name}_{BEST}"] = row.reference[name].method if row.reference else ""
         line |= difference_columns(f"{name}_minus_{BEST}", row.differences.get(name))
+    for name in results.sets:
+        answers = row.method.answers(name, row.protocol)
+        line |= {f"{name}_{key}": value for key, value in answers.items()}
     line |= {f"heldout_{name}": row.method.heldout(name) for name in ("forward_kl", "reverse_kl")}
     line["training_seconds"] = row.method.seconds
     line["evaluation_seconds"] = mean(run.evaluation.summary["timings"]["total"] for run in row.method.runs)

@@ -24,8 +24,9 @@ from mgsr.storage import read_json, read_jsonl
 from mgsr.tables.decisions import Comparison, compare, pseudo_values
 from mgsr.tables.statistics import Spread, mean_and_deviations, paired_differences
 
+ANSWERS = ("length", "cut", "precision", "recall")  # what is known of a set's answers beside their scores
 DIVERGENCES = ("forward_kl", "reverse_kl")  # held out, from the teacher
-CARD_SCHEMA, EVALUATION_SCHEMA, EXPOSURE_SCHEMA, PROBE_SCHEMA = 1, 2, 1, 1
+CARD_SCHEMA, EVALUATION_SCHEMA, EXPOSURE_SCHEMA, PROBE_SCHEMA = 1, 3, 1, 1
 
 
 def _read(path: Path, schema: int, run: str = "") -> dict[str, Any]:
@@ -66,6 +67,11 @@ class Evaluation:
         if not chosen or any(metric not in score["metrics"] for score in chosen):
             raise MgsrError(f"{self.folder} has no {metric} of set {test_set}, protocol {protocol}; evaluate that run anew")
         return {score["decoding_seed"]: score["metrics"][metric] for score in chosen}
+
+    def answers(self, test_set: str, protocol: str) -> dict[str, float]:
+        """Mean length in tokens, share cut by a limit, and mean ROUGE-L precision and recall, over decoding seeds."""
+        parts = [s["answers"] for s in self.summary["scores"] if (s["set"], s["protocol"]) == (test_set, protocol)]
+        return {name: float(np.mean([part[name] for part in parts])) for name in ANSWERS}
 
     def heldout(self, divergence: str) -> dict[str, float]:
         """By example id, numbers whose mean is the held-out divergence, a ratio of sums (nats a token)."""
@@ -155,6 +161,11 @@ class MethodResult:
         spreads = {name: mean_and_deviations(table) for name, table in scores.items()}
         return spreads | {AVERAGE: mean_and_deviations(np.mean(list(scores.values()), axis=0))}
 
+    def answers(self, test_set: str, protocol: str) -> dict[str, float]:
+        """Mean over training seeds of `Evaluation.answers`."""
+        seeds = [run.evaluation.answers(test_set, protocol) for run in self.runs]
+        return {name: float(np.mean([seed[name] for seed in seeds])) for name in ANSWERS}
+
     def row_scores(self, metric: str, test_set: str, protocol: str) -> list[dict[str, float]]:
         """For each training seed, the score by example id, averaged over decoding seeds."""
         return [run.evaluation.row_scores(metric, test_set, protocol) for run in self.runs]
@@ -211,6 +222,9 @@ class Floor(MethodResult):
 
     def scores(self, metric: str, test_set: str, protocol: str) -> NDArray[np.float64]:
         return np.array([list(self.evaluation.scores(metric, test_set, "plain").values())])
+
+    def answers(self, test_set: str, protocol: str) -> dict[str, float]:
+        return self.evaluation.answers(test_set, "plain")
 
     def row_scores(self, metric: str, test_set: str, protocol: str) -> list[dict[str, float]]:
         return [self.evaluation.row_scores(metric, test_set, "plain")]
