@@ -180,11 +180,12 @@ def shown(name: str, rows: Iterable[Mapping[str, Any]], **changes: Any) -> dict[
     """The TableSpec or CheckSpec of that name, as workflow/tables.yaml has it."""
     common = {
         "name": name, "preset": "smoke", "recipe": "controlled", "note": NOTE, "test_sets": SET_TITLES,
-        "metrics": ["rouge_l"], "rows": list(rows), "floor": "floor", "code": "c",
+        "metrics": ["rouge_l"], "rows": list(rows), "code": "c",
     }  # fmt: skip
     if name not in ENTRIES:
         return {**common, "probes": {}, **changes}
-    defaults = {"columns": [], "components": False, "reference": "mgsr", "other_groups": False}
+    floors = {row["family"]: "floor" for row in common["rows"]}
+    defaults = {"floors": floors, "columns": [], "components": False, "reference": "mgsr", "other_groups": False}
     entry = {key: value for key, value in ENTRIES[name].items() if key not in ("rows", "extra_rows", "families")}
     return {**common, **defaults, **entry, **changes}
 

@@ -447,7 +447,7 @@ def test_a_metric_of_ones_own_changes_what_is_scored_and_not_what_is_answered(
     (tmp_path / "metric_of_mine.py").write_text("def same(answer, references):\n    return answer in references\n")
     base, plan = plan_of(), plan_of({"metrics": ["rouge_l", "metric_of_mine:same"]})
     old, new = (next(iter(each.evaluations.values())) for each in (base, plan))
-    assert len(new.custom_code) == len(plan.floor.custom_code) == 1 and not old.custom_code
+    assert len(new.custom_code) == len(plan.scored["custom_code"]) == 1 and not old.custom_code
     unscored = {"metrics", "custom_code"}
     assert new.model_dump(exclude=unscored) == old.model_dump(exclude=unscored) and plan.runs == base.runs
     assert plan.tables["table1"].metrics == plan.checks["diversity"].metrics == ("rouge_l", "metric_of_mine:same")

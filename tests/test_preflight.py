@@ -94,7 +94,7 @@ def test_what_is_there_already_needs_no_hub_and_no_package(
     for path in [
         *(plan.root / "models" / name / "config.json" for name in plan.models),
         plan.root / "data" / plan.data_name / "manifest.json",
-        *(plan.root / "test_sets" / name / "manifest.json" for name in plan.floor.test_sets.values()),
+        *(plan.root / "test_sets" / name / "manifest.json" for name in plan.scored["test_sets"].values()),
     ]:
         path.parent.mkdir(parents=True)
         path.touch()

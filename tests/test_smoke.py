@@ -67,7 +67,7 @@ def snakemake_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[s
 def summaries(results: Path) -> dict[str, dict[str, Any]]:
     """Evaluation summaries by method title, and the floor's."""
     root = results / "smoke"
-    digests = {row.title: row.evaluation for row in table_1(root).rows} | {"floor": table_1(root).floor}
+    digests = {row.title: row.evaluation for row in table_1(root).rows} | {"floor": table_1(root).floors["tiny"]}
     return {title: read_json(root / "evaluations" / digest / "summary.json") for title, digest in digests.items()}
 
 

@@ -96,20 +96,21 @@ def test_the_control_must_be_beaten_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("teacher", "floor", "warning", "reason"),
+    ("teacher", "floor", "cut", "warning", "reason"),
     [
-        (80.0, 20.0, [], MET),
-        (80.0, 20.0, [{"name": "scrg_hurts", "message": ""}], MET),  # a result, no failure
-        (50.0, 20.0, [], "TEACHER is not above SFT"),
-        (80.0, 50.0, [], "SFT is not above the floor"),
-        (80.0, 20.0, [{"name": "band_collapsed", "message": ""}], "MGSR: band_collapsed"),
+        (80.0, 20.0, 0.1, [], MET),
+        (80.0, 20.0, 0.1, [{"name": "scrg_hurts", "message": ""}], MET),  # a result, no failure
+        (50.0, 20.0, 0.1, [], "TEACHER is not above SFT"),
+        (80.0, 50.0, 0.1, [], "SFT is not above the floor"),
+        (80.0, 20.0, 0.1, [{"name": "band_collapsed", "message": ""}], "MGSR: band_collapsed"),
+        (80.0, 20.0, 0.2, [], "references are cut: Dolly, Self-Instruct"),
     ],
 )
-def test_preconditions(teacher: float, floor: float, warning: list[Any], reason: str, tmp_path: Path) -> None:
+def test_preconditions(teacher: float, floor: float, cut: float, warning: list[Any], reason: str, tmp_path: Path) -> None:
     rows = table1(tmp_path, {name: level for name, level in (LEVELS | REST).items() if name != "mgsr"})
     rows.append(plant(tmp_path, "teacher", scores(teacher, seed=1), role="teacher", title="TEACHER"))
     rows.append(plant(tmp_path, "mgsr", scores(60.0), title="MGSR", card={"warnings": warning}))
-    plant_evaluation(tmp_path, "floor", "floor", scores(floor, seed=2), protocols=["plain"])
+    plant_evaluation(tmp_path, "floor", "floor", scores(floor, seed=2), protocols=["plain"], cut=cut)
     line = hardest(judged(tmp_path, table1=rows), "above_baselines")
     assert line["precondition"] == reason
     assert line["verdict"] == (HOLDS + OF_THESE if reason == MET else NOT_MET)

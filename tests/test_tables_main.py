@@ -62,8 +62,9 @@ def test_table1_markdown(planted: Path) -> None:
     assert "| Teacher | 80.00 ± 0.71 (n/a)" in text
     assert "| DistiLLM † |" in text and scores.MARK_NOTE in text
     assert "| answers borrowed from other rows of the same kind | 20.00" in text
-    assert "tiny, plain: teacher − SFT on Dolly 30.00, 95 % interval 17.29 to 42.71 (above; 40 prompts)" in text
-    assert "tiny, plain: teacher − floor on Dolly 60.00" in text
+    first = "tiny, plain: teacher − SFT, with 95 % intervals: Dolly 30.00 (17.29 to 42.71; above; 40 prompts); Self-Instruct 30"
+    assert first in text and "limits cut" not in text
+    assert "tiny, plain: teacher − floor, with 95 % intervals: Dolly 60.00" in text
     assert "DistiLLM − SFT: -0.2000 nats a token, interval -0.2000 to -0.2000 (0.7000 against 0.9000; lower, Holm" in text
 
 
@@ -306,16 +307,14 @@ def _without(name: str, path: Path) -> None:
     edit_lines(path, lambda row: None if row["id"] == name else row)
 
 
-def test_long_prompts_that_the_floor_kept_are_left_out(planted: Path) -> None:
-    """The floor knows no tokenizer and so keeps rows that a family drops; a row the floor lacks is an error."""
-    for run in ("teacher-10", "sft-10", "sft-20"):
-        _without("dolly-3", planted / f"evaluations/e-tiny-{run}/rows.jsonl")
-    assert f"; {PROMPTS - 1} prompts)" in main_table.checks(load(planted))[1]
-    _without("dolly-3", planted / "evaluations/floor/rows.jsonl")
-    main_table.checks(load(planted))
-    _without("dolly-5", planted / "evaluations/floor/rows.jsonl")
-    with pytest.raises(MgsrError, match="dolly-5"):
-        main_table.checks(load(planted))
+def test_sets_whose_references_do_not_fit_are_named(planted: Path) -> None:
+    """The floor's answers are references, cut as answers are."""
+    shares = {"dolly": 0.91, "self_instruct": 0.1}
+    edit(
+        planted / "evaluations/floor/summary.json",
+        lambda summary: [part["answers"].update(cut=shares[part["set"]]) for part in summary["scores"]],
+    )
+    assert "tiny: the length limits cut more than a tenth of the references: Dolly 91 %." in main_table.checks(load(planted))
 
 
 def test_pitfall_22_uneven_rows_are_an_error(planted: Path) -> None:

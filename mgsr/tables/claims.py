@@ -182,6 +182,8 @@ def preconditions(claim: Claim, tables: Mapping[str, TableResults], family: str,
                 if higher.compare(lower, results.metric, sets, protocol).interval()[0] <= 0:
                     name = "the floor" if lower.role == "floor" else lower.title
                     warned.append(f"{higher.title} is not above {name}")
+            capped = [results.title(name) for name in results.capped(family) if name in sets]
+            warned += [f"references are cut: {', '.join(capped)}"] if capped else []
             return "; ".join(warned) or MET
     return "; ".join(warned) or UNKNOWN
 

@@ -93,14 +93,21 @@ def checks(results: TableResults) -> list[str]:
 
 
 def _teacher_checks(results: TableResults, teacher: MethodResult, sft: MethodResult | None) -> list[str]:
-    """How far the teacher is above SFT and above the floor, on the first test set."""
-    sentences, test_set = [], results.sets[0]
-    others = {**({"SFT": sft} if sft else {}), "floor": results.floor(teacher.family)}
+    """How far the teacher is above SFT and above the floor on each test set, and the sets whose references do not fit."""
+    sentences, family = list[str](), teacher.family
+    others = {**({"SFT": sft} if sft else {}), "floor": results.floor(family)}
     for protocol, (name, other) in product(results.protocols, others.items()):
-        answer = teacher.compare(other, results.metric, [test_set], protocol)
-        low, high = answer.interval()
-        sentences.append(
-            f"{teacher.family}, {protocol}: teacher − {name} on {results.title(test_set)} {number(answer.effect)}, 95 % "
-            f"interval {bounds_text(low, high)} ({outcome(low, high)}; {answer.prompts} prompts)."
-        )
+        answers = {
+            title: teacher.compare(other, results.metric, [key], protocol)
+            for key, title in results.titles(results.sets).items()
+        }
+        texts = [
+            f"{title} {number(answer.effect)} ({bounds_text(*answer.interval())}; {outcome(*answer.interval())}; "
+            f"{answer.prompts} prompts)"
+            for title, answer in answers.items()
+        ]
+        sentences.append(f"{family}, {protocol}: teacher − {name}, with 95 % intervals: {'; '.join(texts)}.")
+    if capped := results.capped(family):
+        shares = ", ".join(f"{results.title(name)} {number(100 * share, 0)} %" for name, share in capped.items())
+        sentences.append(f"{family}: the length limits cut more than a tenth of the references: {shares}.")
     return sentences

@@ -24,6 +24,7 @@ from mgsr.storage import read_json, read_jsonl
 from mgsr.tables.decisions import Comparison, compare, pseudo_values
 from mgsr.tables.statistics import Spread, mean_and_deviations, paired_differences
 
+CAPPED = 0.1  # the share of references cut from which on the limits count in a set's scores
 ANSWERS = ("length", "cut", "precision", "recall")  # what is known of a set's answers beside their scores
 DIVERGENCES = ("forward_kl", "reverse_kl")  # held out, from the teacher
 CARD_SCHEMA, EVALUATION_SCHEMA, EXPOSURE_SCHEMA, PROBE_SCHEMA = 1, 3, 1, 1
@@ -175,13 +176,8 @@ class MethodResult:
         seeds = [[run.row.seed for run in method.runs] for method in (self, other)]
         if seeds[0] != seeds[1] and min(map(len, seeds)) > 1:
             raise MgsrError(f"{self.family}: {self.title} and {other.title} differ in training seeds; train both with the same")
-        parts = []
-        for name in sets:
-            ours, theirs = (method.row_scores(metric, name, protocol) for method in (self, other))
-            if other.role == "floor":  # it knows no tokenizer, so it has rows that the family dropped as too long
-                theirs = [{row: score for row, score in scores.items() if row in ours[0]} for scores in theirs]
-            parts.append(paired_differences(ours, theirs, factor=factor))
-        return compare(parts)
+        pairs = ([method.row_scores(metric, name, protocol) for method in (self, other)] for name in sets)
+        return compare([paired_differences(*pair, factor=factor) for pair in pairs])
 
     def heldout(self, divergence: str) -> float | None:
         """Mean over training seeds of a held-out divergence (nats a token); None for the teacher."""
@@ -258,8 +254,17 @@ class TableResults:
         return self.methods[0].runs[0].evaluation.protocols
 
     def floor(self, family: str) -> Floor:
-        title = "answers borrowed from other rows of the same kind"
-        return Floor(family, "floor", title, "floor", (), Evaluation.load(self.root, self.spec.floor))
+        title, floors = (
+            "answers borrowed from other rows of the same kind",
+            self.spec.floors if isinstance(self.spec, TableSpec) else {},
+        )
+        return Floor(family, "floor", title, "floor", (), Evaluation.load(self.root, floors[family]))
+
+    def capped(self, family: str) -> dict[str, float]:
+        """The share of borrowed references that the limits cut, by test set where it is above a tenth: there a perfect answer
+        would be cut too."""
+        shares = {name: self.floor(family).answers(name, self.protocols[0])["cut"] for name in self.sets}
+        return {name: share for name, share in shares.items() if share > CAPPED}
 
     def title(self, column: str) -> str:
         """A column's heading: a test set's title, or the column's own."""
