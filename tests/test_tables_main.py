@@ -240,7 +240,7 @@ def test_no_effect_is_bold_as_often_as_the_level_says(planted: Path) -> None:
 
     def bold(*levels: float) -> list[str]:
         methods: Any = [_Scores(str(i), generator.normal(level, 5, 60)) for i, level in enumerate(levels)]
-        judged = scores.judge(methods, lambda name: False, ("dolly",), results, "plain")
+        judged = scores.judge_rows(methods, lambda name: False, ("dolly",), results, "plain")
         return [method.method for method in judged.bold.values()]
 
     assert sum(map(len, (bold(*[30.0] * 6) for _ in range(200)))) <= 0.05 * 200

@@ -302,7 +302,7 @@ def _float(count: int | None) -> float | None:
     return None if count is None else float(count)
 
 
-def judge(tables: Mapping[str, TableResults]) -> Iterator[Judgement]:
+def judge_claims(tables: Mapping[str, TableResults]) -> Iterator[Judgement]:
     """Judge every claim, in the order of the paper's text. A family that the claim's table does not show is left out; where
     there is no such table, no family is."""
     families = list(dict.fromkeys(family for results in tables.values() for family in results.families))
@@ -342,7 +342,7 @@ def claims_table(spec: ClaimsSpec, root: Path) -> Table:
     tables = {table.name: load_results(table, root) for table in spec.tables}
     if not tables:
         raise MgsrError("there is no table to judge claims by; make at least one table")
-    judgements = list(judge(tables))
+    judgements = list(judge_claims(tables))
     blocks = tuple(
         Block(HEADINGS.get(protocol, f"protocol {protocol}"), HEADER, tuple(judgement.texts() for judgement in part))
         for protocol, part in groupby(judgements, key=lambda judgement: judgement.protocol)

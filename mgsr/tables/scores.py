@@ -74,7 +74,7 @@ def score_rows(
         ranks = metric == results.metric
         methods = [*results.of_family(family).values(), *([results.floor(family)] if floor else [])]
         pair, printed = paper.numbers(results.spec.name, family) if ranks else ("", {})
-        judged = judge(methods, is_reference, tests(columns), results, protocol) if ranks else Judged({}, {}, {})
+        judged = judge_rows(methods, is_reference, tests(columns), results, protocol) if ranks else Judged({}, {}, {})
         rows += [
             Row(
                 method=method, protocol=protocol, metric=metric, pair=pair, reference=judged.reference,
@@ -106,7 +106,7 @@ class Judged:
     differences: Mapping[str, Mapping[str, Difference]]
 
 
-def judge(
+def judge_rows(
     methods: Sequence[MethodResult],
     is_reference: Callable[[str], bool],
     columns: Sequence[str],
