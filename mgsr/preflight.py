@@ -22,6 +22,7 @@ from mgsr.config.plan import Plan, results_root
 from mgsr.config.plan_records import hub_data_sets
 from mgsr.config.run_specs import SelectSpec, TrainSpec
 from mgsr.config.schema import Config
+from mgsr.config.specs import spec_digest
 from mgsr.devices import visible_gpus
 from mgsr.errors import MgsrError
 from mgsr.hub import accessible_files, lock_names, lock_path, read_lock
@@ -160,7 +161,7 @@ def missing(plan: Plan, asked: Container[str] | None = None) -> list[str]:
     models = [plan.models[name].model for name in to_build]
     names = sorted({name for model in models if isinstance(model, HubModel) and (name := _hub_name(model))})
     specs = {root / "data" / plan.data_name: plan.data} | {
-        root / "test_sets" / plan.floor.test_sets[name]: spec for name, spec in plan.test_sets.items() if not spec.test_set.file
+        root / "test_sets" / spec_digest(spec): spec for spec in plan.test_sets.values() if not spec.test_set.file
     }
     prepared = all((folder / "manifest.json").exists() for folder in specs)
     fetches = config.data.source == "hub" and not prepared

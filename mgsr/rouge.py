@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from string import ascii_lowercase, digits
+from typing import NamedTuple
 
 from nltk.stem.porter import PorterStemmer
 
@@ -69,19 +70,33 @@ def longest_common_subsequence(first: Sequence[str], second: Sequence[str]) -> i
     return _common(_places(first), len(first), second)
 
 
+class Overlap(NamedTuple):
+    """ROUGE-L, and what it is the harmonic mean of; 0..100."""
+
+    rouge_l: float
+    precision: float
+    recall: float
+
+
 def rouge_l(prediction: str, references: Sequence[str]) -> float:
     """ROUGE-L of a prediction, 0..100: the maximum over its references, of which there is at least one."""
+    return overlap(prediction, references).rouge_l
+
+
+def overlap(prediction: str, references: Sequence[str]) -> Overlap:
+    """The overlap with the reference of highest ROUGE-L; there is at least one reference."""
     if isinstance(references, str) or not references:
         raise ValueError("references must be a non-empty list of texts")
     words = words_of(prediction)
     places = _places(words)
-    best = 0.0
+    best = Overlap(0.0, 0.0, 0.0)
     for reference in map(_words_of_reference, references):
         if common := _common(places, len(words), reference):
             # rouge-score's order of operations, so that not even rounding differs
             precision, recall = common / len(words), common / len(reference)
-            best = max(best, 2 * precision * recall / (precision + recall))
-    return 100 * best
+            f_measure = 100 * (2 * precision * recall / (precision + recall))
+            best = max(best, Overlap(f_measure, 100 * precision, 100 * recall))
+    return best
 
 
 def rouge_l_many(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:

@@ -81,9 +81,10 @@ def plant_evaluation(
     texts: Sequence[str] = ("words",),
     heldout: float | None = None,
     halved: Sequence[str] = (),
+    cut: float = 0.0,
 ) -> str:
     """rows.jsonl and summary.json. `scores`: ROUGE-L by set, [prompts] or [decoding seeds, prompts], under each protocol alike;
-    the metrics `halved` are half of it."""
+    the metrics `halved` are half of it. `cut`: the share of the answers that a limit cut."""
     rows, parts = [], []
     for test_set, values in scores.items():
         for protocol in protocols:
@@ -91,15 +92,19 @@ def plant_evaluation(
                 part = {"set": test_set, "protocol": protocol, "decoding_seed": 10 * (place + 1)}
                 by_row = [{"rouge_l": float(score), **dict.fromkeys(halved, float(score) / 2)} for score in row_scores]
                 means = {metric: float(np.mean([row[metric] for row in by_row])) for metric in by_row[0]}
-                parts.append({**part, "rows": len(by_row), "metrics": means})
+                answers = {"length": 3.0, "cut": cut, "precision": 60.0, "recall": 40.0}
+                parts.append({**part, "rows": len(by_row), "metrics": means, "answers": answers})
                 rows += [
-                    {"schema": 2, "run": run, **part, "id": f"{test_set}-{i}", "text": texts[i % len(texts)], "scores": metrics,
-                     "length": 3, "finish_reason": "eos"}
+                    {"schema": 3, "run": run, **part, "id": f"{test_set}-{i}", "text": texts[i % len(texts)], "scores": metrics,
+                     "precision": 60.0, "recall": 40.0, "length": 3, "finish_reason": "eos"}
                     for i, metrics in enumerate(by_row)
                 ]  # fmt: skip
-    divergences = None if heldout is None else {"forward_kl": heldout, "reverse_kl": 2 * heldout, "tokens": 100, "rows": 10}
-    summary = {"schema": 2, "run": run, "scores": parts, "heldout": divergences, "timings": {"total": 2.0}, "sets": {},
+    divergences = None if heldout is None else {"forward_kl": heldout, "reverse_kl": 2 * heldout, "tokens": 95, "rows": 10}
+    summary = {"schema": 3, "run": run, "scores": parts, "heldout": divergences, "timings": {"total": 2.0}, "sets": {},
                "digest": name}  # fmt: skip
+    if heldout is not None:
+        by_prompt = {f"dolly-{i}": [tokens * heldout, 2 * tokens * heldout, tokens] for i, tokens in enumerate(range(5, 15))}
+        write(root / "evaluations" / name / "heldout.json", by_prompt)
     write(root / "evaluations" / name / "summary.json", summary)
     write_lines(root / "evaluations" / name / "rows.jsonl", rows)
     return name
@@ -182,11 +187,12 @@ def shown(name: str, rows: Iterable[Mapping[str, Any]], **changes: Any) -> dict[
     """The TableSpec or CheckSpec of that name, as workflow/tables.yaml has it."""
     common = {
         "name": name, "preset": "smoke", "recipe": "controlled", "note": NOTE, "test_sets": SET_TITLES,
-        "metrics": ["rouge_l"], "rows": list(rows), "floor": "floor", "code": "c",
+        "metrics": ["rouge_l"], "rows": list(rows), "code": "c",
     }  # fmt: skip
     if name not in ENTRIES:
         return {**common, "probes": {}, **changes}
-    defaults = {"columns": [], "components": False, "reference": "mgsr", "other_groups": False}
+    floors = {row["family"]: "floor" for row in common["rows"]}
+    defaults = {"floors": floors, "columns": [], "components": False, "reference": "mgsr", "other_groups": False}
     entry = {key: value for key, value in ENTRIES[name].items() if key not in ("rows", "extra_rows", "families")}
     return {**common, **defaults, **entry, **changes}
 

@@ -383,7 +383,7 @@ def test_a_teacher_and_student_text_are_wanted_by_what_a_method_states() -> None
     methods = methods_of()
     kinds = {name: methods.resolve("tiny", name) for name in methods.names}
     without_teacher = {name for name, method in kinds.items() if not method.needs_teacher}
-    assert without_teacher == {"teacher", "sft", "sft_continued"}
+    assert without_teacher == {"teacher", "sft_start", "sft", "sft_continued"}
     without_student_text = {name for name, method in kinds.items() if not method.wants_student_text}
     assert without_student_text == {*without_teacher, "kd", "seqkd", "seqkd_kd", "akl", "abkd", "taid"}
     custom = kinds["mgsr"].sequences.model_copy(update={"policy": "custom", "function": "mine:policy"})

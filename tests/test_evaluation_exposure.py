@@ -43,8 +43,6 @@ class Chain(nn.Module):
 
     config = SimpleNamespace(model_type="chain")
 
-    config = SimpleNamespace(model_type="chain")
-
     def forward(self, input_ids: torch.Tensor, **_: Any) -> SimpleNamespace:
         return SimpleNamespace(last_hidden_state=nn.functional.one_hot(input_ids, 4).float())
 

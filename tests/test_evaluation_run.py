@@ -7,6 +7,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mgsr.config.specs import EvaluationSpec, spec_digest
@@ -63,6 +64,10 @@ def test_every_set_protocol_and_seed_is_there(root: Path, first: Path) -> None:
     assert len(rows) == 3 * len(parts)
     summary = read_json(first / "summary.json")
     assert summary["heldout"]["forward_kl"] > 0 and summary["heldout"]["rows"] == 3
+    sums = np.array(list(read_json(first / "heldout.json").values()))
+    forward, reverse, tokens = sums.sum(axis=0)
+    means = {"forward_kl": pytest.approx(forward / tokens), "reverse_kl": pytest.approx(reverse / tokens)}
+    assert summary["heldout"] == {**means, "tokens": tokens, "rows": len(sums)}
     assert list(summary["timings"]) == [*sorted(TEST_SETS), "heldout", "total"]
     assert EvaluationSpec.model_validate(read_json(first / "spec.json")) == evaluation_spec("run")
 

@@ -28,8 +28,9 @@ def test_equal_runs_are_one() -> None:
     rows += [row for check in plan.checks.values() for row in check.rows]
     assert run_of(plan, "mgsr_without_scrg", "table3a") == run_of(plan, "mgsr_without_scrg", "table4c")
     assert len(plan.evaluations) == len({(row.family, row.method) for row in rows})
-    unseen = plan.runs.keys() - {row.run for row in rows}  # a twin that no row shows
-    assert unseen == {plan.twins[run_of(plan, "mgsr_as_printed")]}
+    unseen = plan.runs.keys() - {row.run for row in rows}  # a twin that no row shows, and where students start
+    starts = {run.start_run for run in plan.runs.values() if isinstance(run, TrainSpec)} - {None}
+    assert unseen == {plan.twins[run_of(plan, "mgsr_as_printed")], *starts} and len(starts) == 2  # the family's, and tinier's
 
 
 def test_rows_of_equal_settings_share_a_run_whatever_their_title(workflow: Path) -> None:
@@ -37,7 +38,7 @@ def test_rows_of_equal_settings_share_a_run_whatever_their_title(workflow: Path)
     plan = plan_of({"tables": {"table2": {"rows": ["mgsr", "again"]}}}, workflow)
     assert run_of(plan, "again", "table2") == run_of(plan, "mgsr")
     assert "tiny, MGSR / one pass" in plan.run_label(run_of(plan, "mgsr"))
-    assert trained(plan, "mgsr").title == "student: mixed 0.5 with 1 x SCRG, SFT + dac_kl + span, from sft"
+    assert trained(plan, "mgsr").title == "student: mixed 0.5 with 1 x SCRG, SFT + dac_kl + span, from sft_start"
     assert [row.title for row in plan.tables["table2"].rows] == ["MGSR", "one pass"]
 
 
@@ -88,9 +89,25 @@ def test_an_edited_overlay_renames_its_run_and_what_hangs_on_it(workflow: Path) 
     before, after = base.tables | base.checks, other.tables | other.checks
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"table1", "table4a", "table4b"}
-    (workflow / "methods" / "sft.yaml").write_text("title: SFT\nstart: base\ntraining: {steps: 7}\n")
-    last = plan_of(folder=workflow)  # all students start there; the teacher does not
-    assert other.runs.keys() & last.runs.keys() == {run_of(base, "teacher")}
+    (workflow / "methods" / "sft_start.yaml").write_text("title: SFT\nstart: base\ntraining: {select_by: rouge_l}\n")
+    last = plan_of(folder=workflow)  # all distilled students start there
+    tinier = next(row.run for row in base.checks["small_students"].rows if (row.family, row.method) == ("tinier", "sft"))
+    assert other.runs.keys() & last.runs.keys() == {run_of(base, "teacher"), run_of(base, "sft"), tinier}
+
+
+def test_the_sft_row_is_trained_in_full_and_students_start_from_another_model() -> None:
+    """DistiLLM's two scripts: `init_base.sh` trains briefly and keeps the lowest loss, `sft_base.sh` as long as the others."""
+    plan = plan_of({"preset": "paper", "recipe": "controlled"})
+    for family in plan.config.families:
+        rows = {row.method: plan.runs[row.run] for row in plan.tables["table1"].rows if row.family == family}
+        sft, continued, kd = (rows[name] for name in ("sft", "sft_continued", "kd"))
+        assert isinstance(sft, SelectSpec) and isinstance(continued, SelectSpec) and isinstance(kd, SelectSpec)
+        assert sft.method.training == continued.method.training == kd.method.training
+        first, other = plan.runs[sft.candidates[0]], plan.runs[kd.candidates[0]]
+        assert isinstance(first, TrainSpec) and isinstance(other, TrainSpec) and first.start_run is None
+        start = plan.runs[str(other.start_run)]
+        assert start.method.training.select_by == "loss" and start.method.training.steps < sft.method.training.steps
+        assert run_of(plan, "sft") != other.start_run and "sft_start" not in rows
 
 
 def test_students_of_every_seed_share_the_teacher_and_start_from_their_own_sft() -> None:
@@ -123,7 +140,7 @@ def test_small_students_have_their_familys_teacher_and_a_start_of_their_own() ->
     assert set(small) == {"sft", "mgsr_without_scrg", "mgsr"}
     mgsr = small["mgsr"]
     assert isinstance(mgsr, TrainSpec) and mgsr.teacher_run == run_of(plan, "teacher")
-    assert plan.runs[str(mgsr.start_run)] == small["sft"] and small["sft"].family == "tinier"
+    assert plan.runs[str(mgsr.start_run)].family == small["sft"].family == "tinier"
 
 
 def test_a_checkpoint_is_a_row_of_its_familys_table_1_and_trains_nothing() -> None:
@@ -153,7 +170,7 @@ def test_a_users_module_is_part_of_the_run(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_pruned_student_is_built_from_its_source() -> None:
-    plan = plan_of({"preset": "mini"})
+    plan = plan_of({"preset": "mini", "recipe": "paper"})
     assert plan.models[trained(plan, "sft").base_model].source == trained(plan, "teacher").base_model
 
 
@@ -233,7 +250,7 @@ def test_code_renames_the_stages_that_depend_on_it(package: Package, file: str, 
 
 GRID = {"training": {"learning_rate": [1e-3, 2e-3]}}
 # as the presets state it of their teachers and starts, whose learning rate is their own
-ALONE = {"overlays": [{"methods": ["teacher", "sft"], "set": {"training": {"learning_rate": 1e-3}}}]}
+ALONE = {"overlays": [{"methods": ["teacher", "sft_start"], "set": {"training": {"learning_rate": 1e-3}}}]}
 
 
 def test_a_grid_trains_each_rate_and_shows_the_best() -> None:
@@ -284,9 +301,9 @@ def test_the_controlled_recipe_has_second_rows_and_a_grid(preset: str, recipe: s
     rows = plan.tables["table1"].rows
     second = [row for row in rows if row.method.endswith(SECOND_ROW)]
     assert len(second) == (8 * len(plan.config.families) if recipe == "controlled" else 0)
-    kinds = {plan.runs[row.run].kind for row in rows if row.method not in ("teacher", "sft")}
+    kinds = {plan.runs[row.run].kind for row in rows if row.method != "teacher"}
     assert kinds == {"select" if recipe == "controlled" else "train"}
-    assert {plan.runs[row.run].kind for row in rows if row.method in ("teacher", "sft")} == {"train"}
+    assert {plan.runs[row.run].kind for row in rows if row.method == "teacher"} == {"train"}
 
 
 def test_a_twin_differs_in_scrg_alone() -> None:
@@ -370,7 +387,7 @@ def test_a_metric_of_ones_own_changes_scores_and_no_answers(tmp_path: Path, monk
     (tmp_path / "metric_of_mine.py").write_text("def same(answer, references):\n    return answer in references\n")
     base, plan = plan_of(), plan_of({"metrics": ["rouge_l", "metric_of_mine:same"]})
     old, new = (next(iter(each.evaluations.values())) for each in (base, plan))
-    assert len(new.custom_code) == len(plan.floor.custom_code) == 1 and not old.custom_code
+    assert len(new.custom_code) == len(plan.scored["custom_code"]) == 1 and not old.custom_code
     unscored = {"metrics", "custom_code"}
     assert new.model_dump(exclude=unscored) == old.model_dump(exclude=unscored) and plan.runs == base.runs
     assert plan.tables["table1"].metrics == plan.checks["diversity"].metrics == ("rouge_l", "metric_of_mine:same")

@@ -103,8 +103,9 @@ def test_a_further_metric_adds_its_scores_alone(tmp_path: Path) -> None:
 
 
 def test_the_average_agrees_with_a_t_test(tmp_path: Path) -> None:
-    """One set only, so that the average is that set's mean."""
-    rows = [plant(tmp_path, name, {"dolly": scores(level, i)["dolly"]}) for i, (name, level) in enumerate(LEVELS.items())]
+    """One set and one variant, so that the average is that set's mean and nothing is corrected."""
+    levels = {"mgsr": 50.0, "mgsr_better": 53.0}
+    rows = [plant(tmp_path, name, {"dolly": scores(level, i)["dolly"]}) for i, (name, level) in enumerate(levels.items())]
     frame, _ = answered(tmp_path, "sensitivity", rows, test_sets={"dolly": "Dolly"})
     line = only(frame, measure="rouge_l_difference", subject="mgsr_better", protocol="plain", scope=AVERAGE)
     values = scores(53.0, 1)["dolly"] - scores(50.0, 0)["dolly"]
@@ -201,6 +202,14 @@ def test_diversity(tmp_path: Path) -> None:
     assert "SCRG changes 1 of 5 measures" in answer(text) and "repetition +0.305" in answer(text)
     assert "| scrg minus student | 0.000 (0.000 to 0.000) |" in text
     assert "without SCRG in 5 of 10 comparisons" in answer(text) and "; ..." in answer(text)
+
+
+def test_few_prompts_leave_the_interval_open(tmp_path: Path) -> None:
+    rows = [plant(tmp_path, name, scores(level, 0, prompts=3)) for name, level in LEVELS.items()]
+    frame, text = answered(tmp_path, "sensitivity", rows)
+    lines = frame[frame["measure"] == "rouge_l_difference"]
+    assert np.isinf(lines["low"]).all() and lines["detectable"].isna().all()
+    assert "3 undecided (6 prompts can show about n/a" in answer(text) and "(unbounded to unbounded) =" in text
 
 
 def test_a_check_that_does_not_exist(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_report_is_whole_and_offline(tmp_path: Path) -> None:
     plan_page(tmp_path, plant_table(tmp_path), plant_table(tmp_path, "table2", methods=students))
     text, addresses = written(tmp_path)
     assert "Table 1 (preset smoke" in text and "Table 2 (preset smoke" in text
-    assert NOTE in text and "teacher − SFT on Dolly" in text
+    assert NOTE in text and "teacher − SFT, with 95 % intervals: Dolly" in text
     assert "few steps &amp; &lt;tiny&gt; data" in text and "0.9000" in text
     images = [address.partition(",")[2] for address in addresses if address.startswith("data:image/svg+xml;base64,")]
     assert len(images) == 2 and all(b"</svg>" in base64.b64decode(image) for image in images)  # bars, curves of Table 1

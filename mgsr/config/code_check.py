@@ -21,8 +21,8 @@ from mgsr.storage import read_json
 
 @contextmanager
 def planned_code(root: Path, name: str, stage: str) -> Iterator[None]:
-    """Do a job within. Raise MgsrError where the package, or a module of the user's own, is not what the job `name` was planned with. The
-    package is compared again before anything is published, if a module that was imported since has another date than now."""
+    """Do a job within. Raise MgsrError where the package, or a module of the user's own, is not what the job `name` was planned
+    with. The package is compared again before anything is published, if a module that was imported since was edited."""
     path, stages = root / STAGES[stage].reads / f"{name}.json", PAGE if stage in PAGE else (stage,)
     stated, dates, present = read_json(path), _dates(), set(sys.modules)
 

@@ -74,7 +74,7 @@ class Method(Strict):
     role: Literal["student", "teacher"] = Field(
         "student", description="whose model is trained: the family's student or teacher"
     )
-    start: Literal["base", "sft"] = Field("sft", description="`sft`: the student after supervised fine-tuning")
+    start: Literal["base", "sft_start"] = Field("sft_start", description="`sft_start`: what the method of that name trained")
     sequences: SequencesConfig = Field(SequencesConfig(), description="which sequences a step trains on")
     objective: ObjectiveConfig = Field(ObjectiveConfig(), description="what is minimised on them")
     training: TrainingConfig = Field(description="the preset's `training` where the method says nothing else")

@@ -36,6 +36,7 @@ from mgsr.plugins import source_digest
 from mgsr.storage import digest
 
 S = TypeVar("S", bound=Strict)
+START = "sft_start"  # the method whose models students start from
 
 
 @dataclass
@@ -46,7 +47,7 @@ class Plan:
     methods: Methods
     data: DataSpec
     test_sets: dict[str, TestSetSpec]  # by name
-    floor: FloorSpec
+    floors: dict[str, FloorSpec] = field(default_factory=dict)
     models: dict[str, ModelSpec] = field(default_factory=dict)
     runs: dict[str, TrainSpec | SelectSpec | AdoptSpec] = field(default_factory=dict)
     evaluations: dict[str, EvaluationSpec] = field(default_factory=dict)
@@ -67,14 +68,21 @@ class Plan:
         return spec_digest(self.data)
 
     @property
-    def floor_name(self) -> str:
-        return spec_digest(self.floor)
+    def scored(self) -> dict[str, Any]:
+        """What all scores over the test sets depend on; `test_sets` has their digests by name."""
+        return {
+            "test_sets": {name: spec_digest(spec) for name, spec in self.test_sets.items()},
+            "rows": {name: test_set.rows for name, test_set in self.config.data.test_sets.items()},
+            "metrics": self.config.metrics,
+            "custom_code": {name: source_digest(name) for name in self.config.metrics if ":" in name},
+            **self.config.data.model_dump(include={"max_length", "max_prompt_length"}),
+        }
 
     @property
     def specs(self) -> dict[str, Strict]:
         """All that is named by its digest, by digest."""
-        specs: list[Strict] = [self.data, *self.test_sets.values(), self.floor]
-        parts: tuple[Mapping[str, Strict], ...] = (self.models, self.runs, self.evaluations)
+        specs: list[Strict] = [self.data, *self.test_sets.values()]
+        parts: tuple[Mapping[str, Strict], ...] = (self.models, self.runs, self.floors, self.evaluations)
         for part in (*parts, self.samples, self.exposures, self.probes):
             specs += part.values()
         return {spec_digest(spec): spec for spec in specs}
@@ -156,7 +164,7 @@ class Plan:
         small, family = config.small_students.get(name), config.families[self._family(name)]
         is_teacher = method.role == "teacher"
         base = family.teacher if is_teacher else small.student if small else family.student
-        from_sft = not is_teacher and method.start == "sft"
+        tuned = not is_teacher and method.start == START
         spec = TrainSpec(
             family=name,
             method=method,
@@ -166,7 +174,7 @@ class Plan:
             max_new_tokens=config.evaluation.max_new_tokens,
             validation_protocol=config.evaluation.protocols[0],
             base_model=self._add_model(base, seed),
-            start_run=self._add_run(name, self._resolve(name, "sft"), seed) if from_sft else None,
+            start_run=self._add_run(name, self._resolve(name, START), seed) if tuned else None,
             teacher_run=self._teacher_run(name) if method.needs_teacher else None,
             lora=family.lora,
             threads=config.threads,
@@ -202,12 +210,10 @@ class Plan:
     def _add_evaluation(self, family: str, run: str, role: str) -> str:
         config = self.config
         spec = EvaluationSpec(
-            **self.floor.model_dump(exclude={"code"}),
+            **self.scored,
             run=run,
             teacher_run=None if role == "teacher" else self._teacher_run(family),
             family=family,
-            max_length=config.data.max_length,
-            max_prompt_length=config.data.max_prompt_length,
             evaluation=config.evaluation,
             threads=config.threads,
             answer_code=code_digest(ANSWERING),
@@ -220,8 +226,8 @@ class Plan:
         config = self.config
         return {
             "teacher_run": self._teacher_run(family),
-            "test_set": self.floor.test_sets[IN_DOMAIN],
-            "rows": self.floor.rows[IN_DOMAIN],
+            "test_set": self.scored["test_sets"][IN_DOMAIN],
+            "rows": self.scored["rows"][IN_DOMAIN],
             "max_length": config.data.max_length,
             "max_prompt_length": config.data.max_prompt_length,
             "max_new_tokens": config.evaluation.max_new_tokens,
@@ -230,13 +236,18 @@ class Plan:
             "code": stage_code(stage),
         }
 
+    def _add_floor(self, family: str) -> str:
+        model, limit = self.config.families[family].teacher, self.config.evaluation.max_new_tokens
+        base = self._add_model(model, self.config.training_seeds[0])
+        return _add(self.floors, FloorSpec(**self.scored, base_model=base, max_new_tokens=limit, code=stage_code("floor")))
+
     def _add_exposure(self, family: str, run: str) -> str:
         shared = {"exposure": self.config.exposure, **self._in_domain(family, "exposure")}
         samples = _add(self.samples, SamplesSpec(**shared))
         return _add(self.exposures, ExposureSpec(run=run, samples=samples, **shared))
 
     def _add_probe(self, family: str) -> str:
-        student = self._add_run(family, self._resolve(family, "sft"), self.config.training_seeds[0])
+        student = self._add_run(family, self._resolve(family, START), self.config.training_seeds[0])
         return _add(self.probes, ProbeSpec(student_run=student, probe=self.config.probe, **self._in_domain(family, "probe")))
 
     def _row(self, family: str, run: str, **columns: Any) -> RowSpec:
@@ -277,8 +288,7 @@ class Plan:
         """What a table and an open check have in common."""
         config = self.config
         titles = {key: test_set.title for key, test_set in config.data.test_sets.items()}
-        shown = {"test_sets": titles, "metrics": config.metrics, "rows": tuple(rows), "floor": self.floor_name}
-        return {**self._head(name, stage), **shown}
+        return {**self._head(name, stage), "test_sets": titles, "metrics": config.metrics, "rows": tuple(rows)}
 
     def add_tables(self) -> None:
         for name, entry in self.config.tables.items():
@@ -288,7 +298,8 @@ class Plan:
                 rows += self._checkpoint_rows(family) if entry.kind == "main" else []
             stated = entry.model_dump(exclude={"rows", "extra_rows", "families"})
             shown = self._shown(name, rows, "table")
-            self.tables[name] = TableSpec(**stated, **shown, other_groups=self.config.other_groups)
+            floors = {family: self._add_floor(family) for family in entry.families or self.config.families}
+            self.tables[name] = TableSpec(**stated, **shown, floors=floors, other_groups=self.config.other_groups)
 
     def add_checks(self) -> None:
         for name, entry in self.config.checks.items():
@@ -338,14 +349,7 @@ def results_root(config: Config) -> Path:
 def make_plan(folder: Path, config: Config) -> Plan:
     """All runs, evaluations and rows of a configuration. `folder` is workflow/."""
     data, test_sets = plan_records(config.data, results_root(config))
-    floor = FloorSpec(
-        test_sets={name: spec_digest(spec) for name, spec in test_sets.items()},
-        rows={name: test_set.rows for name, test_set in config.data.test_sets.items()},
-        metrics=config.metrics,
-        custom_code={name: source_digest(name) for name in config.metrics if ":" in name},
-        code=stage_code("floor"),
-    )
-    plan = Plan(config, load_methods(folder, config), data, test_sets, floor)
+    plan = Plan(config, load_methods(folder, config), data, test_sets)
     plan.add_tables()
     plan.add_checks()
     plan.add_twins()

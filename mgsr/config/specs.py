@@ -60,7 +60,12 @@ class _ScoredSpec(Strict):
 
 
 class FloorSpec(_ScoredSpec):
-    """All that the scores of borrowed answers depend on."""
+    """All that the scores of borrowed answers depend on. They are cut as the answers of a family are."""
+
+    base_model: str = Field(description="digest of the ModelSpec whose tokenizer counts: the teacher's")
+    max_length: int
+    max_prompt_length: int
+    max_new_tokens: int
 
 
 class EvaluationSpec(_ScoredSpec):
@@ -129,7 +134,7 @@ class ExposureSpec(InDomainSpec):
 class ProbeSpec(InDomainSpec):
     """All that the open checks that train nothing depend on."""
 
-    student_run: str = Field(description="the SFT student")
+    student_run: str = Field(description="the student that training starts from")
     probe: ProbeConfig
 
 

@@ -52,7 +52,6 @@ class _Shown(_Headed):
     test_sets: dict[str, str] = Field(description="title by name, in the order of the columns")
     metrics: tuple[str, ...] = Field(description="the first one ranks")
     rows: tuple[RowSpec, ...]
-    floor: str = Field(description="digest of the FloorSpec")
 
 
 class TableSpec(_Shown):
@@ -60,6 +59,7 @@ class TableSpec(_Shown):
 
     kind: TableKind
     title: str
+    floors: dict[str, str] = Field(description="digest of the FloorSpec by family")
     columns: tuple[str, ...] = Field(description="of kind `ablation`: test sets, `average`, `dolly_validation`")
     components: bool = Field(description="of kind `ablation`: columns that say which of MGSR's parts a row has")
     reference: str = Field(description="of kind `ablation`: the method that the others are compared with")

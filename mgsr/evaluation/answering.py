@@ -58,8 +58,16 @@ class Answerer:
         examples = encode_examples(records, student.tokenizer, spec)[0][: spec.heldout_rows]
         sequences = [Sequence.from_example(example, student.model.eos_id) for example in examples]
         forward = reverse = 0.0
-        for _, (s_logp, t_logp) in response_log_probabilities([student, teacher], sequences, spec.batch):
-            forward += float(forward_kl(s_logp, t_logp).double().sum())
-            reverse += float(reverse_kl(s_logp, t_logp).double().sum())
+        by_prompt: dict[str, list[float]] = {}
+        for i, (s_logp, t_logp) in response_log_probabilities([student, teacher], sequences, spec.batch):
+            sums = [float(divergence(s_logp, t_logp).double().sum()) for divergence in (forward_kl, reverse_kl)]
+            forward, reverse = forward + sums[0], reverse + sums[1]
+            by_prompt[sequences[i].example_id] = [*sums, float(len(sequences[i].response_ids))]
         tokens = sum(len(sequence.response_ids) for sequence in sequences)
-        return Heldout(forward_kl=forward / tokens, reverse_kl=reverse / tokens, tokens=tokens, rows=len(sequences))
+        return Heldout(
+            forward_kl=forward / tokens,
+            reverse_kl=reverse / tokens,
+            tokens=tokens,
+            rows=len(sequences),
+            by_prompt=dict(sorted(by_prompt.items())),
+        )

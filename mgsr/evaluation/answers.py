@@ -35,12 +35,22 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, config=CONFIG)
 class Heldout:
-    """Mean divergences from the teacher in nats a response token; how many tokens of how many rows they are means over."""
+    """Mean divergences from the teacher in nats a response token; how many tokens of how many rows they are means over.
 
+    by_prompt: by example id, the two divergences summed over the response's tokens, and the number of these.
+    """
+
+    schema: Literal[2] = 2
     forward_kl: Nats
     reverse_kl: Nats
     tokens: Count
     rows: Count
+    by_prompt: dict[Name, Annotated[list[Nats], Field(min_length=3, max_length=3)]]
+
+    @property
+    def means(self) -> dict[str, float]:
+        """All but what is by prompt."""
+        return {"forward_kl": self.forward_kl, "reverse_kl": self.reverse_kl, "tokens": self.tokens, "rows": self.rows}
 
 
 def _parse(kind: Callable[..., Parsed], value: Any, where: str) -> Parsed:

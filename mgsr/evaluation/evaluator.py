@@ -117,4 +117,4 @@ def evaluate(root: Path, name: str) -> None:
     heldout = evaluator.heldout()
     timings |= {"heldout": time.perf_counter() - began, "total": time.perf_counter() - started}
     summary = build_summary(rows, sets=sets, timings=timings, heldout=heldout)
-    write_evaluation(root / "evaluations" / name, spec, rows, summary)
+    write_evaluation(root / "evaluations" / name, spec, rows, summary, heldout)

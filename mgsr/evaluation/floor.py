@@ -1,4 +1,4 @@
-"""The floor under every score: each row answered with the reference of another row of the same kind.
+"""The floor under every score: each row answered with the reference of another row of the same kind, cut as answers are.
 
 A model that has learnt the form of the answers and nothing else scores about this much, so a gain counts from here.
 """
@@ -8,9 +8,11 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mgsr.config.specs import FloorSpec, read_spec
+from mgsr.data.encoding import Tokenizer, encode_examples
 from mgsr.data.records import Record
 from mgsr.errors import MgsrError
 from mgsr.evaluation.answers import Answer
@@ -43,30 +45,45 @@ def lenders(records: Sequence[Record]) -> list[Record]:
     return chosen
 
 
-def evaluate_floor(
-    records: Mapping[str, Sequence[Record]], metrics: Mapping[str, Metric]
-) -> tuple[list[AnswerRow], dict[str, dict[str, int]]]:
-    """The rows over test sets by name, each record answered with its lender's first reference, and the summary's `sets`, which
-    count the answers borrowed from another category too.
+def borrowed(records: Sequence[Record], chosen: Sequence[Record], tokenizer: Tokenizer, spec: FloorSpec) -> list[Answer]:
+    """To each record the first reference of its lender, cut where an answer would be; dropped where the prompt is too long."""
+    asked = [replace(record, references=lender.references[:1]) for record, lender in zip(records, chosen, strict=True)]
+    answers = {}
+    for example in encode_examples(asked, tokenizer, spec)[0]:
+        ids, text = example.response_ids[: spec.max_new_tokens], example.references[0]
+        whole = ids[-1:] == (tokenizer.eos_token_id,)
+        text = text if whole else str(tokenizer.decode(list(ids), skip_special_tokens=True))
+        answers[example.id] = Answer(id=example.id, text=text, length=len(ids), finish_reason="eos" if whole else "length")
+    return [answers.get(record.id) or Answer(id=record.id, text="", length=0, finish_reason="dropped") for record in records]
 
-    Nothing is decoded: seed 0, protocol `plain`, lengths 0.
+
+def evaluate_floor(
+    records: Mapping[str, Sequence[Record]], metrics: Mapping[str, Metric], tokenizer: Tokenizer, spec: FloorSpec
+) -> tuple[list[AnswerRow], dict[str, dict[str, int]]]:
+    """The rows over test sets by name, each record answered with what it borrows, and the summary's `sets`, which count the
+    lenders of another category too.
+
+    Nothing is decoded: seed 0, protocol `plain`.
     """
     rows: list[AnswerRow] = []
     sets: dict[str, dict[str, int]] = {}
     for name, members in records.items():
-        pairs = list(zip(members, lenders(members), strict=True))
-        answers = [Answer(id=one.id, text=lender.references[0], length=0, finish_reason="eos") for one, lender in pairs]
-        rows += score_answers(RUN, (name, "plain", 0), members, answers, metrics)
-        across = sum(lender.category != borrower.category for borrower, lender in pairs)
-        sets[name] = {"rows": len(members), "dropped": 0, "borrowed_across_categories": across}
+        chosen = lenders(members)
+        scored = score_answers(RUN, (name, "plain", 0), members, borrowed(members, chosen, tokenizer, spec), metrics)
+        across = sum(lender.category != borrower.category for borrower, lender in zip(members, chosen, strict=True))
+        sets[name] = {"rows": len(scored), "dropped": len(members) - len(scored), "borrowed_across_categories": across}
+        rows += scored
     return rows, sets
 
 
 def write_floor(root: Path, name: str) -> None:
     """Write `evaluations/<name>` of the floor over prepared test sets. `name`: digest of a FloorSpec in `specs`."""
+    from mgsr.models.loading import load_tokenizer  # it imports torch
+
     started = time.perf_counter()
     spec = read_spec(root, name, FloorSpec)
+    tokenizer = load_tokenizer(root / "models" / spec.base_model)
     records = {test_set: prepared_records(root, spec, test_set) for test_set in sorted(spec.test_sets)}
-    rows, sets = evaluate_floor(records, load_metrics(spec.metrics))
+    rows, sets = evaluate_floor(records, load_metrics(spec.metrics), tokenizer, spec)
     summary = build_summary(rows, sets=sets, timings={"total": time.perf_counter() - started})
     write_evaluation(root / "evaluations" / name, spec, rows, summary)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from statistics import fmean
 
@@ -11,36 +11,11 @@ from numpy.typing import NDArray
 
 Numbers = NDArray[np.float64]
 LEVEL, RESAMPLES = 0.95, 10_000
-_NUMBERS_AT_ONCE = 1_000_000
 
 
 def percentile_bounds(draws: Numbers) -> Numbers:
     """Lower and upper bound of the central 95 % of `draws` [resamples, ...]: [2, ...]. NaN where a resample is NaN."""
     return np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-
-
-def two_sided_tail(draws: Numbers) -> float:
-    """Two-sided p-value of no effect from resampled effects: twice the share of draws on the far side of 0, never 0 itself."""
-    beyond = min(int(np.sum(draws <= 0)), int(np.sum(draws >= 0)))
-    return min(1.0, 2 * (1 + beyond) / (len(draws) + 1))
-
-
-def in_chunks(draw: Callable[[int], Numbers], rows: int, resamples: int) -> Numbers:
-    """`resamples` draws over `rows` rows each; `draw(count)` is asked for as many at a time as memory allows."""
-    size = max(1, _NUMBERS_AT_ONCE // rows)
-    return np.concatenate([draw(min(size, resamples - start)) for start in range(0, resamples, size)])
-
-
-def prompt_bootstrap(parts: Sequence[Numbers], resamples: int = RESAMPLES) -> Numbers:
-    """[resamples] effects with each test set's prompts drawn with replacement, the trained models kept. `parts`: for each set
-    the differences [training seeds, prompts]; the effect is the mean over sets of the mean difference."""
-    generator = np.random.default_rng(0)
-
-    def drawn(differences: Numbers) -> Numbers:
-        rows = len(differences)
-        return in_chunks(lambda count: differences[generator.integers(0, rows, (count, rows))].mean(axis=1), rows, resamples)
-
-    return np.asarray(np.mean([drawn(part.mean(axis=0)) for part in parts], axis=0))
 
 
 @lru_cache(maxsize=4)  # many numbers are summed up over the same rows, and drawing costs more than the sums

@@ -1,4 +1,4 @@
-"""The open checks that train nothing, on the SFT student and the teacher of a family: injected errors, span priors, diversity.
+"""The open checks that train nothing, on a family's teacher and starting student: injected errors, span priors, diversity.
 
 `probes/<name>/probe.json` holds summaries, for tables, and the rows that they are made of, all on one line. Intervals (`low`,
 `high`) are 95 %, by percentile bootstrap over prompts, null below two prompts; samples of a prompt are averaged first.

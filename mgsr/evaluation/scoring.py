@@ -19,9 +19,10 @@ from mgsr.data.records import Record, load_records
 from mgsr.errors import MgsrError
 from mgsr.evaluation.answers import Answer, Heldout
 from mgsr.metrics import Metric, score
+from mgsr.rouge import overlap
 from mgsr.storage import digest, new_folder, write_json, write_jsonl
 
-SCHEMA = 2
+SCHEMA = 3
 
 Part = tuple[str, Protocol, int]
 """Test set, protocol and decoding seed: what a score of summary.json is a mean over."""
@@ -29,7 +30,8 @@ Part = tuple[str, Protocol, int]
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerRow:
-    """What one model answered to one example, and its score by metric. The rest is as in `Answer`."""
+    """What one model answered to one example, its score by metric, and its ROUGE-L's precision and recall (0..100). The rest is
+    as in `Answer`."""
 
     schema: int = SCHEMA
     run: str
@@ -39,6 +41,8 @@ class AnswerRow:
     protocol: Protocol
     text: str
     scores: dict[str, float]
+    precision: float
+    recall: float
     length: int
     finish_reason: str
 
@@ -57,22 +61,20 @@ def score_answers(
 ) -> list[AnswerRow]:
     """The rows of a part: one for each record whose prompt was not dropped, in order; `answers` has one for each record."""
     test_set, protocol, seed = part
-    return [
-        AnswerRow(
-            run=run,
-            set=test_set,
-            decoding_seed=seed,
-            protocol=protocol,
-            scores=score(metrics, answer.text, record.references, f"set {test_set}, example {record.id}"),
-            **asdict(answer),
-        )
-        for record, answer in zip(records, answers, strict=True)
-        if answer.finish_reason != "dropped"
-    ]
+    rows = []
+    for record, answer in zip(records, answers, strict=True):
+        if answer.finish_reason == "dropped":
+            continue
+        scores = score(metrics, answer.text, record.references, f"set {test_set}, example {record.id}")
+        _, precision, recall = overlap(answer.text, record.references)
+        place: dict[str, Any] = {"run": run, "set": test_set, "protocol": protocol, "decoding_seed": seed, **asdict(answer)}
+        rows.append(AnswerRow(scores=scores, precision=precision, recall=recall, **place))
+    return rows
 
 
 def summarise(rows: Sequence[AnswerRow]) -> list[dict[str, Any]]:
-    """The `scores` of summary.json: each metric's mean over each part, in order of appearance.
+    """The `scores` of summary.json: each metric's mean over each part, in order of appearance, and under `answers` the mean
+    length in tokens, the share that a limit cut, and the mean precision and recall.
 
     The order of the rows within a part does not matter, not even to the last bit. Raises MgsrError where the parts of a set
     do not have the same examples, each once.
@@ -89,8 +91,10 @@ def summarise(rows: Sequence[AnswerRow]) -> list[dict[str, Any]]:
             place = f"set {test_set}, protocol {protocol}, decoding seed {seed}"
             raise MgsrError(f"{place}: {counts[odd]} rows of {odd} instead of 1; evaluate that run anew")
         means = {metric: fmean(row.scores[metric] for row in members) for metric in members[0].scores}
+        answers = {name: fmean(getattr(row, name) for row in members) for name in ("length", "precision", "recall")}
+        answers["cut"] = fmean(row.finish_reason == "length" for row in members)
         line = {"set": test_set, "protocol": protocol, "decoding_seed": seed, "rows": len(members), "metrics": means}
-        scores.append(line)
+        scores.append(line | {"answers": answers})
     return scores
 
 
@@ -113,7 +117,7 @@ def build_summary(
         "schema": SCHEMA,
         "run": rows[0].run,
         "scores": scores,
-        "heldout": None if heldout is None else asdict(heldout),
+        "heldout": None if heldout is None else heldout.means,
         "timings": {stage: round(seconds, 3) for stage, seconds in timings.items()},
         "sets": sets,
         "digest": digest([asdict(row) for row in rows]),
@@ -121,10 +125,17 @@ def build_summary(
 
 
 def write_evaluation(
-    folder: Path, spec: EvaluationSpec | FloorSpec, rows: Sequence[AnswerRow], summary: Mapping[str, Any]
+    folder: Path,
+    spec: EvaluationSpec | FloorSpec,
+    rows: Sequence[AnswerRow],
+    summary: Mapping[str, Any],
+    heldout: Heldout | None = None,
 ) -> None:
-    """Write rows.jsonl in the order given, summary.json (see `build_summary`) and spec.json; the folder appears whole."""
+    """Write rows.jsonl in the order given, summary.json (see `build_summary`), spec.json and, where there is a teacher,
+    heldout.json with the divergences by prompt; the folder appears whole."""
     with new_folder(folder) as out:
         write_jsonl(out / "rows.jsonl", map(asdict, rows))
         write_json(out / "spec.json", spec.model_dump(mode="json"))
         write_json(out / "summary.json", summary)
+        if heldout is not None:
+            write_json(out / "heldout.json", heldout.by_prompt)

@@ -10,7 +10,7 @@ from mgsr.tables.legends import legend
 from mgsr.tables.other_groups import other_groups_blocks
 from mgsr.tables.render import CROSS, TICK, CsvLine, Table, document
 from mgsr.tables.results import MethodResult, TableResults
-from mgsr.tables.rows import Row, comparison_columns
+from mgsr.tables.rows import Row, difference_columns
 from mgsr.tables.scores import score_blocks, score_notes, score_rows, tests
 
 COMPONENTS = {"scrg": "SCRG", "dac_kl": "DAC-KL", "span": "span"}
@@ -34,11 +34,7 @@ def _tick(name: str) -> Callable[[Row], str]:
 def ablation_table(spec: TableSpec, results: TableResults) -> Table:
     """The table has one row for each metric, protocol, family and method; rows are compared with the table's reference."""
     columns = spec.columns or (AVERAGE,)
-
-    def reference(methods: Sequence[MethodResult], protocol: str) -> dict[str, MethodResult]:
-        return {name: method for name in tests(columns) for method in methods if method.method == spec.reference}
-
-    rows = score_rows(results, columns, reference)
+    rows = score_rows(results, columns, lambda name: name == spec.reference)
     against = next((method.title for method in results.methods if method.method == spec.reference), spec.reference)
     ticks = {title: _tick(name) for name, title in COMPONENTS.items()} if spec.components else {}
     blocks = score_blocks(results, rows, columns, against, lead=ticks)
@@ -54,6 +50,6 @@ def _line(spec: TableSpec, row: Row, columns: Sequence[str]) -> CsvLine:
     for name in columns:
         line |= row.numbers[name].columns(name)
     for name in tests(columns):
-        line |= comparison_columns(f"{name}_minus_{spec.reference}", row.comparisons.get(name))
-        line[f"{name}_mark"] = row.marks.get(name, "")
+        line |= difference_columns(f"{name}_minus_{spec.reference}", row.differences.get(name))
+        line[f"{name}_bold"] = name in row.bold
     return line

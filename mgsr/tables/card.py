@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 from mgsr.config.table_specs import CardSpec, read_plan
 from mgsr.errors import MgsrError
 from mgsr.storage import check_folder, digest, read_json, write_json
-from mgsr.tables.statistics import paired_bootstrap
+from mgsr.tables.decisions import compare
+from mgsr.tables.statistics import paired_differences
 
 
 def make_card(record: dict[str, Any], twin: dict[str, Any] | None) -> dict[str, Any]:
     """The record and, under `twin`, how it compares with the run that differs in SCRG alone (null: there is no such run).
 
-    The difference is validation ROUGE-L minus the twin's, with the 95 % interval of a paired bootstrap over validation prompts.
+    The difference is validation ROUGE-L minus the twin's, with a 95 % interval over validation prompts (null: unbounded).
     Where the interval lies below 0, the card has the warning `scrg_hurts` (docs/measurement.md).
 
     Raises MgsrError where the two were validated on different prompts.
@@ -24,15 +26,16 @@ def make_card(record: dict[str, Any], twin: dict[str, Any] | None) -> dict[str, 
     name, scores, of_twin = twin["run"], record["validation_scores"], twin["validation_scores"]
     if not scores or scores.keys() != of_twin.keys():
         raise MgsrError(f"run {record['run']} and its twin {name} were validated on different prompts; train both anew")
-    interval = paired_bootstrap(scores, of_twin)
-    difference, low, high, prompts = interval.difference, interval.low, interval.high, interval.rows
+    comparison = compare([paired_differences([scores], [of_twin])])
+    effect, (low, high), prompts = comparison.effect, comparison.interval(), comparison.prompts
     message = (
-        f"validation ROUGE-L minus that of the same run without SCRG ({name}): {difference:.2f} "
+        f"validation ROUGE-L minus that of the same run without SCRG ({name}): {effect:.2f} "
         f"({low:.2f} to {high:.2f}) over {prompts} prompts"
     )
     warnings = [*record["warnings"], *([{"name": "scrg_hurts", "message": message}] if high < 0 else [])]
-    numbers = {"rouge_l_difference": round(difference, 4), "low": round(low, 4), "high": round(high, 4), "prompts": prompts}
-    return {**record, "twin": {"run": name, **numbers}, "warnings": warnings}
+    bounds = {key: round(bound, 4) if isfinite(bound) else None for key, bound in (("low", low), ("high", high))}
+    compared = {"run": name, "rouge_l_difference": round(effect, 4), **bounds, "prompts": prompts}
+    return {**record, "twin": compared, "warnings": warnings}
 
 
 def write_card(root: Path, name: str) -> None:

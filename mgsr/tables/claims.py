@@ -6,10 +6,10 @@ speaks for the claim. Claims are judged by the metric that ranks.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import groupby, product
+from functools import cached_property
+from itertools import groupby, pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +18,40 @@ from mgsr.config.base import SECOND_ROW
 from mgsr.config.table_specs import ClaimsSpec, read_plan
 from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import Divergences
-from mgsr.evaluation.intervals import Numbers, percentile_bounds, two_sided_tail
-from mgsr.tables.render import FAMILY, MISSING, Block, CsvLine, Table, document, metric_title, number, write_files
+from mgsr.evaluation.intervals import Numbers
+from mgsr.tables.baselines import BASELINES
+from mgsr.tables.decisions import ALPHA, AgainstBest, Bounds, Comparison, compare, pseudo_values
+from mgsr.tables.legends import legend
+from mgsr.tables.power import PromptsNeeded, design, detectable, prompts_to_decide
+from mgsr.tables.render import (
+    FAMILY,
+    MISSING,
+    Block,
+    CsvLine,
+    Table,
+    bounds_text,
+    document,
+    metric_title,
+    number,
+    write_files,
+)
 from mgsr.tables.results import MethodResult, TableResults, load_results
-from mgsr.tables.rows import ALPHA
-from mgsr.tables.statistics import holm, rows_to_decide
 
 HOLDS, FAILS, UNDECIDED, NOT_RUN = "holds", "does not hold", "undecided at this sample size", "not run"
+NOT_ALL, NOT_MET, OF_THESE = "not all compared", "precondition not met", " for these trained models"
+METHOD_SEEDS = 3  # training seeds from which on a verdict speaks of methods
+MET, UNKNOWN = "met", "not checked"
+RESULT = "scrg_hurts"  # the one warning that is a result and no failure signature
 MORE_SEEDS = "more training seeds"
+AS_PRINTED = "mgsr_as_printed"
 PAIR = ("dolly", "self_instruct")  # the sets of the paper's Tables 2 and 3
 UNREVISED = ("mgsr_on_policy_unrevised", "mgsr_without_scrg", "mgsr_off_policy_unrevised")
 EXPOSURE_PROTOCOL = "plain sampling"
 HEADINGS = {EXPOSURE_PROTOCOL: "exposure bias, plain sampling"}
-HEADER = (FAMILY, "claim", "compared with", "effect", "95 % interval", "gain %", "prompts", "verdict", "prompts to decide")
+HEADER = (
+    FAMILY, "claim", "compared with", "effect", "95 % interval", "gain %", "prompts", "training seeds", "preconditions",
+    "verdict", "detectable", "prompts to decide",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,14 +67,29 @@ class Claim:
     sets: tuple[str, ...] | None = None
     factor: float = 1.0
 
+    def sets_of(self, results: TableResults) -> list[str]:
+        return [name for name in results.sets if self.sets is None or name in self.sets]
+
+    def others(self, methods: Mapping[str, MethodResult]) -> list[MethodResult]:
+        """The methods to be above, of those that were run."""
+        return [method for name, method in methods.items() if name.removesuffix(SECOND_ROW) in self.against]
+
+    def compared(self, methods: Mapping[str, MethodResult]) -> list[MethodResult]:
+        return [methods[self.method], *self.others(methods)]
+
+    def readings(self, methods: Mapping[str, MethodResult]) -> list[Claim]:
+        """The claim and, if it is about MGSR, the same about MGSR as printed, where both are rows."""
+        printed = replace(self, method=AS_PRINTED, text=self.text.replace("MGSR", "MGSR as printed"))
+        return [self, printed] if self.method == "mgsr" and AS_PRINTED in methods else [self]
+
 
 CLAIMS = (
-    Claim("above_baselines", "MGSR is above every baseline on average", "table1", "mgsr",
-          ("sft", "kd", "seqkd", "imitkd", "gkd", "minillm", "distillm")),
+    Claim("above_baselines", "MGSR is above every baseline and SFT continued on average", "table1", "mgsr",
+          tuple(BASELINES)),
     Claim("scrg_adds", "SCRG adds", "table2", "reverse_kl_scrg", ("reverse_kl_student",), PAIR),
     Claim("dac_kl_adds", "DAC-KL adds", "table2", "mgsr_without_span", ("reverse_kl_scrg",), PAIR),
     Claim("span_adds", "span consistency adds", "table2", "mgsr", ("mgsr_without_span",), PAIR),
-    Claim("above_losses", "DAC-KL is above seven other losses", "table3c", "mgsr",
+    Claim("above_losses", "MGSR's DAC-KL is above seven other losses", "table3c", "mgsr",
           ("mgsr_forward_kl", "mgsr_without_dac_kl", "mgsr_symmetric_kl", "mgsr_generalized_jsd", "mgsr_total_variation",
            "mgsr_skew_reverse_kl", "mgsr_skew_forward_kl"), PAIR),
     Claim("above_generation", "SCRG is above other generation strategies", "table3a", "mgsr", UNREVISED, PAIR),
@@ -65,93 +101,91 @@ CLAIMS = (
 )  # fmt: skip
 EXPOSURE = Claim("less_exposure_bias", "MGSR has less exposure bias", "table4a", "mgsr", ("minillm", "distillm"))
 
-NOTES = (
-    "An effect is in points of {metric}, a mean over the sets of the paper's table, and positive where it speaks for the "
-    "claim. Of several methods to be above, the hardest one is shown; the CSV has all. The claim of 15 % counts points above "
-    "1.15 times the SFT student.",
-    f"A claim `{HOLDS}` where the method is above every method compared with: the 95 % interval is above 0 and p is below "
-    f"{ALPHA}. It `{FAILS}` where the method is below one of them (the interval is below 0, and p is below {ALPHA} after "
-    "Holm's correction over them) or equal in every answer. Else it is undecided. Nothing is corrected over claims, so one "
-    "verdict in twenty may be chance.",
-    "Prompts to decide are counted over all sets. With a chance of 0.8, so many would put the method above every method "
-    "compared with, or below the first of them, if the true effects are those seen.",
-    "Effects on ExAccErr are the percentage points by which MGSR's is lower, at lengths that samples reach; their intervals "
-    "are over prompts alone.",
-)
-ONE_SEED = "There is one training seed: verdicts speak of the models trained here and cannot tell what other seeds would give."
-
-
 # --- findings ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One comparison of a claim; None where it is not defined. `gain` is in per cent of the other's score, `needed` counts the
-    prompts that would decide."""
+    """One comparison of a claim. `comparison` is None where it is not defined, `gain` is in per cent of the other's score.
+    `limit`: a further comparison in which the claim's method must not be below the other (R(l), for exposure bias)."""
 
-    against: str = ""
-    title: str = ""
-    sets: str = ""
-    effect: float | None = None
-    low: float | None = None
-    high: float | None = None
-    prompts: int = 0
-    p: float | None = None
+    against: str
+    title: str
+    sets: str
+    comparison: Comparison | None
     gain: float | None = None
-    needed: int | None = None
+    limit: Comparison | None = None
 
 
 def score_findings(claim: Claim, results: TableResults, family: str, protocol: str) -> list[Finding]:
     """Every comparison of a claim that can be made."""
     methods, findings = results.of_family(family), list[Finding]()
-    sets = [name for name in results.sets if claim.sets is None or name in claim.sets]
+    sets = claim.sets_of(results)
     if claim.method not in methods or not sets:
         return []
     method = methods[claim.method]
-    for other in (other for name, other in methods.items() if name.removesuffix(SECOND_ROW) in claim.against):
-        comparison = method.compare(other, results.metric, sets, protocol, claim.factor)
+    for other in claim.others(methods):
         ours, theirs = (
             np.mean([system.scores(results.metric, name, protocol).mean() for name in sets]) for system in (method, other)
         )
         gain = float(100 * (ours / theirs - 1)) if theirs else None
-        interval = comparison.interval
-        findings.append(
-            Finding(other.method, other.title, ", ".join(sets), interval.difference, interval.low, interval.high, interval.rows,
-                    comparison.p, gain, comparison.rows_to_decide)
-        )  # fmt: skip
+        comparison = method.compare(other, results.metric, sets, protocol, claim.factor)
+        findings.append(Finding(other.method, other.title, ", ".join(sets), comparison, gain))
     return findings
 
 
-def exposure_findings(methods: Mapping[str, MethodResult], in_domain: str) -> list[Finding]:
-    """How far MGSR's ExAccErr is below that of each other method, at each length. `in_domain` is the title of the set that
-    it was measured on."""
-    if EXPOSURE.method not in methods:
+def exposure_findings(claim: Claim, methods: Mapping[str, MethodResult], in_domain: str) -> list[Finding]:
+    """How far the ExAccErr of the claim's method, and its R(l), are below those of each other method, at each length.
+    `in_domain` is the title of the set that they were measured on."""
+    if claim.method not in methods:
         return []
-    findings = []
-    lengths = [int(length) for length in (methods[EXPOSURE.method].runs[0].exposure or {})["lengths"]]
-    runs = {name: [run.divergences() for run in method.runs] for name, method in methods.items()}
-    ours = _excess(runs[EXPOSURE.method], lengths)
-    for name in (name for name in EXPOSURE.against if name in methods):
-        if any(run.ids != runs[name][0].ids for run in (*runs[name], *runs[EXPOSURE.method])):
-            raise MgsrError(f"exposure bias of {name} and {EXPOSURE.method} was measured on different prompts; measure anew")
-        theirs, prompts = _excess(runs[name], lengths), len(runs[name][0].ids)
+    findings, method = list[Finding](), methods[claim.method]
+    lengths = [int(length) for length in (method.runs[0].exposure or {})["lengths"]]
+    ours = _pseudo_values(method, lengths)
+    for other in claim.others(methods):
+        if any(run.divergences().ids != method.runs[0].divergences().ids for run in other.runs):
+            names = f"{other.method} and {claim.method}"
+            raise MgsrError(f"exposure bias of {names} was measured on different prompts; measure it anew")
+        gaps = _pseudo_values(other, lengths) - ours  # a method with one run is set against every seed of the other
         for place, length in enumerate(lengths):
-            effect, draws = (theirs[part][..., place] - ours[part][..., place] for part in (0, 1))
-            finding = Finding(name, methods[name].title, f"{in_domain}, length {length}")
-            if np.isfinite([effect, *draws]).all():
-                low, high = map(float, percentile_bounds(draws))
-                finding = replace(
-                    finding, effect=float(effect), low=low, high=high, prompts=prompts, p=two_sided_tail(draws),
-                    needed=rows_to_decide(draws * math.sqrt(prompts), float(effect)),
-                )  # fmt: skip
-            findings.append(finding)
+            at_length = gaps[:, :, place]
+            pair = [compare([part]) if np.isfinite(at_length).all() else None for part in at_length]
+            findings.append(Finding(other.method, other.title, f"{in_domain}, length {length}", pair[0], limit=pair[1]))
     return findings
 
 
-def _excess(runs: Sequence[Divergences], lengths: list[int]) -> tuple[Numbers, Numbers]:
-    """ExAccErr [lengths] and its resamples over prompts [resamples, lengths], means over training seeds."""
-    values = np.mean([run.excess_error(lengths) for run in runs], axis=0)
-    return values, np.mean([run.excess_error_resamples(lengths) for run in runs], axis=0)
+def _pseudo_values(method: MethodResult, lengths: list[int]) -> Numbers:
+    """[2, training seeds, lengths, prompts]: numbers whose means over prompts are ExAccErr and R(l)."""
+
+    def both(sums: Divergences) -> tuple[Numbers, Numbers]:
+        prompts = len(sums.ids)
+        excess = pseudo_values(lambda weights: sums.excess_error(lengths, weights), prompts)
+        return excess, pseudo_values(lambda weights: sums.accumulated("student", lengths, weights), prompts)
+
+    return np.moveaxis(np.array([both(run.divergences()) for run in method.runs]), 0, 1)
+
+
+def preconditions(claim: Claim, tables: Mapping[str, TableResults], family: str, protocol: str) -> str:
+    """`MET`, or what must hold before methods are compared and does not: the teacher is above SFT, SFT is above the floor, and
+    no run compared has a failure signature. `UNKNOWN` where no table shows teacher and SFT."""
+    warned = [
+        f"{method.title}: {', '.join(names)}"
+        for method in claim.compared(tables[claim.table].of_family(family))
+        if (names := dict.fromkeys(w["name"] for run in method.runs for w in run.card["warnings"] if w["name"] != RESULT))
+    ]
+    for results in tables.values():
+        methods, sets = results.of_family(family), claim.sets_of(results)
+        teacher = next((method for method in methods.values() if method.role == "teacher"), None)
+        if teacher and "sft" in methods and sets and protocol in results.protocols:
+            ladder = (teacher, methods["sft"], results.floor(family))
+            for higher, lower in pairwise(ladder):
+                if higher.compare(lower, results.metric, sets, protocol).interval()[0] <= 0:
+                    name = "the floor" if lower.role == "floor" else lower.title
+                    warned.append(f"{higher.title} is not above {name}")
+            capped = [results.title(name) for name in results.capped(family) if name in sets]
+            warned += [f"references are cut: {', '.join(capped)}"] if capped else []
+            return "; ".join(warned) or MET
+    return "; ".join(warned) or UNKNOWN
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------
@@ -159,40 +193,61 @@ def _excess(runs: Sequence[Divergences], lengths: list[int]) -> tuple[Numbers, N
 
 @dataclass(frozen=True)
 class Judgement:
-    """All comparisons of one claim for one family and protocol. `title`: of the claim's method."""
+    """All comparisons of one claim for one family and protocol. `title`: of the claim's method. `seeds`: the fewest training
+    seeds of a method compared."""
 
     claim: Claim
     protocol: str
     family: str
     title: str
     findings: tuple[Finding, ...]
+    seeds: int = 0
+    precondition: str = UNKNOWN
+
+    @property
+    def defined(self) -> list[tuple[Finding, Comparison]]:
+        """A comparison that is not defined (no sample of that length) takes no part."""
+        return [(finding, finding.comparison) for finding in self.findings if finding.comparison]
+
+    @cached_property
+    def answer(self) -> AgainstBest | None:
+        return AgainstBest(tuple(comparison for _, comparison in self.defined)) if self.defined else None
 
     @property
     def verdict(self) -> str:
-        """Being above all of several needs no correction (each must hold by itself); being below one of several does. A
-        comparison that is not defined (no sample of that length) takes no part."""
-        tests = [(f.low, f.high, f.p) for f in self.findings if f.low is not None and f.high is not None and f.p is not None]
         if not self.findings:
             return NOT_RUN
-        if tests and all(low > 0 and p < ALPHA for low, _, p in tests):
-            return HOLDS
-        adjusted = holm([p for *_, p in tests])
-        below = any(high < 0 and p < ALPHA for (_, high, _), p in zip(tests, adjusted, strict=True))
-        equal = any(finding.low == finding.high == finding.effect == 0 for finding in self.findings)
-        return FAILS if below or equal else UNDECIDED
+        if self.precondition not in (MET, UNKNOWN):
+            return NOT_MET
+        answer, limits = self.answer, AgainstBest(tuple(finding.limit for finding in self.findings if finding.limit))
+        if answer is None:
+            return UNDECIDED
+        equal = any(one.effect == 0 and one.interval() == (0, 0) for one in answer.comparisons)
+        higher = bool(limits.comparisons) and limits.effect < 0
+        if equal or (answer.p <= ALPHA and answer.effect < 0) or (higher and limits.p <= ALPHA):
+            return FAILS + self.scope
+        if higher or answer.p > ALPHA or answer.effect <= 0:
+            return UNDECIDED
+        return HOLDS + self.scope if self.compared == len(self.claim.against) else NOT_ALL
 
     @property
-    def needed(self) -> int | None:
-        """How many prompts would decide the claim if the effects seen are true. Where the claim's method is below others,
-        they show it to be below the first one; else they show it to be above the last one."""
-        needs = [(finding.effect, finding.needed) for finding in self.findings if finding.needed is not None]
-        below = [needed for effect, needed in needs if effect is not None and effect < 0]
-        return min(below) if below else max((needed for _, needed in needs), default=None)
+    def scope(self) -> str:
+        """What follows `HOLDS` or `FAILS`: whether it speaks of methods."""
+        return "" if self.seeds >= METHOD_SEEDS else OF_THESE
+
+    @cached_property
+    def needed(self) -> PromptsNeeded | None:
+        return prompts_to_decide(design(self.answer.parts), self.answer.interval()) if self.answer else None
+
+    @cached_property
+    def detectable(self) -> float | None:
+        return detectable(design(self.answer.parts)) if self.answer else None
 
     @property
     def hardest(self) -> Finding:
         """The comparison that speaks least for the claim; an empty one where none was made."""
-        return min(self.findings, key=lambda f: math.inf if f.effect is None else f.effect, default=Finding())
+        undefined = self.findings[0] if self.findings else Finding("", "", "", None)
+        return min(self.defined, key=lambda pair: pair[1].effect, default=(undefined,))[0]
 
     @property
     def compared(self) -> int:
@@ -200,33 +255,46 @@ class Judgement:
         return len({finding.against.removesuffix(SECOND_ROW) for finding in self.findings})
 
     def lines(self) -> list[CsvLine]:
-        """A CSV line for each comparison; the verdict is the claim's, so the same on all of them."""
-        claim = self.claim
-        return [
-            {
+        """A CSV line for each comparison; what begins with `claim_`, and the verdict, are the claim's, so the same on all."""
+        claim, answer, needed, hardest = self.claim, self.answer, self.needed, self.hardest
+        low, high = answer.interval() if answer else (None, None)
+        whole: CsvLine = {
+            "claim_effect": answer.effect if answer else None, "claim_low": low, "claim_high": high,
+            "claim_p": answer.p if answer else None, "training_seeds": self.seeds, "precondition": self.precondition,
+            "verdict": self.verdict, "detectable": self.detectable,
+            "prompts_at_least": _float(needed.at_least) if needed else None,
+            "prompts_at_most": _float(needed.at_most) if needed else None,
+        }  # fmt: skip
+        lines = []
+        for finding in self.findings or (hardest,):
+            one, limit = finding.comparison, finding.limit
+            bounds: Bounds | tuple[None, None] = one.interval() if one else (None, None)
+            lines.append({
                 "protocol": self.protocol, "claim": claim.key, "text": claim.text, "family": self.family,
                 "method": claim.method, "title": self.title, "against": finding.against, "against_title": finding.title,
-                "hardest": finding == self.hardest, "compared": self.compared, "expected": len(claim.against),
-                "sets": finding.sets, "effect": finding.effect, "low": finding.low, "high": finding.high, "p": finding.p,
-                "gain_percent": finding.gain, "prompts": finding.prompts, "prompts_to_decide": _float(finding.needed),
-                "verdict": self.verdict, "claim_prompts_to_decide": _float(self.needed),
-            }
-            for finding in self.findings or (self.hardest,)
-        ]  # fmt: skip
+                "hardest": finding is hardest, "compared": self.compared, "expected": len(claim.against),
+                "sets": finding.sets, "effect": one.effect if one else None, "low": bounds[0], "high": bounds[1],
+                "p": one.p if one else None, "gain_percent": finding.gain, "prompts": one.prompts if one else 0,
+                "accumulated_effect": limit.effect if limit else None, "accumulated_p": limit.p if limit else None, **whole,
+            })  # fmt: skip
+        return lines
 
-    def texts(self, lone: bool) -> tuple[str, ...]:
-        """The claim's row in the document, with the hardest comparison. `lone` says that there is one training seed, so that
-        nothing is known of what more seeds would decide."""
-        finding, prompts, expected = self.hardest, self.hardest.prompts, len(self.claim.against)
+    def texts(self) -> tuple[str, ...]:
+        """The claim's row in the document, with the hardest comparison."""
+        finding, answer, expected = self.hardest, self.answer, len(self.claim.against)
         others = f" ({self.compared} of {expected} compared)" if expected > 1 and finding.against else ""
-        where = f", {finding.sets.partition(', ')[2]}" if self.claim is EXPOSURE and finding.sets else ""
-        interval = MISSING if finding.low is None else f"{number(finding.low)} to {number(finding.high)}"
-        decide = "–" if self.verdict in (HOLDS, FAILS) else MISSING
-        if self.verdict == UNDECIDED and self.needed is not None:
-            decide = f"{self.needed:,}" if self.needed > prompts else f"over {prompts:,}" if lone else MORE_SEEDS
+        where = f", {finding.sets.partition(', ')[2]}" if self.claim.key == EXPOSURE.key and finding.sets else ""
+        decide = MISSING
+        if answer and (needed := self.needed):
+            decide = f"at least {needed.at_least:,}" if needed.at_most is None else f"{needed.at_least:,} to {needed.at_most:,}"
+        elif answer and self.seeds > 1:
+            decide = MORE_SEEDS
         return (
-            self.family, self.claim.text, f"{finding.title}{where}{others}" or MISSING, number(finding.effect), interval,
-            number(finding.gain, 1), str(prompts), self.verdict, decide,
+            self.family, self.claim.text, f"{finding.title}{where}{others}" or MISSING,
+            number(answer.effect if answer else None),
+            bounds_text(*answer.interval()) if answer else MISSING, number(finding.gain, 1),
+            str(answer.prompts if answer else 0), str(self.seeds or MISSING), self.precondition, self.verdict,
+            number(self.detectable), decide,
         )  # fmt: skip
 
 
@@ -234,24 +302,36 @@ def _float(count: int | None) -> float | None:
     return None if count is None else float(count)
 
 
-def judge(tables: Mapping[str, TableResults]) -> Iterator[Judgement]:
+def judge_claims(tables: Mapping[str, TableResults]) -> Iterator[Judgement]:
     """Judge every claim, in the order of the paper's text. A family that the claim's table does not show is left out; where
     there is no such table, no family is."""
     families = list(dict.fromkeys(family for results in tables.values() for family in results.families))
-    protocols = dict.fromkeys(protocol for results in tables.values() for protocol in results.protocols)
+    protocols = list(dict.fromkeys(protocol for results in tables.values() for protocol in results.protocols))
     for protocol, claim in (*product(protocols, CLAIMS), (EXPOSURE_PROTOCOL, EXPOSURE)):
         results = tables.get(claim.table)
         for family in results.families if results else families:
-            findings, title = list[Finding](), claim.method
-            if results:
-                methods = results.of_family(family)
-                title = methods[claim.method].title if claim.method in methods else title
-                findings = (
-                    exposure_findings(methods, results.title(results.sets[0]))
-                    if claim is EXPOSURE
-                    else score_findings(claim, results, family, protocol)
-                )
-            yield Judgement(claim, protocol, family, title, tuple(findings))
+            if results is None:
+                yield Judgement(claim, protocol, family, claim.method, ())
+                continue
+            for reading in claim.readings(results.of_family(family)):
+                yield _judgement(reading, results, tables, family, protocol, protocols[0])
+
+
+def _judgement(
+    claim: Claim, results: TableResults, tables: Mapping[str, TableResults], family: str, protocol: str, first: str
+) -> Judgement:
+    """`first`: the protocol of the preconditions of exposure bias, which has none of its own."""
+    methods, exposed = results.of_family(family), claim.key == EXPOSURE.key
+    title = methods[claim.method].title if claim.method in methods else claim.method
+    if exposed:
+        findings = exposure_findings(claim, methods, results.title(results.sets[0]))
+    else:
+        findings = score_findings(claim, results, family, protocol)
+    if not findings:
+        return Judgement(claim, protocol, family, title, ())
+    seeds = min(len(method.runs) for method in claim.compared(methods))
+    precondition = preconditions(claim, tables, family, first if exposed else protocol)
+    return Judgement(claim, protocol, family, title, tuple(findings), seeds, precondition)
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -262,16 +342,14 @@ def claims_table(spec: ClaimsSpec, root: Path) -> Table:
     tables = {table.name: load_results(table, root) for table in spec.tables}
     if not tables:
         raise MgsrError("there is no table to judge claims by; make at least one table")
-    judgements = list(judge(tables))
-    lone = any(len(m.runs) == 1 for results in tables.values() for m in results.methods if m.role == "student")
+    judgements = list(judge_claims(tables))
     blocks = tuple(
-        Block(HEADINGS.get(protocol, f"protocol {protocol}"), HEADER, tuple(judgement.texts(lone) for judgement in part))
+        Block(HEADINGS.get(protocol, f"protocol {protocol}"), HEADER, tuple(judgement.texts() for judgement in part))
         for protocol, part in groupby(judgements, key=lambda judgement: judgement.protocol)
     )
     metric = metric_title(spec.tables[0].metrics[0])
-    notes = [*(note.format(metric=metric) for note in NOTES), *([ONE_SEED] if lone else [])]
     lines = [line for judgement in judgements for line in judgement.lines()]
-    return Table(lines, document(spec, "The paper's claims", blocks, notes))
+    return Table(lines, document(spec, "The paper's claims", blocks, legend("claims", metric=metric)))
 
 
 def write_claims(root: Path, name: str) -> None:

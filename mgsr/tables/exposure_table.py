@@ -42,6 +42,10 @@ class ExcessError(Measured):
         interval = f"{number(self.low, 1)} to {number(self.high, 1)}"
         return f"{number(self.value, 1)} ({interval if self.low is not None else number(self.training_deviation, 1)})"
 
+    @property
+    def sums_text(self) -> str:
+        return f"{number(self.accumulated)} ({number(self.expected)})"
+
     def text(self, own_pair: bool) -> str:
         return f"{super().text(own_pair)}, running {number(self.running_student)} ({number(self.running_teacher)})"
 
@@ -62,8 +66,13 @@ def exposure_table(spec: TableSpec, results: TableResults) -> Table:
     texts = tuple(
         (row.family, row.label, *(row.texts([name])[0] if name in _measured(row) else "" for name in columns)) for row in rows
     )
+    sums = tuple(
+        (row.family, row.label, *(_measured(row)[name].sums_text if name in _measured(row) else "" for name in columns))
+        for row in rows
+    )
     printed = sorted({int(name) for row in rows for name, error in row.numbers.items() if error.printed is not None})
-    blocks = [Block("exposure bias", (FAMILY, "method", *columns.values()), texts)]
+    header = (FAMILY, "method", *columns.values())
+    blocks = [Block("exposure bias", header, texts), Block("R(l), and l ε(l) in parentheses (nats)", header, sums)]
     blocks += other_pair_blocks("", rows, {str(length): f"{length} tokens" for length in printed})
     sizes = sorted({(value["rows"], value["samples"]) for method in results.methods for value in exposures(method)})
     title = results.title(results.sets[0])

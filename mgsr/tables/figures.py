@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import cycle, islice
 from typing import Any
@@ -122,7 +123,8 @@ def hit_positions(hits: Mapping[str, Sequence[tuple[int, int]]]) -> str:
 def forest(
     series: Mapping[str, Mapping[str, tuple[float, float | None, float | None]]], label: str, *, reference: float | None = 0.0
 ) -> str:
-    """Values (value, low, high) with their bounds: one line for each name, one colour for each series."""
+    """Values (value, low, high) with their bounds: one line for each name, one colour for each series. A dotted line across
+    is an interval with an open end."""
     names = list(dict.fromkeys(name for values in series.values() for name in values))
     figure = _figure(1.2 + (0.18 + 0.12 * len(series)) * max(len(names), 1), width=9)
     panel = figure.subplots()
@@ -131,8 +133,12 @@ def forest(
         for number, (name, (value, low, high)) in enumerate(values.items()):
             height = names.index(name) + shift
             panel.plot(value, height, marker="o", markersize=4, color=colour, linestyle="", label=None if number else title)
-            if low is not None and high is not None:
+            if low is None or high is None:
+                continue
+            if math.isfinite(high - low):
                 panel.plot([low, high], [height, height], color=colour, linewidth=1.2)
+            else:  # too few prompts for an interval
+                panel.axhline(height, color=colour, linewidth=0.8, linestyle=":")
     if reference is not None:
         panel.axvline(reference, color=GREY, linewidth=0.8)
     panel.set_yticks(range(len(names)), names)

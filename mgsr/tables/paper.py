@@ -14,9 +14,6 @@ FOLDER = Path(__file__).parent / "paper_tables"
 FAMILIES = ("LLaMA2", "OpenLLaMA2", "OPT", "GPT2")
 NO_PAIR = "a pair it does not name"
 FILES = {file.stem.partition("_")[0]: file.stem for file in FOLDER.glob("table*.csv")}  # by the table that shows the numbers
-BASELINES = {  # what MGSR is compared with, and the paper's names
-    "sft": "SFT", "kd": "KD", "seqkd": "SeqKD", "imitkd": "ImitKD", "gkd": "GKD", "minillm": "MiniLLM", "distillm": "DistiLLM",
-}  # fmt: skip
 
 Numbers = dict[str, float]  # by column
 

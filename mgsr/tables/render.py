@@ -25,7 +25,7 @@ CsvLine = dict[str, Value]
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "$": r"\$", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "−": "$-$", "–": "--", "<": "$<$", ">": "$>$",
-    "→": r"$\rightarrow$",
+    "→": r"$\rightarrow$", "ε": r"$\epsilon$",
     TICK: r"$\checkmark$", MARK: r"$^\dagger$",
 }  # fmt: skip
 
@@ -90,6 +90,11 @@ class Table:
 def number(value: float | None, digits: int = 2) -> str:
     """A rounded number; None and NaN print as n/a, and a rounded 0 has no sign."""
     return MISSING if value is None or math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def bounds_text(low: float, high: float, digits: int = 2) -> str:
+    """`low to high`; a bound that too few prompts leave open is unbounded."""
+    return " to ".join("unbounded" if math.isinf(bound) else number(bound, digits) for bound in (low, high))
 
 
 def metric_title(metric: str) -> str:

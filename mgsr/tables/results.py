@@ -21,9 +21,13 @@ from mgsr.config.table_specs import CheckSpec, RowSpec, TableSpec
 from mgsr.errors import MgsrError
 from mgsr.evaluation.accumulation import Divergences, read_divergences
 from mgsr.storage import check_folder, digest, read_json, read_jsonl
-from mgsr.tables.statistics import Comparison, Spread, compare, mean_and_deviations, paired_differences
+from mgsr.tables.decisions import Comparison, compare, pseudo_values
+from mgsr.tables.statistics import Spread, mean_and_deviations, paired_differences
 
-CARD_SCHEMA, EVALUATION_SCHEMA, EXPOSURE_SCHEMA, PROBE_SCHEMA = 1, 2, 1, 1
+CAPPED = 0.1  # the share of references cut from which on the limits count in a set's scores
+ANSWERS = ("length", "cut", "precision", "recall")  # what is known of a set's answers beside their scores
+DIVERGENCES = ("forward_kl", "reverse_kl")  # held out, from the teacher
+CARD_SCHEMA, EVALUATION_SCHEMA, EXPOSURE_SCHEMA, PROBE_SCHEMA = 1, 3, 1, 1
 
 
 def _read(path: Path, schema: int, run: str = "") -> dict[str, Any]:
@@ -65,6 +69,19 @@ class Evaluation:
         if not chosen or any(metric not in score["metrics"] for score in chosen):
             raise MgsrError(f"{self.folder} has no {metric} of set {test_set}, protocol {protocol}; evaluate that run anew")
         return {score["decoding_seed"]: score["metrics"][metric] for score in chosen}
+
+    def answers(self, test_set: str, protocol: str) -> dict[str, float]:
+        """Mean length in tokens, share cut by a limit, and mean ROUGE-L precision and recall, over decoding seeds."""
+        parts = [s["answers"] for s in self.summary["scores"] if (s["set"], s["protocol"]) == (test_set, protocol)]
+        return {name: float(np.mean([part[name] for part in parts])) for name in ANSWERS}
+
+    def heldout(self, divergence: str) -> dict[str, float]:
+        """By example id, numbers whose mean is the held-out divergence, a ratio of sums (nats a token)."""
+        by_prompt = read_json(self.folder / "heldout.json")
+        table = np.array(list(by_prompt.values()), dtype=np.float64)
+        sums, tokens = table[:, DIVERGENCES.index(divergence)], table[:, 2]
+        values = pseudo_values(lambda weights: (weights @ sums) / (weights @ tokens), len(table))
+        return dict(zip(by_prompt, values.tolist(), strict=True))
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The lines of rows.jsonl: one for each answer."""
@@ -151,30 +168,31 @@ class MethodResult:
         spreads = {name: mean_and_deviations(table) for name, table in scores.items()}
         return spreads | {AVERAGE: mean_and_deviations(np.mean(list(scores.values()), axis=0))}
 
-    def row_scores(self, metric: str, test_set: str, protocol: str) -> dict[str, float]:
-        """The score by example id, averaged over decoding and training seeds."""
-        runs = [run.evaluation.row_scores(metric, test_set, protocol) for run in self.runs]
-        if any(run.keys() != runs[0].keys() for run in runs):
-            raise MgsrError(f"{self.family}, {self.title}: training seeds differ in the rows of {test_set}; evaluate them anew")
-        return {name: float(np.mean([run[name] for run in runs])) for name in runs[0]}
+    def answers(self, test_set: str, protocol: str) -> dict[str, float]:
+        """Mean over training seeds of `Evaluation.answers`."""
+        seeds = [run.evaluation.answers(test_set, protocol) for run in self.runs]
+        return {name: float(np.mean([seed[name] for seed in seeds])) for name in ANSWERS}
+
+    def row_scores(self, metric: str, test_set: str, protocol: str) -> list[dict[str, float]]:
+        """For each training seed, the score by example id, averaged over decoding seeds."""
+        return [run.evaluation.row_scores(metric, test_set, protocol) for run in self.runs]
 
     def compare(self, other: MethodResult, metric: str, sets: Sequence[str], protocol: str, factor: float = 1.0) -> Comparison:
         """This method minus `factor` times `other`, on the average over `sets`; runs of equal training seed are paired."""
         seeds = [[run.row.seed for run in method.runs] for method in (self, other)]
         if seeds[0] != seeds[1] and min(map(len, seeds)) > 1:
             raise MgsrError(f"{self.family}: {self.title} and {other.title} differ in training seeds; train both with the same")
-        differences = [
-            paired_differences(
-                *([run.evaluation.row_scores(metric, name, protocol) for run in method.runs] for method in (self, other)),
-                factor=factor,
-            )
-            for name in sets
-        ]
-        return compare(differences)
+        pairs = ([method.row_scores(metric, name, protocol) for method in (self, other)] for name in sets)
+        return compare([paired_differences(*pair, factor=factor) for pair in pairs])
 
     def heldout(self, divergence: str) -> float | None:
         """Mean over training seeds of a held-out divergence (nats a token); None for the teacher."""
         return mean(run.evaluation.summary["heldout"][divergence] for run in self.runs if run.evaluation.summary["heldout"])
+
+    def compare_heldout(self, other: MethodResult, divergence: str) -> Comparison:
+        """This method's held-out divergence minus that of `other`; both have a teacher."""
+        ours, theirs = ([run.evaluation.heldout(divergence) for run in method.runs] for method in (self, other))
+        return compare([paired_differences(ours, theirs)])
 
     def card_mean(self, key: str) -> float | None:
         """Mean over training seeds of a number on the cards; None where none has it."""
@@ -207,8 +225,11 @@ class Floor(MethodResult):
     def scores(self, metric: str, test_set: str, protocol: str) -> NDArray[np.float64]:
         return np.array([list(self.evaluation.scores(metric, test_set, "plain").values())])
 
-    def row_scores(self, metric: str, test_set: str, protocol: str) -> dict[str, float]:
-        return self.evaluation.row_scores(metric, test_set, "plain")
+    def answers(self, test_set: str, protocol: str) -> dict[str, float]:
+        return self.evaluation.answers(test_set, "plain")
+
+    def row_scores(self, metric: str, test_set: str, protocol: str) -> list[dict[str, float]]:
+        return [self.evaluation.row_scores(metric, test_set, "plain")]
 
 
 @dataclass(frozen=True)
@@ -239,8 +260,17 @@ class TableResults:
         return self.methods[0].runs[0].evaluation.protocols
 
     def floor(self, family: str) -> Floor:
-        title = "answers borrowed from other rows of the same kind"
-        return Floor(family, "floor", title, "floor", (), Evaluation.load(self.root, self.spec.floor))
+        title, floors = (
+            "answers borrowed from other rows of the same kind",
+            self.spec.floors if isinstance(self.spec, TableSpec) else {},
+        )
+        return Floor(family, "floor", title, "floor", (), Evaluation.load(self.root, floors[family]))
+
+    def capped(self, family: str) -> dict[str, float]:
+        """The share of borrowed references that the limits cut, by test set where it is above a tenth: there a perfect answer
+        would be cut too."""
+        shares = {name: self.floor(family).answers(name, self.protocols[0])["cut"] for name in self.sets}
+        return {name: share for name, share in shares.items() if share > CAPPED}
 
     def title(self, column: str) -> str:
         """A column's heading: a test set's title, or the column's own."""
@@ -258,7 +288,7 @@ class TableResults:
         return {method.method: method for method in self.methods if method.family == family}
 
     def probes(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """By family, probe.json of its SFT student and teacher (`mgsr.evaluation.probe` says what it holds)."""
+        """By family, probe.json of its starting student and teacher (`mgsr.evaluation.probe` says what it holds)."""
         for family, probe in self.spec.probes.items() if isinstance(self.spec, CheckSpec) else ():
             check_folder(folder := self.root / "probes" / probe)
             yield family, _read(folder / "probe.json", PROBE_SCHEMA)

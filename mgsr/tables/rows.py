@@ -1,18 +1,18 @@
-"""Typed rows of tables: numbers of ours beside the paper's, comparisons, marks. CSV lines and texts are projections of them."""
+"""Typed rows of tables: numbers of ours beside the paper's, and verdicts. CSV lines and texts are projections of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
-from mgsr.tables.render import MARK, Bold, CsvLine, number
+from mgsr.tables.decisions import UNDECIDED
+from mgsr.tables.power import Verdict
+from mgsr.tables.render import MARK, Bold, CsvLine, bounds_text, number
 from mgsr.tables.results import MethodResult
-from mgsr.tables.statistics import Comparison, Spread
+from mgsr.tables.statistics import Spread
 
-ALPHA = 0.05
-TIE = "="
-Mark = Literal["best", "tie"]
+TIE, DETECTABLE = "=", "detectable"
 
 
 @dataclass(frozen=True)
@@ -78,45 +78,47 @@ class Score(Measured):
         return {f"{name}_mean": columns.pop(name), **deviations, **columns}
 
 
-def comparison_columns(name: str, comparison: Comparison | None) -> CsvLine:
-    """CSV columns of a comparison; `name` says what minus what. They are None where a row is not compared."""
-    columns = (name, f"{name}_low", f"{name}_high", f"{name}_p", f"{name}_rows_to_decide")
-    if comparison is None:
-        return dict.fromkeys(columns)
-    interval = comparison.interval
-    values = (interval.difference, interval.low, interval.high, comparison.p, comparison.rows_to_decide)
-    return dict(zip(columns, values, strict=True))
+@dataclass(frozen=True)
+class Difference:
+    """A row's score minus the highest one of those that it is compared with. `verdict`: None for a row that is one of them,
+    about which nothing is asked."""
+
+    effect: float
+    verdict: Verdict | None
+
+    @property
+    def text(self) -> str:
+        """`difference (low to high; p; detectable)`, marked where it is undecided."""
+        if self.verdict is None:
+            return number(self.effect)
+        one = self.verdict
+        chance = "p < 0.001" if one.p < 0.001 else f"p {number(one.p, 3)}"
+        text = f"{number(self.effect)} ({bounds_text(one.low, one.high)}; {chance}; {DETECTABLE} {number(one.detectable)})"
+        return f"{text} {TIE}" if one.outcome == UNDECIDED else text
 
 
-def comparison_text(comparison: Comparison | None) -> str:
-    """`difference (low to high; p)`, marked where p is not below `ALPHA`."""
-    if comparison is None:
-        return ""
-    interval, p = comparison.interval, comparison.p
-    chance = "p < 0.001" if p < 0.001 else f"p {number(p, 3)}"
-    text = f"{number(interval.difference)} ({number(interval.low)} to {number(interval.high)}; {chance})"
-    return f"{text} {TIE}" if p >= ALPHA else text
-
-
-def _marked(text: str, mark: Mark | None) -> str:
-    return Bold(text) if mark == "best" else f"{text} {TIE}" if mark == "tie" else text
+def difference_columns(name: str, difference: Difference | None) -> CsvLine:
+    """CSV columns of a difference; `name` says what minus what. They are None where nothing is compared or asked."""
+    verdict = difference.verdict if difference else None
+    values = {field: getattr(verdict, field) if verdict else None for field in ("low", "high", "p", "alpha", DETECTABLE)}
+    return {name: difference.effect if difference else None, **{f"{name}_{field}": value for field, value in values.items()}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """A method in a table.
 
-    `numbers`, `reference`, `comparisons` and `marks` are by column: its numbers, the method that it is compared with, the
-    comparison, and whether it is the best of its family or not told apart from the highest. `pair` is the family that the
-    paper's numbers are of. `protocol` and `metric` are empty where a table has none.
+    `numbers`, `reference` and `differences` are by column: its numbers, the method with the highest score among those that it
+    is compared with, and the difference to it. `bold`: the columns in which it is above every other student row. `pair` is the
+    family that the paper's numbers are of. `protocol` and `metric` are empty where a table has none.
     """
 
     method: MethodResult
     pair: str
     numbers: Mapping[str, Measured]
     reference: Mapping[str, MethodResult] = field(default_factory=dict)
-    comparisons: Mapping[str, Comparison] = field(default_factory=dict)
-    marks: Mapping[str, Mark] = field(default_factory=dict)
+    differences: Mapping[str, Difference] = field(default_factory=dict)
+    bold: Collection[str] = ()
     protocol: str = ""
     metric: str = ""
 
@@ -152,7 +154,8 @@ class Row:
         }  # fmt: skip
 
     def texts(self, columns: Iterable[str]) -> tuple[str, ...]:
-        return tuple(_marked(self.numbers[name].text(self.own_pair), self.marks.get(name)) for name in columns)
+        texts = {name: self.numbers[name].text(self.own_pair) for name in columns}
+        return tuple(Bold(text) if name in self.bold else text for name, text in texts.items())
 
-    def comparison_texts(self, columns: Iterable[str]) -> tuple[str, ...]:
-        return tuple(comparison_text(self.comparisons.get(name)) for name in columns)
+    def difference_texts(self, columns: Iterable[str]) -> tuple[str, ...]:
+        return tuple(self.differences[name].text if name in self.differences else "" for name in columns)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from itertools import groupby, product
 
 from mgsr.config.table_entries import AVERAGE, VALIDATION
 from mgsr.tables import paper
+from mgsr.tables.decisions import ABOVE, AgainstBest, Comparison
+from mgsr.tables.power import verdicts
 from mgsr.tables.render import FAMILY, MARK, Block, metric_title
 from mgsr.tables.results import MethodResult, RunResult, TableResults
-from mgsr.tables.rows import ALPHA, TIE, Mark, Row, Score
-from mgsr.tables.statistics import Comparison, holm, mean_and_deviations
+from mgsr.tables.rows import DETECTABLE, TIE, Difference, Row, Score
+from mgsr.tables.statistics import mean_and_deviations
 
+BOLD = "bold"  # in place of a method's name: the question whether the highest student is above all others
 LEGEND = (
     "{metrics}: `mean ± decoding deviation (training deviation)`. Both are sample deviations: the first one over decoding "
     "seeds, averaged over training seeds; the second one over training seeds, of the means over decoding seeds. n/a: there "
@@ -28,24 +31,25 @@ MARK_NOTE = (
     f"{MARK}: the method asks for text of the student, but no step was trained on any: the row is training on the data set."
 )
 BEST_NOTE = (
-    f"A score in bold is above every other student row of its column and family. {TIE} marks the highest row and those that "
-    "are not told apart from it; then none is bold. The test is a two-sided sign-flip test over prompts at 5 %, with Holm's "
-    "correction over test sets (the average is a test of its own). Teachers, checkpoints and the floor take no part."
+    "A score in bold is decided to be above every other student row of its column and family. Teachers, checkpoints and the "
+    "floor take no part."
 )
 DIFFERENCE_NOTE = (
-    f"A difference is printed as `difference (95 % interval; p)`; {TIE} says that p is not below 0.05. Only p is corrected "
-    "over test sets."
+    f"A difference is printed as `difference (interval; p; {DETECTABLE})`; {TIE} says that it is undecided. All questions of a "
+    "family of models and protocol, over rows, test sets, their average and the bold marks, are one family: the chance of any "
+    "false alarm among them is at most 5 % (Holm's correction). p is corrected, and an interval has the level that the "
+    f"correction leaves to it, so it excludes 0 exactly where p is at most 0.05. `{DETECTABLE}` is the smallest difference "
+    "that would have been decided with a chance of 0.8."
 )
 ONE_SEED_NOTE = (
     "There is one training seed, so differences are between the models trained here. Another seed of the same method may "
     "differ by more, and nothing here says by how much."
 )
 SEEDS_NOTE = (
-    "Intervals and p-values are over prompts and training seeds, so they speak of the methods: prompts are resampled, and the "
-    "mean over seeds varies as Student's t with (seeds - 1) degrees of freedom."
+    "Intervals and p-values speak of other prompts and other training seeds, so of the methods: a difference is decided where "
+    "the sign-flip test over prompts and the test over prompts and seeds both decide it. Two seeds decide next to nothing."
 )
 
-Reference = Callable[[Sequence[MethodResult], str], Mapping[str, MethodResult]]
 Texts = Mapping[str, Callable[[Row], str]]  # further columns of a document: what they say of a row, by header
 
 
@@ -57,29 +61,29 @@ def tests(columns: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in columns if name != VALIDATION)
 
 
-def score_rows(results: TableResults, columns: Sequence[str], reference: Reference, *, floor: bool = False) -> list[Row]:
+def score_rows(
+    results: TableResults, columns: Sequence[str], is_reference: Callable[[str], bool], *, floor: bool = False
+) -> list[Row]:
     """One row for each metric, protocol, family and method and, with `floor`, one for the floor.
 
-    `reference(methods, protocol)` says by column which of a family's methods the others are compared with. Marks, comparisons
-    and the paper's numbers are of the metric that ranks.
+    `is_reference` says by its name whether a method is one of those that the other rows are compared with. Verdicts and the
+    paper's numbers are of the metric that ranks.
     """
     rows = []
     for metric, protocol, family in product(results.spec.metrics, results.protocols, results.families):
         ranks = metric == results.metric
         methods = [*results.of_family(family).values(), *([results.floor(family)] if floor else [])]
         pair, printed = paper.numbers(results.spec.name, family) if ranks else ("", {})
-        references = reference(methods, protocol) if ranks else {}
-        students = [method for method in methods if ranks and method.role == "student"]
-        marks = best_and_tied(students, tests(columns), results, protocol)
-        for method in methods:
-            others = references if method.role in ("student", "checkpoint") else {}
-            rows.append(
-                Row(
-                    method=method, protocol=protocol, metric=metric, pair=pair, reference=references,
-                    numbers=_numbers(results, method, columns, protocol, metric, printed.get(method.method, {})),
-                    comparisons=comparisons(method, others, results, protocol), marks=marks.get(method.method, {}),
-                )
-            )  # fmt: skip
+        judged = judge_rows(methods, is_reference, tests(columns), results, protocol) if ranks else Judged({}, {}, {})
+        rows += [
+            Row(
+                method=method, protocol=protocol, metric=metric, pair=pair, reference=judged.reference,
+                numbers=_numbers(results, method, columns, protocol, metric, printed.get(method.method, {})),
+                differences=judged.differences.get(method.method, {}),
+                bold=[name for name, best in judged.bold.items() if best is method],
+            )
+            for method in methods
+        ]  # fmt: skip
     return rows
 
 
@@ -92,45 +96,60 @@ def _numbers(
     return {name: Score.of(spreads[name], printed.get(name)) if name in spreads else Score(None) for name in columns}
 
 
-def comparisons(
-    method: MethodResult, others: Mapping[str, MethodResult], results: TableResults, protocol: str
-) -> dict[str, Comparison]:
-    """By column (a test set, or `average` over all of them), `method` minus the method that `others` names, if that is
-    another one. The p-values of the test sets are corrected together (Holm)."""
-    compared = {
-        name: method.compare(other, results.metric, results.sets if name == AVERAGE else (name,), protocol)
-        for name, other in others.items()
-        if other is not method
+@dataclass(frozen=True)
+class Judged:
+    """What is said of a family's methods under one protocol. By column: the method with the highest score of those that others
+    are compared with, and the student that is above every other one; by method and column: the difference to the former."""
+
+    reference: Mapping[str, MethodResult]
+    bold: Mapping[str, MethodResult]
+    differences: Mapping[str, Mapping[str, Difference]]
+
+
+def judge_rows(
+    methods: Sequence[MethodResult],
+    is_reference: Callable[[str], bool],
+    columns: Sequence[str],
+    results: TableResults,
+    protocol: str,
+) -> Judged:
+    """All questions are one family: by column (a test set, or the average over them), whether each row is above the best of
+    the references, and whether the highest student is above all other students."""
+    trained = [method for method in methods if method.role in ("student", "checkpoint")]
+    students = [method for method in trained if method.role == "student"]
+    references = [method for method in trained if is_reference(method.method)]
+    means = {
+        (method.method, name): spread.mean
+        for method in trained
+        for name, spread in method.spreads(results.metric, results.sets, protocol).items()
     }
-    sets = [name for name in compared if name != AVERAGE]
-    adjusted = holm([compared[name].p for name in sets])
-    return compared | {name: replace(compared[name], p=p) for name, p in zip(sets, adjusted, strict=True)}
+    best, top = (
+        {name: max(group, key=lambda method: means[method.method, name]) for name in columns if group}
+        for group in (references, students)
+    )
+    compared: dict[tuple[str, str, str], Comparison] = {}
 
+    def against(method: MethodResult, others: Sequence[MethodResult], column: str) -> AgainstBest:
+        sets = results.sets if column == AVERAGE else (column,)
+        for other in others:
+            if (key := (method.method, other.method, column)) not in compared:
+                compared[key] = method.compare(other, results.metric, sets, protocol)
+        return AgainstBest(tuple(compared[method.method, other.method, column] for other in others))
 
-def highest(
-    methods: Sequence[MethodResult], columns: Iterable[str], results: TableResults, protocol: str
-) -> dict[str, MethodResult]:
-    """By column, the method with the highest score; nothing where there is no method."""
-    spreads = {method.method: method.spreads(results.metric, results.sets, protocol) for method in methods}
-    return {name: max(methods, key=lambda method: spreads[method.method][name].mean) for name in columns if methods}
-
-
-def best_and_tied(
-    methods: Sequence[MethodResult], columns: Sequence[str], results: TableResults, protocol: str
-) -> dict[str, dict[str, Mark]]:
-    """Marks by method and column. The highest method is `best` where it is told apart from each other one; else it and those
-    that it is not told apart from are a `tie`. `methods` are of one family; a single method has no mark."""
-    marks: dict[str, dict[str, Mark]] = {method.method: {} for method in methods}
-    if len(methods) < 2:
-        return marks
-    tops = highest(methods, columns, results, protocol)
-    for method in methods:
-        for name, comparison in comparisons(method, tops, results, protocol).items():
-            if comparison.p >= ALPHA:
-                marks[method.method][name] = marks[tops[name].method][name] = "tie"
-    for name, top in tops.items():
-        marks[top.method].setdefault(name, "best")
-    return marks
+    asked = [method for method in trained if references and method not in references]
+    family = {(method.method, name): against(method, references, name) for name in columns for method in asked}
+    if len(students) > 1:
+        for name, method in top.items():
+            family[BOLD, name] = against(method, [other for other in students if other is not method], name)
+    answers = verdicts(family)
+    differences: dict[str, dict[str, Difference]] = {method.method: {} for method in trained}
+    for name, other in best.items():
+        for method in (method for method in trained if method is not other):
+            answer = answers.get((method.method, name))
+            effect = answer.effect if answer else means[method.method, name] - means[other.method, name]
+            differences[method.method][name] = Difference(effect, answer)
+    bold = {name: method for name, method in top.items() if (BOLD, name) in answers and answers[BOLD, name].outcome == ABOVE}
+    return Judged(best, bold, differences)
 
 
 # --- blocks -----------------------------------------------------------------------------------------------------------
@@ -163,7 +182,7 @@ def score_blocks(
         )  # fmt: skip
         blocks.append(Block(heading, (FAMILY, *lead, "method", *titles.values(), *tail), texts))
         if differences := _difference_texts(part, test_titles, named):
-            title = f"{heading}: difference to {against} (95 % interval)"
+            title = f"{heading}: difference to {against}"
             blocks.append(Block(title, (FAMILY, "method", *test_titles.values()), differences))
         blocks += other_pair_blocks(f"{heading}: ", part, titles)
     return blocks
@@ -176,7 +195,7 @@ def _difference_texts(rows: Sequence[Row], columns: Iterable[str], named: str) -
         part = list(members)
         if named and part[0].reference:
             lines.append((family, named, *(part[0].reference[name].title for name in columns)))
-        lines += [(family, row.label, *row.comparison_texts(columns)) for row in part if row.comparisons]
+        lines += [(family, row.label, *row.difference_texts(columns)) for row in part if row.differences]
     return tuple(lines)
 
 

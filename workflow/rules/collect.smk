@@ -96,7 +96,7 @@ rule sync_mlflow:
 rule data:
     input:
         f"{ROOT}/data/{PLAN.data_name}/seal.json",
-        prepared(*PLAN.floor.test_sets.values()),
+        prepared(*TEST_SETS),
 
 
 for table in PLAN.tables:

@@ -9,8 +9,7 @@ PYTHON = "python" if IN_CONTAINER else shlex.quote(sys.executable)
 SEARCH = shlex.quote(str(workflow.basedir)) + "${PYTHONPATH:+:$PYTHONPATH}"
 shell.prefix('set -euo pipefail; mgsr() {{ PYTHONSAFEPATH=1 PYTHONPATH={SEARCH} {PYTHON} -m mgsr "$@"; }}; ')
 
-TEST_SETS = {digest: PLAN.test_sets[name] for name, digest in PLAN.floor.test_sets.items()}
-FLOOR = PLAN.floor_name
+TEST_SETS = {digest: PLAN.test_sets[name] for name, digest in PLAN.scored["test_sets"].items()}
 
 
 def processes(wildcards):
@@ -53,6 +52,10 @@ def evaluation_inputs(wildcards):
     return finished(spec.run, spec.teacher_run) + prepared(*spec.test_sets.values())
 
 
+def floor_inputs(wildcards):
+    return [f"{ROOT}/models/{PLAN.floors[wildcards.digest].base_model}/config.json", *prepared(*TEST_SETS)]
+
+
 def samples_inputs(wildcards):
     spec = PLAN.samples[wildcards.digest]
     return finished(spec.teacher_run) + prepared(spec.test_set)
@@ -71,14 +74,15 @@ def probe_inputs(wildcards):
 
 def results_of(spec):
     """All results that a table or an open check shows."""
-    evaluations = [row.evaluation for row in spec.rows] + ([spec.floor] if spec.rows else [])
     results = [f"{ROOT}/runs/{row.run}/card.json" for row in spec.rows]
-    results += [f"{ROOT}/evaluations/{digest}/seal.json" for digest in evaluations]
+    results += [f"{ROOT}/evaluations/{row.evaluation}/seal.json" for row in spec.rows]
     return results + [f"{ROOT}/exposure/{row.exposure}/seal.json" for row in spec.rows if row.exposure]
 
 
 def table_inputs(wildcards):
-    return [plan_file(wildcards.table), *results_of(PLAN.tables[wildcards.table])]
+    spec = PLAN.tables[wildcards.table]
+    floors = [f"{ROOT}/evaluations/{digest}/seal.json" for digest in spec.floors.values()]
+    return [plan_file(wildcards.table), *results_of(spec), *floors]
 
 
 def check_inputs(wildcards):

@@ -11,7 +11,7 @@ rule evaluate_run:
     benchmark:
         f"{ROOT}/benchmarks/evaluate_run.{{digest}}.tsv"
     wildcard_constraints:
-        digest="|".join(PLAN.evaluations),  # the floor's scores lie in the same folder
+        digest="|".join(PLAN.evaluations),  # the floors' scores lie in the same folder
     threads: CONFIG.threads
     resources:
         gpu=1 if CONFIG.needs_gpu else 0,
@@ -28,20 +28,21 @@ rule evaluate_run:
 
 rule evaluate_floor:
     input:
-        prepared(*PLAN.floor.test_sets.values()),
+        floor_inputs,
     output:
-        f"{ROOT}/evaluations/{FLOOR}/seal.json",
+        f"{ROOT}/evaluations/{{digest}}/seal.json",
     log:
-        f"{ROOT}/logs/evaluate_floor.log",
+        f"{ROOT}/logs/evaluate_floor.{{digest}}.log",
     benchmark:
-        f"{ROOT}/benchmarks/evaluate_floor.tsv"
+        f"{ROOT}/benchmarks/evaluate_floor.{{digest}}.tsv"
+    wildcard_constraints:
+        digest="|".join(PLAN.floors),
     params:
         root=lambda wildcards: ROOT,
-        name=FLOOR,
     message:
         "score answers borrowed from other rows"
     shell:
-        "mgsr floor --root {params.root:q} --name {params.name} > {log:q} 2>&1"
+        "HF_HUB_OFFLINE=1 mgsr floor --root {params.root:q} --name {wildcards.digest} > {log:q} 2>&1"
 
 
 # A family's methods are compared on the same samples of the teacher, made once.
@@ -107,6 +108,6 @@ rule probe:
         root=lambda wildcards: ROOT,
         threads=CONFIG.threads,
     message:
-        "probe a teacher and its SFT student"
+        "probe a teacher and the student at the start"
     shell:
         "OMP_NUM_THREADS={params.threads} HF_HUB_OFFLINE=1 mgsr probe --root {params.root:q} --name {wildcards.digest} > {log:q} 2>&1"

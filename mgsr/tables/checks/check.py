@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from statistics import NormalDist, median
+from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from mgsr.config.table_entries import AVERAGE
-from mgsr.tables.render import FAMILY, MISSING, Block, CsvLine, Document, metric_title, number
+from mgsr.tables.decisions import ABOVE, BELOW, UNDECIDED, AgainstBest, outcome
+from mgsr.tables.power import verdicts
+from mgsr.tables.render import FAMILY, MISSING, Block, CsvLine, Document, bounds_text, metric_title, number
 from mgsr.tables.results import MethodResult, TableResults
-from mgsr.tables.rows import ALPHA, TIE
-from mgsr.tables.statistics import POWER, Comparison, holm
+from mgsr.tables.rows import TIE
 
 REFERENCE = "mgsr"
-TIES = f"{TIE} marks what is undecided: the interval or the p-value (Holm, over the variants) does not tell it from 0."
-ABOVE, BELOW, UNDECIDED = "above", "below", "undecided"
+TIES = (
+    f"{TIE} marks what is undecided. All comparisons of a family of models and protocol, over variants, test sets and their "
+    "average, are one family (Holm); an interval has the level that the correction leaves to it."
+)
 DOUBT = f", {UNDECIDED}"  # after a number in a sentence
 DIFFERENCE = "_difference"
 Bounds = tuple[float, float | None, float | None]  # value, low, high
+Place = tuple[str, str, str, str, str]  # of a difference: family, measure, subject, scope, against
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,9 @@ class Line:
     against: str = ""  # what `value` is the difference to
     low: float | None = None
     high: float | None = None
-    p: float | None = None  # scores: Holm's, over all comparisons of this family and protocol, the average apart from the sets
+    p: float | None = None  # Holm's, over all comparisons that are read together
     prompts: int | None = None
+    detectable: float | None = None  # the smallest difference that would have been decided with a chance of 0.8
 
     # Of a difference, whose numbers are all there:
 
@@ -53,10 +58,8 @@ class Line:
 
     @property
     def outcome(self) -> str:
-        """`above` or `below` where interval and p-value agree that it is not chance."""
-        if side(vars(self)) == 0 or (self.p is not None and self.p >= ALPHA):
-            return UNDECIDED
-        return ABOVE if self.effect > 0 else BELOW
+        """`above` or `below` where the interval excludes 0."""
+        return UNDECIDED if self.low is None or self.high is None else outcome(self.low, self.high)
 
     @property
     def decided(self) -> bool:
@@ -81,7 +84,7 @@ class Check:
     def csv_lines(self) -> list[CsvLine]:
         """The lines as CSV has them: each number but `prompts` is a float, so that its text does not depend on where it
         comes from."""
-        lines, floats = [dict(vars(line)) for line in self.lines], ("value", "low", "high", "p")
+        lines, floats = [dict(vars(line)) for line in self.lines], ("value", "low", "high", "p", "detectable")
         return [line | {name: None if line[name] is None else float(line[name]) for name in floats} for line in lines]
 
 
@@ -92,7 +95,7 @@ def capital(text: str) -> str:
 def interval_text(value: float, low: float | None, high: float | None, digits: int = 2, *, signed: bool = True) -> str:
     """`value (low to high)`; a difference has its sign."""
     sign = "+" if signed and round(value, digits) > 0 else ""
-    bounds = f" ({number(low, digits)} to {number(high, digits)})" if low is not None and high is not None else ""
+    bounds = f" ({bounds_text(low, high, digits)})" if low is not None and high is not None else ""
     return f"{sign}{number(value, digits)}{bounds}"
 
 
@@ -133,35 +136,26 @@ def side(entry: Mapping[str, Any]) -> int:
 # --- variants and a reference -----------------------------------------------------------------------------------------
 
 
-def differences(
+def questions(
     methods: Mapping[str, MethodResult], reference: str, results: TableResults, protocol: str, *, each_set: bool = False
-) -> list[Line]:
-    """Each method minus the reference, on the average over sets and, with `each_set`, on each set. The p-values of the
-    average are corrected over the methods, those of single sets over methods and sets together."""
-    if reference not in methods:
-        return []
-    base, lines, measure = methods[reference], list[Line](), results.metric
-    for scopes in ((AVERAGE,), results.sets if each_set else ()):
-        pairs = [(scope, method) for scope in scopes for name, method in methods.items() if name != reference]
-        compared = [
-            method.compare(base, results.metric, results.sets if scope == AVERAGE else (scope,), protocol)
-            for scope, method in pairs
-        ]
-        corrected = holm([comparison.p for comparison in compared])
-        lines += [
-            difference_line(method, base, measure, replace(comparison, p=p), scope, protocol)
-            for (scope, method), comparison, p in zip(pairs, compared, corrected, strict=True)
-        ]
-    return lines
+) -> dict[Place, AgainstBest]:
+    """Each method minus the reference, on the average over sets and, with `each_set`, on each set."""
+    family = dict[Place, AgainstBest]()
+    for scope in (AVERAGE, *(results.sets if each_set else ())):
+        for method in (method for name, method in methods.items() if reference in methods and name != reference):
+            base, sets = methods[reference], results.sets if scope == AVERAGE else (scope,)
+            place = (method.family, results.metric, method.title, scope, base.title)
+            family[place] = AgainstBest((method.compare(base, results.metric, sets, protocol),))
+    return family
 
 
-def difference_line(
-    method: MethodResult, base: MethodResult, measure: str, comparison: Comparison, scope: str, protocol: str
-) -> Line:
-    """`method` minus `base` by `measure`."""
-    interval, name = comparison.interval, f"{measure}{DIFFERENCE}"
-    return Line(method.family, name, method.title, interval.difference, scope, protocol, base.title, interval.low,
-                interval.high, comparison.p, interval.rows)  # fmt: skip
+def difference_lines(family: Mapping[Place, AgainstBest], protocol: str) -> list[Line]:
+    """A line for each difference; they are decided together."""
+    return [
+        Line(name, f"{measure}{DIFFERENCE}", subject, one.effect, scope, protocol, against, one.low, one.high, one.p,
+             one.prompts, one.detectable)
+        for (name, measure, subject, scope, against), one in verdicts(family).items()
+    ]  # fmt: skip
 
 
 def score_lines(methods: Iterable[MethodResult], results: TableResults, protocol: str) -> list[Line]:
@@ -179,18 +173,10 @@ def against_reference(results: TableResults, family: str, *, each_set: bool = Fa
     the first protocol."""
     methods, lines, first = results.of_family(family), list[Line](), list[Line]()
     for protocol in results.protocols:
-        compared = differences(methods, REFERENCE, results, protocol, each_set=each_set)
+        compared = difference_lines(questions(methods, REFERENCE, results, protocol, each_set=each_set), protocol)
         lines += score_lines(methods.values(), results, protocol) + compared
         first = first or compared
     return lines, first
-
-
-def detectable(half_widths: Sequence[float]) -> float:
-    """The difference that the median variant would show with a chance of `POWER` at Holm's strictest level, alpha over the
-    number of variants, by the normal approximation. `half_widths` are those of the 95 % intervals."""
-    normal = NormalDist()
-    needed = normal.inv_cdf(1 - ALPHA / 2 / len(half_widths)) + normal.inv_cdf(POWER)
-    return median(half_widths) * needed / normal.inv_cdf(1 - ALPHA / 2)
 
 
 def count_text(compared: Sequence[Line], reference: str) -> str:
@@ -200,8 +186,8 @@ def count_text(compared: Sequence[Line], reference: str) -> str:
     text += f"{counts[UNDECIDED]} undecided"
     if not counts[UNDECIDED]:
         return text
-    visible, metric = detectable([line.half_width for line in compared]), compared[0].measure.removesuffix(DIFFERENCE)
-    points = f"{number(visible, 1)} points of {metric_title(metric)}"
+    visible, metric = [line.detectable for line in compared if line.detectable], compared[0].measure.removesuffix(DIFFERENCE)
+    points = f"{number(median(visible) if visible else None, 1)} points of {metric_title(metric)}"
     return f"{text} ({compared[0].prompts:,} prompts can show about {points} or more)"
 
 

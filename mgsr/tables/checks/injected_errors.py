@@ -7,6 +7,7 @@ from typing import Any
 
 from mgsr.tables import figures
 from mgsr.tables.checks import check
+from mgsr.tables.decisions import UNDECIDED
 from mgsr.tables.legends import legend
 from mgsr.tables.render import FAMILY, MISSING, Block, document
 from mgsr.tables.results import TableResults
@@ -102,7 +103,7 @@ def _sentences(detection: Entries, gains: Entries, lead: str) -> list[str]:
 
 
 def _points(entry: Mapping[str, Any]) -> str:
-    return check.interval_text(100 * entry["value"], None, None, 1) + ("" if check.side(entry) else f" ({check.UNDECIDED})")
+    return check.interval_text(100 * entry["value"], None, None, 1) + ("" if check.side(entry) else f" ({UNDECIDED})")
 
 
 def _range(entries: Sequence[Mapping[str, Any]], digits: int, unit: str) -> str:
@@ -113,4 +114,4 @@ def _range(entries: Sequence[Mapping[str, Any]], digits: int, unit: str) -> str:
     ends = [known[0], known[-1]] if len(known) > 1 else known
     text = " to ".join(f"{check.interval_text(entry['gain'], None, None, digits)} ({entry['error']})" for entry in ends)
     doubtful = [entry["error"] for entry in known if not check.side(entry)]
-    return f"{text} {unit}" + (f" ({check.UNDECIDED} for {', '.join(doubtful)})" if doubtful else "")
+    return f"{text} {unit}" + (f" ({UNDECIDED} for {', '.join(doubtful)})" if doubtful else "")

@@ -11,10 +11,11 @@ import numpy as np
 from mgsr.evaluation.diversity import MEASURES, response_diversity
 from mgsr.tables import figures
 from mgsr.tables.checks import check
+from mgsr.tables.decisions import UNDECIDED, AgainstBest, compare
 from mgsr.tables.legends import legend
 from mgsr.tables.render import FAMILY, Block, document
 from mgsr.tables.results import MethodResult, RunResult, TableResults, mean
-from mgsr.tables.statistics import compare, paired_differences
+from mgsr.tables.statistics import paired_differences
 
 UNREVISED = "mgsr_without_scrg"
 NAMED = 3  # differences that a sentence names
@@ -39,21 +40,22 @@ def _common(*systems: Sequence[Mapping[str, float]]) -> list[list[dict[str, floa
 
 
 def answer_lines(methods: Mapping[str, MethodResult], test_set: str, protocol: str) -> list[check.Line]:
-    """How diverse the evaluation's answers to a set are, and how much each method differs in this from MGSR without SCRG."""
-    lines = []
+    """How diverse the evaluation's answers to a set are, and how much each method differs in this from MGSR without SCRG: one
+    family of questions, over methods and measures."""
+    lines, family = list[check.Line](), dict[check.Place, AgainstBest]()
     measured = {name: [_by_prompt(run, test_set, protocol) for run in method.runs] for name, method in methods.items()}
     for name, method in methods.items():
         for measure in MEASURES:
-            seeds = [run[measure] for run in measured[name]]
+            seeds, key = [run[measure] for run in measured[name]], f"answers_{measure}"
             value = mean(float(np.mean(list(seed.values()))) for seed in seeds if seed)
-            lines.append(check.Line(method.family, f"answers_{measure}", method.title, value, test_set, protocol))
+            lines.append(check.Line(method.family, key, method.title, value, test_set, protocol))
             if name == UNREVISED or UNREVISED not in methods:
                 continue
             pair = _common(seeds, [run[measure] for run in measured[UNREVISED]])
             if pair[0][0]:
-                base, comparison = methods[UNREVISED], compare([paired_differences(*pair)])
-                lines.append(check.difference_line(method, base, f"answers_{measure}", comparison, test_set, protocol))
-    return lines
+                place = (method.family, key, method.title, test_set, methods[UNREVISED].title)
+                family[place] = AgainstBest((compare([paired_differences(*pair)]),))
+    return lines + check.difference_lines(family, protocol)
 
 
 def _answer_sentence(answers: Sequence[check.Line], results: TableResults) -> str:
@@ -84,13 +86,13 @@ def _in_words(line: check.Line) -> str:
 
 def _sentence(beginning: str, compared: Mapping[str, check.Line], end: str) -> str:
     """How many of the differences are decided, and the first of these in words, which are the keys of `compared`."""
-    named = [words for words, line in compared.items() if check.side(vars(line))]
+    named = [words for words, line in compared.items() if line.decided]
     listed = f": {'; '.join(named[:NAMED])}{'; ...' if len(named) > NAMED else ''}" if named else ""
-    return f"{beginning} {len(named)} of {len(compared)} {end}, the others are {check.UNDECIDED}{listed}."
+    return f"{beginning} {len(named)} of {len(compared)} {end}, the others are {UNDECIDED}{listed}."
 
 
 def _rollout_lines(family: str, part: Mapping[str, Any]) -> list[check.Line]:
-    """Lines of the probe's texts: those of the SFT student, the revised ones, and the references."""
+    """Lines of the probe's texts: those of the student at the start, the revised ones, and the references."""
     lines = [check.entry_line(family, entry["measure"], entry["source"], entry, "mean") for entry in part["summary"]]
     lines += [
         check.entry_line(family, f"{entry['measure']}{check.DIFFERENCE}", "scrg", entry, "difference", against="student")
@@ -116,7 +118,7 @@ def diversity(results: TableResults) -> check.Check:
             if line.measure in MEASURES and line.measure != "words" and line.value is not None:
                 series.setdefault(line.subject, {})[f"{lead}{line.measure}"] = line.bounds
         changes = {_in_words(line): line for line in rollouts if line.measure.endswith(check.DIFFERENCE)}
-        sentences.append(_sentence(f"{lead}SCRG changes", changes, "measures of the SFT student's rollouts"))
+        sentences.append(_sentence(f"{lead}SCRG changes", changes, "measures of the starting student's rollouts"))
     for family in results.families:
         for protocol in results.protocols:
             answer = answer_lines(results.of_family(family), test_set, protocol)
@@ -125,7 +127,7 @@ def diversity(results: TableResults) -> check.Check:
     sentences.append(_answer_sentence(answers, results))
     title, header = results.title(test_set), (FAMILY, "method", *TITLES.values())
     blocks = (
-        Block("texts of the SFT student and references, each by itself", (FAMILY, "text", *TITLES.values()), tuple(rows)),
+        Block("texts of the starting student and references, each by itself", (FAMILY, "text", *TITLES.values()), tuple(rows)),
         Block(f"answers of trained students on {title}, protocol {first}", header, _texts(answers)),
         Block(
             f"answers on {title} minus those of MGSR without SCRG, protocol {first}", header, _texts(answers, check.DIFFERENCE)

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from mgsr.tables import figures
 from mgsr.tables.checks import check
-from mgsr.tables.legends import legend
-from mgsr.tables.render import FAMILY, Block, document, metric_title, number
+from mgsr.tables.decisions import AgainstBest
+from mgsr.tables.render import FAMILY, MISSING, Block, document, metric_title, number
 from mgsr.tables.results import TableResults
+from mgsr.tables.rows import TIE
 
 NAMED = 3  # variants that a sentence names
 
@@ -21,15 +22,22 @@ def sensitivity(results: TableResults) -> check.Check:
         methods = results.of_family(family)
         family_lines, family_differences = check.against_reference(results, family)
         lines, compared = lines + family_lines, compared + family_differences
-        base = methods[check.REFERENCE].heldout("forward_kl") if check.REFERENCE in methods else None
-        changes: dict[str, float] = {}
-        for name, method in methods.items():
+        known = {name: method for name, method in methods.items() if method.heldout("forward_kl") is not None}
+        base = known.get(check.REFERENCE)
+        questions: dict[check.Place, AgainstBest] = {
+            (family, "heldout_forward_kl", method.title, results.sets[0], base.title): AgainstBest(
+                (method.compare_heldout(base, "forward_kl"),)
+            )
+            for method in known.values()
+            if base and method is not base
+        }
+        changes = {line.subject: line for line in check.difference_lines(questions, "")}
+        for method in methods.values():
             value = method.heldout("forward_kl")
             lines.append(check.Line(family, "heldout_forward_kl", method.title, value, results.sets[0]))
-            change = None if value is None or base is None else value - base
-            if change is not None and name != check.REFERENCE:
-                changes[method.title] = change
-            heldout.append((family, method.title, number(value, 4), number(change, 4)))
+            change = changes[method.title].text(f" {TIE}", 4) if method.title in changes else MISSING
+            heldout.append((family, method.title, number(value, 4), change))
+        lines += changes.values()
         sentences += _sentences(family_differences, changes, results.lead(family))
     metric = metric_title(results.metric)
     heading = f"minus MGSR, {metric}, average of sets, protocol {results.protocols[0]}"
@@ -39,19 +47,17 @@ def sensitivity(results: TableResults) -> check.Check:
         Block("held-out forward KL to the teacher (nats a token)", header, tuple(heldout)),
     ]
     figure = figures.forest(check.forest_series(compared), f"{metric} minus MGSR, average of sets (95 %)")
-    notes = [check.TIES, *legend("sensitivity")]
-    return check.Check(document(results.spec, "Sensitivity", blocks, notes), sentences, lines, figure)
+    return check.Check(document(results.spec, "Sensitivity", blocks, [check.TIES]), sentences, lines, figure)
 
 
-def _sentences(compared: Sequence[check.Line], changes: Mapping[str, float], lead: str) -> list[str]:
+def _sentences(compared: Sequence[check.Line], changes: Mapping[str, check.Line], lead: str) -> list[str]:
     if not compared:
         return [check.capital(f"{lead}no variant was compared with MGSR.")]
     sentences = [check.capital(f"{lead}{check.count_text(compared, 'MGSR')}."), f"{check.telling(compared, NAMED)}."]
     if changes:
-        closest, farthest = min(changes, key=changes.__getitem__), max(changes, key=changes.__getitem__)
-        low, high = (check.interval_text(changes[name], None, None, 4) for name in (closest, farthest))
+        closest, farthest = (choose(changes.values(), key=lambda line: line.effect) for choose in (min, max))
         sentences.append(
-            f"The held-out forward KL, minus MGSR's, runs from {low} ({closest}) to {high} nats a token ({farthest}); it has "
-            "no interval."
+            f"The held-out forward KL, minus MGSR's, runs from {closest.text(check.DOUBT, 4)} ({closest.subject}) to "
+            f"{farthest.text(check.DOUBT, 4)} nats a token ({farthest.subject})."
         )
     return sentences

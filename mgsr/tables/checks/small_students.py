@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from mgsr.tables import figures
 from mgsr.tables.checks import check
+from mgsr.tables.decisions import AgainstBest
 from mgsr.tables.legends import legend
 from mgsr.tables.render import Block, document, metric_title
 from mgsr.tables.results import TableResults
@@ -29,17 +30,23 @@ def small_students(results: TableResults) -> check.Check:
     first, metric = results.protocols[0], metric_title(results.metric)
     lines = list[check.Line]()
     by_base: dict[str, list[tuple[Student, check.Line]]] = {name: [] for name in BASES}
+    students: dict[str, Student] = {}
     for family in results.families:
-        methods = results.of_family(family)
-        student = Student(int(next(iter(methods.values())).runs[0].card["parameters"]), family)
-        lines.append(check.Line(family, "parameters", "student", float(student.parameters)))
-        for protocol in results.protocols:
+        parameters = next(iter(results.of_family(family).values())).runs[0].card["parameters"]
+        students[family] = Student(int(parameters), family)
+        lines.append(check.Line(family, "parameters", "student", float(parameters)))
+    for protocol in results.protocols:
+        questions, bases = dict[check.Place, AgainstBest](), dict[check.Place, str]()
+        for methods in map(results.of_family, results.families):
             lines += check.score_lines(methods.values(), results, protocol)
             for base in BASES:
                 pair = {name: methods[name] for name in (base, check.REFERENCE) if name in methods}
-                for gain in check.differences(pair, base, results, protocol):
-                    lines.append(gain)
-                    by_base[base] += [(student, gain)] if protocol == first else []
+                asked = check.questions(pair, base, results, protocol)
+                questions, bases = questions | asked, bases | dict.fromkeys(asked, base)
+        answers = check.difference_lines(questions, protocol)
+        lines += answers
+        for base, gain in zip(bases.values(), answers, strict=True):
+            by_base[base] += [(students[gain.family], gain)] if protocol == first else []
     gains = {pairs[0][1].against: sorted(pairs, key=lambda pair: pair[0]) for pairs in by_base.values() if pairs}
     series = {
         f"minus {title}": {f"{student.name} ({student.parameters:,})": gain.bounds for student, gain in pairs}

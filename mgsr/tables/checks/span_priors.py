@@ -51,7 +51,7 @@ def span_priors(results: TableResults) -> check.Check:
     header = (FAMILY, "text", "priors", "category", *(title for title, _ in SHAPES.values()), "span term (95 %)")
     spans = Block("spans by kind of text and category of Dolly", header, tuple(rows))
     blocks = [check.difference_block(compared, heading, results), spans]
-    figure = figures.forest(series, "span term of the SFT student (95 %)", reference=None)
+    figure = figures.forest(series, "span term of the starting student (95 %)", reference=None)
     return check.Check(document(results.spec, "Span priors", blocks, [check.TIES]), sentences, lines, figure)
 
 
