@@ -11,6 +11,7 @@ import json
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from mgsr import __version__
 from mgsr.config.stages import STAGES, Stage
@@ -37,6 +38,13 @@ def lock(arguments: argparse.Namespace) -> None:
     print(json.dumps(lock_names(lock_path(plan.root), datasets=hub_data_sets(config.data), models=models), indent=2))
 
 
+def merge(arguments: argparse.Namespace) -> None:
+    from mgsr.models.loading import load_model, load_tokenizer, save_model
+
+    model: Any = load_model(arguments.folder)
+    save_model(model, load_tokenizer(arguments.folder), arguments.out)
+
+
 def run_stage(stage: Stage, root: Path, name: str) -> None:
     with lease_gpus(stage.gpus):
         getattr(import_module(stage.module), stage.function)(root, name)
@@ -57,6 +65,10 @@ def make_parser() -> argparse.ArgumentParser:
     people.add_argument("--workflow", type=Path, default=Path("workflow"), help="the folder workflow/ (default: %(default)s)")
     people.add_argument("--results", default="results", help="the folder of results (default: %(default)s)")
     people.set_defaults(function=lock)
+    people = command("merge", "Write a run's model whole, its adapters merged in, for use elsewhere.")
+    people.add_argument("folder", type=Path, help="runs/<digest>/model of a results folder")
+    people.add_argument("out", type=Path, help="the new folder")
+    people.set_defaults(function=merge)
     for name, stage in STAGES.items():
         job = command(name, f"Job: {stage.text}")
         job.add_argument("--root", type=Path, required=True, help="the results folder of a preset")

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from peft import PeftModel
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
@@ -26,9 +27,9 @@ from mgsr.config.specs import read_spec
 from mgsr.data.encoding import Example, encode_examples
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
+from mgsr.models.adapters import save_adapter
 from mgsr.models.language_model import HiddenStates, LanguageModel, load_frozen
 from mgsr.models.loading import (
-    Model,
     check_shared_vocabulary,
     load_model,
     load_tokenizer,
@@ -107,7 +108,9 @@ class Trainer:
         base = self.root / "models" / spec.base_model
         self.start = self.root / "runs" / spec.start_run / "model" if spec.start_run else base
         self.tokenizer = load_tokenizer(self.start)
-        self.student = self._load_student(self.world.device, self.training.precision)
+        settings: dict[str, Any] = {"dropout": self.training.dropout, "lora": spec.lora, "seed": spec.seed}
+        settings |= {"device": self.world.device, "precision": self.training.precision}
+        self.student = load_model(self.start, **settings)
         student, teacher = LanguageModel.of(self.student, self.tokenizer), None
         if spec.teacher_run:
             folder = self.root / "runs" / spec.teacher_run / "model"
@@ -117,10 +120,6 @@ class Trainer:
         self.objective = Objective(spec.method.objective, student.vocabulary, spec.seed).to(self.world.device)
         module = TrainStep(student, self.objective, self.training.chunk)
         self.module = DistributedDataParallel(module) if self.world.size > 1 else module
-
-    def _load_student(self, device: torch.device | str = "cpu", precision: str = "fp32") -> Model:
-        settings: dict[str, Any] = {"dropout": self.training.dropout, "lora": self.spec.lora, "seed": self.spec.seed}
-        return load_model(self.start, device=device, precision=precision, **settings)
 
     def _load_data(self) -> None:
         folder, config = self.root / "data" / self.spec.data, self.spec.data_config
@@ -309,12 +308,20 @@ class Trainer:
         seconds = self.clock.seconds["total"] - self.clock.seconds["validation"]
         return self.training.steps * self.training.global_batch / seconds
 
+    def _save_student(self, folder: Path) -> None:
+        """Write the best weights: the adapters alone, where there are some, as the start holds all others."""
+        if isinstance(self.student, PeftModel):
+            with new_folder(folder) as new:
+                save_adapter(self.student, self.best_state, self.start, new)
+                self.tokenizer.save_pretrained(new)
+        else:
+            load_trainable_state(self.student, self.best_state)
+            save_model(self.student, self.tokenizer, folder)
+
     def finish(self, out: Path) -> None:
         """Write the best model, its record and its metrics; then the checkpoints are no longer needed."""
         if self.best is None:
             raise MgsrError(f"run {self.run}: no validation took place")
-        student = self._load_student() if self.spec.lora else self.student  # under adapters the weights may be narrow
-        load_trainable_state(student, self.best_state)
         lines = [{k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in line.items()} for line in self.lines]
         record = make_record(
             self.run,
@@ -336,7 +343,7 @@ class Trainer:
             warnings=self.warning_signs.warnings(self.source.student_share),
         )
         with new_folder(out) as new:
-            save_model(student, self.tokenizer, new / "model")
+            self._save_student(new / "model")
             write_json(new / "spec.json", self.spec.model_dump(mode="json"))
             write_jsonl(new / "metrics.jsonl", lines)
             write_json(new / RECORD, record)
