@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from mgsr.data.prepare import prepare_data, prepare_test_set
 from mgsr.evaluation.evaluator import evaluate
 from mgsr.models.build import build_model
 from mgsr.storage import write_json
+from mgsr.training import distributed, trainer
 from mgsr.training.source import StepSource
 from mgsr.training.step import ForwardPass, StepSequences, TrainStep
 from mgsr.training.trainer import Trainer, train
@@ -150,17 +152,31 @@ def call_train(root: Path, spec: TrainSpec) -> "tuple[str, subprocess.CompletedP
     return run, subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
 
 
-def _as_rank(rank: int, port: int, run: str, spec: TrainSpec, root: Path) -> None:
+def _as_rank(rank: int, port: int, run: str, spec: TrainSpec, root: Path, slow: bool) -> None:
     os.environ.update(WORLD_SIZE="2", RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    if slow:
+        distributed.TIMEOUT = timedelta(seconds=2)
+        if rank == 0:
+            for owner, name in ((trainer, "load_model"), (trainer, "save_checkpoint"), (Trainer, "finish")):
+                setattr(owner, name, _after_a_sleep(getattr(owner, name)))
     train(run, spec, root)
 
 
-def train_as_two(root: Path, run: str, spec: TrainSpec) -> None:
-    """`train` in two processes, without torchrun's launcher."""
+def _after_a_sleep(function: Any) -> Any:
+    def slowly(*args: Any, **settings: Any) -> Any:
+        time.sleep(4)
+        return function(*args, **settings)
+
+    return slowly
+
+
+def train_as_two(root: Path, run: str, spec: TrainSpec, slow: bool = False) -> None:
+    """`train` in two processes, without torchrun's launcher. `slow`: where the first one works alone, it needs longer than a
+    collective waits."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [FORKED.Process(target=_as_rank, args=(rank, port, run, spec, root)) for rank in range(2)]
+    processes = [FORKED.Process(target=_as_rank, args=(rank, port, run, spec, root, slow)) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:

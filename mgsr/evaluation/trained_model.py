@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from mgsr.config.specs import InDomainSpec
 from mgsr.data.encoding import Example, encode_examples
 from mgsr.data.records import load_records
+from mgsr.devices import default_device
 from mgsr.errors import MgsrError
 from mgsr.models.language_model import LanguageModel, autocast, inference, load_frozen
 from mgsr.models.loading import check_shared_vocabulary
@@ -35,9 +36,8 @@ class TrainedModel:
     @classmethod
     def load(cls, root: Path, run: str) -> TrainedModel:
         folder = root / "runs" / run
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         precision = read_json(folder / "training.json")["precision"]
-        return cls(*load_frozen(folder / "model", precision, device), precision)
+        return cls(*load_frozen(folder / "model", precision, default_device()), precision)
 
     @classmethod
     def load_pair(cls, root: Path, student_run: str, teacher_run: str) -> tuple[TrainedModel, TrainedModel]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import shutil
 import sys
 import time
@@ -26,6 +25,7 @@ from mgsr.config.run_specs import TrainSpec
 from mgsr.config.specs import read_spec
 from mgsr.data.encoding import Example, encode_examples
 from mgsr.data.records import load_records
+from mgsr.devices import device_name, peak_memory
 from mgsr.errors import MgsrError
 from mgsr.models.adapters import save_adapter
 from mgsr.models.language_model import HiddenStates, LanguageModel, load_frozen
@@ -68,15 +68,6 @@ def evenly(steps: int, count: int) -> set[int]:
     return {round(steps * k / count) for k in range(1, count + 1)}
 
 
-def peak_memory(device: torch.device, before: int) -> int:
-    """The most bytes that torch held on the GPU or, without one, the process held; at least `before`, the figure from before a
-    resume."""
-    if device.type == "cuda":
-        return max(before, torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return max(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
-
-
 class Trainer:
     """Holds the state of a run, and loops over its optimiser steps."""
 
@@ -111,6 +102,9 @@ class Trainer:
         settings: dict[str, Any] = {"dropout": self.training.dropout, "lora": spec.lora, "seed": spec.seed}
         settings |= {"device": self.world.device, "precision": self.training.precision}
         self.student = load_model(self.start, **settings)
+        if self.training.gradient_checkpointing:
+            plain: Any = self.student.get_base_model() if isinstance(self.student, PeftModel) else self.student
+            plain.activation_checkpointing_enable()
         student, teacher = LanguageModel.of(self.student, self.tokenizer), None
         if spec.teacher_run:
             folder = self.root / "runs" / spec.teacher_run / "model"
@@ -119,6 +113,7 @@ class Trainer:
         self.models = Models(student, teacher, self.tokenizer, self.training.precision)
         self.objective = Objective(spec.method.objective, student.vocabulary, spec.seed).to(self.world.device)
         module = TrainStep(student, self.objective, self.training.chunk)
+        self.world.barrier()  # one process may have loaded for longer than a collective waits
         self.module = DistributedDataParallel(module) if self.world.size > 1 else module
 
     def _load_data(self) -> None:
@@ -249,7 +244,7 @@ class Trainer:
             state = {
                 "source": self.source.state_dict(), "best": self.best, "best_scores": self.best_scores, "lines": self.lines,
                 "timings": dict(self.clock.seconds), "signatures": self.warning_signs.state_dict(),
-                "peak_memory": peak_memory(self.world.device, self.peak_memory), "data_digest": self.data_digest,
+                "peak_memory": max(self.peak_memory, peak_memory(self.world.device)), "data_digest": self.data_digest,
             }  # fmt: skip
             save_checkpoint(self.folder, self.step, tensors, state)
         self.world.barrier()
@@ -300,7 +295,7 @@ class Trainer:
                 self.save()
                 saved = time.monotonic()
         bar.close()
-        self.peak_memory = max(self.world.gather([peak_memory(self.world.device, self.peak_memory)]))
+        self.peak_memory = max(self.peak_memory, *self.world.gather([peak_memory(self.world.device)]))
 
     def _sequences_per_second(self) -> float:
         """Sequences trained on, per second of making them and training on them. Start, checkpoints and validations take no part
@@ -330,7 +325,7 @@ class Trainer:
             dropped=self.dropped,
             threads=torch.get_num_threads(),
             processes=self.world.size,
-            device=torch.cuda.get_device_name() if self.world.device.type == "cuda" else "cpu",
+            device=device_name(self.world.device),
             parameters=sum(value.numel() for name, value in self.student.named_parameters() if ".lora_" not in name),
             peak_memory_bytes=self.peak_memory,
             examples_per_second=round(self._sequences_per_second(), 3),
