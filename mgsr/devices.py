@@ -18,6 +18,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mgsr.errors import MgsrError
 from mgsr.storage import file_lock
 
 if TYPE_CHECKING:
@@ -102,10 +103,18 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def release_memory() -> None:
-    """Give back what torch keeps of a GPU's memory without need."""
+def halved(batch: int, reason: str) -> int:
+    """The batch to try next where `batch` rows did not fit into memory (`reason` says how), which is freed. Raises MgsrError
+    where there was one row. Call it outside the `except` block, as the error holds the frames whose tensors are to go."""
     import torch
 
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if batch == 1:
+        raise MgsrError(
+            f"a single row does not fit into memory ({reason}); free the device of other processes, use one with more memory, "
+            "set training.precision to bf16, or lower data.max_length"
+        )
+    print(f"mgsr: {batch} rows together do not fit into memory; going on with {batch // 2}", file=sys.stderr)
+    return batch // 2

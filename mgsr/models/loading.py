@@ -162,22 +162,24 @@ def save_model(
             write_json(folder / "model_card.json", dict(card))
 
 
+def trained_weights(model: Model) -> dict[str, torch.Tensor]:
+    """The weights that are trained, where they stand: all of them, or the adapters alone."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 def trainable_state(model: Model) -> dict[str, torch.Tensor]:
-    """Copies, on the CPU, of the weights that are trained: all of them, or the adapters alone."""
-    return {
-        name: parameter.detach().to("cpu", copy=True) for name, parameter in model.named_parameters() if parameter.requires_grad
-    }
+    """Copies, on the CPU, of the weights that are trained."""
+    return {name: weight.to("cpu", copy=True) for name, weight in trained_weights(model).items()}
 
 
-@torch.no_grad()
 def load_trainable_state(model: Model, state: Mapping[str, torch.Tensor]) -> None:
     """Put `trainable_state` back, bit for bit. Raises MgsrError where names or shapes differ from the model's."""
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trained = trained_weights(model)
     differing = sorted(trained.keys() ^ state.keys()) or sorted(n for n in trained if trained[n].shape != state[n].shape)
     if differing:
         raise MgsrError(f"the checkpoint is of another model: {', '.join(differing[:5])} differ; remove it to start anew")
-    for name, parameter in trained.items():
-        parameter.copy_(state[name])
+    for name, weight in trained.items():
+        weight.copy_(state[name])
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -36,6 +36,7 @@ from mgsr.models.loading import (
     load_trainable_state,
     save_model,
     trainable_state,
+    trained_weights,
 )
 from mgsr.objectives.objective import Objective
 from mgsr.rollouts.noise import row_key
@@ -142,6 +143,11 @@ class Trainer:
         """Errors inside name the run and this step."""
         try:
             yield
+        except torch.OutOfMemoryError as error:
+            raise MgsrError(
+                f"run {self.run}, step {step}: memory ran out ({error}); lower training.micro_batch or training.rollout_batch, "
+                "or set training.gradient_checkpointing"
+            ) from error
         except MgsrError as error:
             raise MgsrError(f"run {self.run}, step {step}: {error}") from error
 
@@ -238,7 +244,8 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint of this very step."""
         if self.world.is_main:
-            tensors = {"student": trainable_state(self.student), "optimizer": optimizer_tensors(self.optimizer)}
+            # as they stand on the device: a file after the other passes the host's memory
+            tensors = {"student": trained_weights(self.student), "optimizer": optimizer_tensors(self.optimizer)}
             tensors |= {"objective": objective} if (objective := self.objective.state_dict()) else {}
             tensors |= {"best": self.best_state} if self.best_state else {}
             state = {
