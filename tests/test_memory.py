@@ -23,7 +23,7 @@ from mgsr.storage import read_json
 from mgsr.training.step import TrainStep
 from mgsr.training.trainer import train
 from tests.models_support import IDS, TARGETS, TOKENIZER, random_model
-from tests.training_support import MGSR, SCRG_MIXED, assert_same, evaluated, evaluation_spec, make_root, metrics, run_spec
+from tests.training_support import MGSR, SCRG_MIXED, assert_same, evaluated, evaluation_spec, make_root, run_spec
 
 INSIDE = {"llama": "model.layers.0.mlp", "opt": "model.decoder.layers.0.fc1", "gpt2": "transformer.h.0.mlp"}
 
@@ -72,11 +72,7 @@ def test_a_run_with_gradient_checkpointing_is_the_same_run(
         trained.append(sum(calls))
     assert trained[1] == 2 * trained[0] > 0
     runs = [f"{lora is None} {again}" for again in (False, True)]
-    if lora is None:
-        assert_same(root, *runs)
-    else:
-        states = [(root / "runs" / run / "model/adapter_model.safetensors").read_bytes() for run in runs]
-        assert states[0] == states[1] and metrics(root, runs[0]) == metrics(root, runs[1])
+    assert_same(root, *runs)
 
 
 # -- memory that runs out ----------------------------------------------------------------------------------------------
