@@ -22,6 +22,7 @@ from mgsr.errors import MgsrError
 from mgsr.models.adapters import save_adapter
 from mgsr.models.hub_model import fetch_model
 from mgsr.models.loading import load_model, load_trainable_state, narrow, parameter_count, save_model, trainable_state
+from mgsr.training import trainer
 from mgsr.training.select import select
 from mgsr.training.trainer import train
 from tests.models_support import IDS, TARGETS, TOKENIZER, random_model
@@ -130,8 +131,11 @@ def test_a_chain_of_runs_trains_as_on_merged_models_and_may_be_moved(tmp_path: P
         main()
         assert (folder / "config.json").is_file() and not (folder / "start.json").exists()
     spec = run_spec({"policy": "student"}, MGSR, start_run="sft", **settings)
+    original, loaded = trainer.load_model, list[Path]()
+    monkeypatch.setattr(trainer, "load_model", lambda folder, **given: loaded.append(folder) or original(folder, **given))
     for place in (root, whole):
         train("mgsr", spec, place)
+    assert loaded == [root / "runs/sft/model", whole / "runs/sft/model"]  # and not once more to save it
     assert (root / "runs/mgsr/metrics.jsonl").read_bytes() == (whole / "runs/mgsr/metrics.jsonl").read_bytes()
     expected = load_model(whole / "runs/mgsr/model").state_dict()
     assert not torch.equal(
