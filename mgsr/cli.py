@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mgsr import __version__
-from mgsr.config.stages import STAGES, Stage
+from mgsr.config.code_check import check_code
+from mgsr.config.stages import STAGES
 from mgsr.devices import lease_gpus
 from mgsr.errors import MgsrError
 
@@ -52,9 +53,11 @@ def merge(arguments: argparse.Namespace) -> None:
     save_model(model, load_tokenizer(arguments.folder), arguments.out)
 
 
-def run_stage(stage: Stage, root: Path, name: str) -> None:
-    with lease_gpus(stage.gpus):
-        getattr(import_module(stage.module), stage.function)(root, name)
+def run_stage(stage: str, root: Path, name: str) -> None:
+    job = STAGES[stage]
+    with lease_gpus(job.gpus):
+        check_code(root, name, stage)
+        getattr(import_module(job.module), job.function)(root, name)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -82,7 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
         job = command(name, f"Job: {stage.text}")
         job.add_argument("--root", type=Path, required=True, help="the results folder of a preset")
         job.add_argument("--name", required=True, help="digest of the job's spec, or name of what it writes")
-        job.set_defaults(function=lambda arguments, stage=stage: run_stage(stage, arguments.root, arguments.name))
+        job.set_defaults(function=lambda arguments, stage=name: run_stage(stage, arguments.root, arguments.name))
     return parser
 
 

@@ -23,6 +23,7 @@ from mgsr.config.method import Method
 from mgsr.config.record_sets import DataConfig
 from mgsr.config.run_specs import TrainSpec
 from mgsr.config.specs import DataSpec, ModelSpec, spec_digest
+from mgsr.config.stages import stage_code
 from mgsr.data.prepare import prepare_data
 from mgsr.devices import default_device, device_name, visible_gpus
 from mgsr.errors import MgsrError
@@ -37,7 +38,7 @@ from mgsr.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 STEPS = 4
-RECORDS = DataSpec(source="builtin", data_dir=None, split="paper", contents={}, code="")
+RECORDS = DataSpec(source="builtin", place=None, split="paper", contents={}, code="")
 DATA = DataConfig(source="builtin", max_length=128, max_prompt_length=100, train_rows=32, validation_rows=8)
 TRAINING = {"global_batch": 8, "learning_rate": 1e-3, "validations": 2, "validation_rows": 4, "log_every": 1}
 OBJECTIVE = {"sft_weight": 1.0, "distillation": {"name": "dac_kl"}, "span_weight": 1.0}
@@ -88,8 +89,8 @@ class Bench:
             lora=None,
             threads=torch.get_num_threads(),
             processes=processes,
-            code="",
-            custom_code=(),
+            code=stage_code("train"),
+            custom_code={},
         )
 
     def losses(self, spec: TrainSpec, device: torch.device, trainer: type[Trainer] = Trainer) -> list[float]:

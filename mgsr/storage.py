@@ -7,12 +7,19 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mgsr.errors import MgsrError
+
+
+def nothing_to_check() -> None:
+    """What `before_publishing` is outside of a job."""
+
+
+before_publishing: Callable[[], None] = nothing_to_check  # raises MgsrError where a result must not be kept
 
 
 def canonical_json(value: Any) -> str:
@@ -54,6 +61,7 @@ def _sync(path: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file by `text`, or leave it as it was."""
+    before_publishing()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -138,6 +146,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield temporary
         for file in sorted(temporary.rglob("*")):
             _sync(file)
+        before_publishing()
         shutil.rmtree(path, ignore_errors=True)
         os.replace(temporary, path)
     except OSError as error:

@@ -288,7 +288,7 @@ def planted(tmp_path: Path) -> Path:
 # --- the probe --------------------------------------------------------------------------------------------------------
 
 PROBED = 60  # prompts
-GOOD = "teacher_nll"  # finds a planted error on four prompts of five; all others on one of five, as on the twin
+GOOD = "teacher_nll"  # finds a planted error on four prompts of five; all others on one of five, as on the original
 LOST = 0.3  # of the four-grams of a revised rollout, and none of the others', came before
 
 

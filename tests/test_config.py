@@ -63,6 +63,13 @@ def test_every_preset_resolves_under_every_recipe(preset: str, recipe: str) -> N
     assert {row.family for row in plan.tables["table1"].rows} == set(plan.config.families)
 
 
+def test_what_a_later_layer_sets_to_null_is_taken_out() -> None:
+    given = {"data": {"test_sets": {"vicuna": None}}, "checks": {"sensitivity": None}, "tables": {"table3a": None}}
+    config = load_config(WORKFLOW, {"preset": "smoke", **given})
+    assert list(config.data.test_sets) == ["dolly", "self_instruct", "sni", "unni"]
+    assert "sensitivity" not in config.checks and "table3a" not in config.tables and "table3b" in config.tables
+
+
 def test_without_a_preset_it_is_the_paper_with_the_papers_recipe() -> None:
     config = load_config(WORKFLOW, {})
     assert (config.preset, config.recipe) == ("paper", "paper")
@@ -146,7 +153,7 @@ def test_without_a_preset_it_is_the_paper_with_the_papers_recipe() -> None:
             "checks.diversty: 'diversty' is not valid here; the nearest valid one is 'diversity'",
         ),
         ({"checks": {"diversity": {"rows": ["mgrs"]}}}, "checks.diversity.rows: there is no method 'mgrs'; the nearest valid"),
-        ({"checks": {"diversity": {"rows": []}}}, "checks.diversity.rows names no method"),
+        ({"checks": {"clipping_range": {"rows": []}}}, "checks.clipping_range: `rows` names no method"),
         ({"tables": {"table2": {"families": ["OPT"]}}}, "tables.table2.families: there is no family 'OPT'"),
         ({"checks": {"diversity": {"families": ["OPT"]}}}, "checks.diversity.families: there is no family 'OPT'"),
         ({"default_targets": ["claims"]}, "default_targets names no table"),

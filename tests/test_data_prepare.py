@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from mgsr.config.base import Strict
+from mgsr.config.plan_files import write_specs
 from mgsr.config.plan_records import plan_records
 from mgsr.config.record_sets import DataConfig
-from mgsr.config.specs import spec_digest
+from mgsr.config.specs import DataSpec, spec_digest
 from mgsr.data.builtin_records import load_builtin
-from mgsr.data.prepare import prepare_data
+from mgsr.data.prepare import prepare_data, prepare_test_set
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
 from tests.records_support import PAPER_SETS, manifest, plant_spec, prepare, records_of
@@ -55,6 +57,23 @@ def test_a_file_of_ones_own_is_a_test_set_beside_any_source(tmp_path: Path) -> N
     mine.write_text(mine.read_text() + "{\n")
     with pytest.raises(MgsrError, match=r"mine\.jsonl, line 5: not valid JSON"):
         prepare(tmp_path / "results", source="builtin", test_sets=sets)
+
+
+def test_a_folder_that_was_moved_has_the_same_records_and_is_read_where_it_lies_now(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    own_folder(tmp_path / "first")
+    plans: list[dict[str, Strict]] = []
+    for place in (tmp_path / "first", tmp_path / "second"):
+        if not place.exists():
+            (tmp_path / "first").rename(place)
+        sets = {"dolly": PAPER_SETS["dolly"], "mine": {"title": "Mine", "file": str(place / "sni.jsonl")}}
+        config = DataConfig.model_validate({"source": "local", "data_dir": str(place), "test_sets": sets})
+        data, test_sets = plan_records(config, tmp_path / "results")
+        plans.append({spec_digest(spec): spec for spec in (data, *test_sets.values())})
+        write_specs(tmp_path / "results", plans[-1])
+    assert plans[0].keys() == plans[1].keys()
+    for name, spec in plans[1].items():
+        (prepare_data if isinstance(spec, DataSpec) else prepare_test_set)(tmp_path / "results", name)
 
 
 def test_edited_records_have_another_name_and_so_has_what_depends_on_them(tmp_path: Path) -> None:

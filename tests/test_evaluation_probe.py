@@ -127,14 +127,14 @@ def test_a_drift_begins_where_a_sentence_begins() -> None:
 def test_the_known_position_is_the_first_token_that_differs(injected: list[Injected], models: Pair) -> None:
     assert {row.error for row in injected} == set(ERRORS)
     for row in injected:
-        assert row.ids[: row.position] == row.twin_ids[: row.position] and row.position > 0
-        assert row.ids[row.position] != row.twin_ids[row.position]
-        assert row.twin_ids == row.example.response_ids[:40]
+        assert row.ids[: row.position] == row.original_ids[: row.position] and row.position > 0
+        assert row.ids[row.position] != row.original_ids[row.position]
+        assert row.original_ids == row.example.response_ids[:40]
         if row.error == "drift":
             assert row.end == len(row.ids)
-        elif len(row.ids) < 40:  # what follows the error is the twin's text again
+        elif len(row.ids) < 40:  # what follows the error is the original's text again
             assert row.position <= row.end
-            assert row.twin_ids[len(row.twin_ids) - (len(row.ids) - row.end) :] == row.ids[row.end :]
+            assert row.original_ids[len(row.original_ids) - (len(row.ids) - row.end) :] == row.ids[row.end :]
 
 
 def test_rows_that_cannot_have_an_error_are_counted(models: Pair, examples: list[Example]) -> None:
@@ -172,7 +172,7 @@ def test_the_printed_score_cannot_see_the_planted_token(models: Pair, injected: 
     """It depends on y_<k alone: at k itself, with and without the error, it is the same. The other two are not."""
     for row in injected[:6]:
         by_score: dict[str, list[torch.Tensor]] = {name: [] for name in SCORES}
-        for ids in (row.ids, row.twin_ids):
+        for ids in (row.ids, row.original_ids):
             ((_, (student_logp, teacher_logp)),) = response_log_probabilities(models, [as_sequence(row, ids)], 1)
             for name, config in SCORES.items():
                 by_score[name].append(detection_scores(student_logp, teacher_logp, torch.tensor(ids), config))
@@ -339,8 +339,10 @@ def test_detection_summaries_are_the_rows_averaged(content: dict[str, Any]) -> N
             assert line[f"above_{baseline}"] == pytest.approx(above, abs=1e-5)
             assert line[f"above_{baseline}_low"] - 1e-6 <= above <= line[f"above_{baseline}_high"] + 1e-6
     for row in rows:  # what stands there by name is what was counted
-        for name, (chosen, on_twin) in row["chosen"].items():
-            assert row["hits"][name][0] == (chosen == row["position"]) and row["hits"][name][3] == (on_twin == row["position"])
+        for name, (chosen, on_original) in row["chosen"].items():
+            assert row["hits"][name][0] == (chosen == row["position"]) and row["hits"][name][3] == (
+                on_original == row["position"]
+            )
 
 
 def test_correction_summaries_are_paired(content: dict[str, Any]) -> None:

@@ -43,7 +43,7 @@ def grid() -> list[AnswerRow]:
 
 def evaluation(folder: Path, rows: list[AnswerRow]) -> Path:
     """Written as every evaluation is; gives rows.jsonl."""
-    spec = FloorSpec(test_sets={}, rows={}, metrics=(), custom_code=(), code="")
+    spec = FloorSpec(test_sets={}, rows={}, metrics=(), custom_code={}, code="")
     counts = {row.set: {"rows": len({other.id for other in rows if other.set == row.set})} for row in rows}
     write_evaluation(folder, spec, rows, build_summary(rows, sets=counts, timings={}))
     return folder / "rows.jsonl"
@@ -190,7 +190,7 @@ def test_the_floor_of_prepared_records_is_written_within_its_limits(tmp_path: Pa
     for folder in ("0123", "4567"):
         write_jsonl(tmp_path / "test_sets" / folder / "records.jsonl", [one.to_json() for one in MIXED])
     spec = FloorSpec(
-        test_sets={"dolly": "0123", "my_set": "4567"}, rows={"dolly": None, "my_set": 5}, metrics=("rouge_l",), custom_code=(),
+        test_sets={"dolly": "0123", "my_set": "4567"}, rows={"dolly": None, "my_set": 5}, metrics=("rouge_l",), custom_code={},
         code="",
     )  # fmt: skip
     name = spec_digest(spec)

@@ -108,6 +108,7 @@ def test_the_order_of_keys_is_no_part_of_identity() -> None:
         ({"training_seeds": [20]}, False, False, True),
         ({"data": {"train_rows": 50}}, False, False, True),
         ({"source": "local", "data_dir": "x"}, False, False, False),
+        ({"results": "elsewhere"}, True, True, True),
         ({"exposure": {"samples": 3}, "probe": {"rows": 7}, "other_groups": True}, True, True, True),
     ],
 )

@@ -151,12 +151,12 @@ def test_small_students_by_size(tmp_path: Path) -> None:
 
 def test_injected_errors(tmp_path: Path) -> None:
     frame, text = answered(tmp_path, "injected_errors", [], probes=plant_probe(tmp_path))
-    planted = only(frame, measure="rate_minus_twin_rate", subject="teacher_nll", scope="drift, at")
+    planted = only(frame, measure="rate_minus_original_rate", subject="teacher_nll", scope="drift, at")
     values = np.array([float(i % 5 != 0) - float(i % 5 == 1) for i in range(PROBED)])
     half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5  # normal approximation
     assert planted["value"] == pytest.approx(values.mean(), abs=1e-5) and planted["prompts"] == PROBED
     assert (planted["low"], planted["high"]) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
-    lost = only(frame, measure="rate_minus_twin_rate", subject="kl_student_teacher", scope="drift, at")
+    lost = only(frame, measure="rate_minus_original_rate", subject="kl_student_teacher", scope="drift, at")
     assert lost["low"] < 0 < lost["high"]
     gain = only(frame, measure="gain", subject="rouge_l", scope="repetition, at_error")
     assert gain["value"] == pytest.approx(np.mean([5 + i % 2 - i % 3 for i in range(PROBED)]), abs=1e-5)

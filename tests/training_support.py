@@ -60,7 +60,7 @@ FORKED.set_forkserver_preload(["mgsr.training.trainer"])
 
 def make_root(root: Path) -> Path:
     """Records, a teacher and a student that are not trained."""
-    spec: Strict = DataSpec(source="builtin", data_dir=None, split="paper", contents={}, code="")
+    spec: Strict = DataSpec(source="builtin", place=None, split="paper", contents={}, code="")
     prepare_data(root, plant_spec(root, spec))
     (root / "data" / spec_digest(spec)).rename(root / "data/records")
     for name in TEST_SETS:
@@ -78,7 +78,7 @@ def make_root(root: Path) -> Path:
 def builtin_set(name: str) -> TestSetSpec:
     """A generated test set, of the training records `data/records`."""
     origin = TestSetConfig(title=name, path=name)
-    return TestSetSpec(name=name, data="records", test_set=origin, source="builtin", data_dir=None, contents={}, code="")
+    return TestSetSpec(name=name, data="records", test_set=origin, source="builtin", place=None, contents={}, code="")
 
 
 def run_spec(sequences: dict[str, Any] | None = None, objective: dict[str, Any] | None = None, **changes: Any) -> TrainSpec:
@@ -108,7 +108,7 @@ def run_spec(sequences: dict[str, Any] | None = None, objective: dict[str, Any] 
         "threads": 1,
         "processes": 1,
         "code": "",
-        "custom_code": (),
+        "custom_code": {},
     }
     return TrainSpec(**(values | spec))
 
@@ -118,7 +118,7 @@ def evaluation_spec(run: str, **changes: Any) -> EvaluationSpec:
         "run": run, "teacher_run": "teacher", "family": "tiny", "test_sets": {name: name for name in TEST_SETS},
         "rows": TEST_SETS, "max_length": DATA.max_length, "max_prompt_length": DATA.max_prompt_length,
         "evaluation": EvaluationConfig(decoding_seeds=(10, 20), max_new_tokens=8, batch=4, heldout_rows=3),
-        "metrics": ("rouge_l",), "threads": 1, "answer_code": "", "custom_code": (), "code": "",
+        "metrics": ("rouge_l",), "threads": 1, "answer_code": "", "custom_code": {}, "code": "",
     }  # fmt: skip
     return EvaluationSpec(**(values | changes))
 

@@ -10,16 +10,18 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def _module_file(name: str) -> Path | None:
-    path = PACKAGE.joinpath(*name.split(".")[1:])
-    for file in (path.with_suffix(".py"), path / "__init__.py"):
-        if name.split(".")[0] == PACKAGE.name and file.is_file():
-            return file
-    return None
+def module_files() -> dict[str, Path]:
+    """Every module of the package by name."""
+    names = {path: path.relative_to(PACKAGE.parent).with_suffix("").parts for path in PACKAGE.rglob("*.py")}
+    return {".".join(parts[:-1] if parts[-1] == "__init__" else parts): path for path, parts in names.items()}
+
+
+def _parse(file: Path) -> tuple[str, tuple[str, ...]]:
+    return _parse_written(file, file.stat().st_mtime_ns)
 
 
 @cache
-def _parse(file: Path) -> tuple[str, tuple[str, ...]]:
+def _parse_written(file: Path, mtime_ns: int) -> tuple[str, tuple[str, ...]]:
     """A module's code without comments, docstrings and fields' descriptions, and the names that it imports."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     imported: list[str] = []
@@ -47,14 +49,12 @@ def _data_files(module: Path) -> list[Path]:
 def code_digest(*entries: str) -> str:
     """Digest of the modules named by `entries`, of all of the package that they import, and of the data files of each. Comments
     and documentation do not count."""
-    files: dict[str, Path] = {}
-    waiting = list(entries)
+    known, files, waiting = module_files(), dict[str, Path](), list(entries)
     while waiting:
         name = waiting.pop()
-        file = _module_file(name)
-        if file is not None and name not in files:
-            files[name] = file
-            waiting += _parse(file)[1]
+        if name in known and name not in files:
+            files[name] = known[name]
+            waiting += _parse(known[name])[1]
     parts = [f"{name} {_parse(files[name])[0]}" for name in sorted(files)]
     parts += [f"{data.name} {data.read_text(encoding='utf-8')}" for name in sorted(files) for data in _data_files(files[name])]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

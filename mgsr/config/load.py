@@ -17,6 +17,7 @@ from mgsr.errors import MgsrError
 M = TypeVar("M", bound=BaseModel)
 
 SHORTCUTS = ("source", "data_dir")  # keys of `data` that may stand at the top
+NAMED = ("test_sets", "families", "tables", "checks", "methods", "checkpoints", "small_students")  # mappings with names as keys
 VARIANT_KEYS = ("name", "builder")  # keys that choose between shapes of a mapping
 
 
@@ -31,6 +32,15 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
         else:
             merged[key] = value
     return merged
+
+
+def _without_removed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values without the entries that a later layer has set to null."""
+    kept = dict(values)
+    for key in NAMED:
+        if isinstance(entries := kept.get(key), Mapping):
+            kept[key] = {name: entry for name, entry in entries.items() if entry is not None}
+    return kept
 
 
 # -- messages ----------------------------------------------------------------------------------------------------------
@@ -129,7 +139,8 @@ def load_config(folder: Path, given: Mapping[str, Any]) -> Config:
     """workflow/test_sets.yaml and tables.yaml, over them the preset that `given` names (else `paper`), over it what the recipe
     states for that preset, over all the values of `given`.
 
-    `source` and `data_dir` may stand at the top for brevity; they mean `data.source` and `data.data_dir`.
+    `source` and `data_dir` may stand at the top for brevity; they mean `data.source` and `data.data_dir`. An entry of `NAMED`
+    that is null is taken out.
     """
     values = dict(given)
     preset = str(values.get("preset", "paper"))
@@ -138,8 +149,9 @@ def load_config(folder: Path, given: Mapping[str, Any]) -> Config:
     merged = merge(merged, {"preset": preset, **read_named(folder, "presets", preset)})
     recipe = str(values.get("recipe", merged.get("recipe", Config.model_fields["recipe"].default)))
     merged = merge(merge(merged, read_recipe(folder, recipe).presets.get(preset, {})), values)
-    if shortcuts and isinstance(merged.get("data"), Mapping):  # `validated` reports anything else
-        merged = merge(merged, {"data": shortcuts})
+    if isinstance(data := merged.get("data"), Mapping):  # `validated` reports anything else
+        merged["data"] = _without_removed(merge(data, shortcuts))
+    merged = _without_removed(merged)
     config = validated(Config, merged, f"preset {preset}")
     if config.data.source == "local" and not config.data.data_dir:
         raise MgsrError("data.data_dir: source 'local' needs the folder of the records; add data_dir=PATH to --config")

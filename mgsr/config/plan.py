@@ -29,14 +29,13 @@ from mgsr.config.specs import (
     TestSetSpec,
     spec_digest,
 )
-from mgsr.config.stages import ANSWERING, stage_code
+from mgsr.config.stages import ANSWERING, PAGE, stage_code
 from mgsr.config.table_specs import CardSpec, CheckSpec, ClaimsSpec, PageSpec, RowSpec, TableSpec
 from mgsr.errors import MgsrError
 from mgsr.plugins import source_digest
 from mgsr.storage import digest
 
 S = TypeVar("S", bound=Strict)
-PROBED = ("injected_errors", "span_priors", "diversity")  # open checks that read the probe; the first has no rows
 
 
 @dataclass
@@ -93,7 +92,7 @@ class Plan:
             claims=self.claims if "claims" in targets else None,
             checks=tuple(self.checks.values()) if "open_checks" in targets else (),
             tracking=self.config.tracking,
-            code=stage_code("report", "track"),
+            code=stage_code(*PAGE),
         )
 
     def write(self) -> None:
@@ -163,7 +162,7 @@ class Plan:
             method=method,
             seed=seed,
             data=self.data_name,
-            data_config=config.data.model_copy(update={"test_sets": {}}),
+            data_config=config.data.model_copy(update={"test_sets": {}, "data_dir": None}),
             max_new_tokens=config.evaluation.max_new_tokens,
             validation_protocol=config.evaluation.protocols[0],
             base_model=self._add_model(base, seed),
@@ -173,7 +172,7 @@ class Plan:
             threads=config.threads,
             processes=config.processes,
             code=stage_code("train"),
-            custom_code=tuple(source_digest(function) for function in custom_functions(method)),
+            custom_code={function: source_digest(function) for function in custom_functions(method)},
         )
         return _add(self.runs, spec)
 
@@ -297,9 +296,9 @@ class Plan:
             families = entry.families or tuple(self.config.families)
             for family in families:
                 small = [key for key, student in self.config.small_students.items() if student.family == family]
-                for owner in (family, *(small if name == "small_students" else ())):
+                for owner in (family, *(small if entry.small_students else ())):
                     rows += self._method_rows(owner, {method: self._resolve(owner, method) for method in entry.rows})
-            probes = {family: self._add_probe(family) for family in families} if name in PROBED else {}
+            probes = {family: self._add_probe(family) for family in families} if entry.probe else {}
             self.checks[name] = CheckSpec(probes=probes, **self._shown(name, rows, "open-check"))
 
     def add_twins(self) -> None:
@@ -343,7 +342,7 @@ def make_plan(folder: Path, config: Config) -> Plan:
         test_sets={name: spec_digest(spec) for name, spec in test_sets.items()},
         rows={name: test_set.rows for name, test_set in config.data.test_sets.items()},
         metrics=config.metrics,
-        custom_code=tuple(source_digest(name) for name in config.metrics if ":" in name),
+        custom_code={name: source_digest(name) for name in config.metrics if ":" in name},
         code=stage_code("floor"),
     )
     plan = Plan(config, load_methods(folder, config), data, test_sets, floor)

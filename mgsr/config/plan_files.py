@@ -11,21 +11,23 @@ from mgsr.storage import write_json
 
 
 def write_specs(root: Path, specs: Mapping[str, Strict]) -> None:
-    """Write the specs, by digest, that have no file yet."""
-    folder = root / "specs"
-    present = {path.stem for path in folder.glob("*.json")}
-    for name in specs.keys() - present:
-        write_json(folder / f"{name}.json", specs[name].model_dump(mode="json"))
+    """Write the specs by digest."""
+    for name, spec in specs.items():
+        _write_changed(root / "specs" / f"{name}.json", spec)
 
 
 def write_plan(root: Path, parts: Mapping[str, Strict]) -> None:
     """Write what tables, open checks, pages and cards are made of, by name. A file whose content stays the same keeps its date,
     which decides what is made again."""
     for name, part in parts.items():
-        path, value = root / "plan" / f"{name}.json", part.model_dump(mode="json")
-        try:
-            unchanged = json.loads(path.read_text(encoding="utf-8")) == value
-        except (OSError, ValueError):
-            unchanged = False
-        if not unchanged:
-            write_json(path, value)
+        _write_changed(root / "plan" / f"{name}.json", part)
+
+
+def _write_changed(path: Path, value: Strict) -> None:
+    stated = value.model_dump(mode="json")
+    try:
+        unchanged = json.loads(path.read_text(encoding="utf-8")) == stated
+    except (OSError, ValueError):
+        unchanged = False
+    if not unchanged:
+        write_json(path, stated)

@@ -25,20 +25,25 @@ def plan_records(data: DataConfig, root: Path) -> tuple[DataSpec, dict[str, Test
     """The training and validation records, and the test sets by name. `root`: the preset's results folder."""
     folder = local_folder(Path(data.data_dir)) if data.source == "local" and data.data_dir else None
     locked = read_lock(lock_path(root))["datasets"] if data.source == "hub" else {}
-    shared: dict[str, Any] = {**data.model_dump(include={"source", "data_dir"}), "code": stage_code("prepare-data")}
+    shared: dict[str, Any] = {"source": data.source, "code": stage_code("prepare-data")}
 
     def revision(repository: str | None) -> dict[str, str]:
         return {repository: locked[repository]} if repository in locked else {}
 
-    training = contents(folder.training_files()) if folder else revision(TRAINING_REPOSITORY)
-    spec = DataSpec(split=data.split, contents=training, **shared)
+    training = contents(folder.training_files(), folder.root) if folder else revision(TRAINING_REPOSITORY)
+    spec = DataSpec(split=data.split, place=data.data_dir, contents=training, **shared)
     test_sets = {}
     for name, test_set in data.test_sets.items():
+        place, file = data.data_dir, None
         if test_set.file:
-            known = contents([Path(test_set.file)])
+            place, file = test_set.file, Path(test_set.file).name
+            known = contents([Path(place)], Path(place).parent)
+        elif folder:
+            known = contents(folder.test_set_files(name, test_set), folder.root)
         else:
-            known = contents(folder.test_set_files(name, test_set)) if folder else revision(test_set.repository)
+            known = revision(test_set.repository)
         # neither what tables call it nor how many of its rows are used is part of it
-        origin = test_set.model_copy(update={"title": name, "rows": None})
-        test_sets[name] = TestSetSpec(name=name, data=spec_digest(spec), test_set=origin, contents=known, **shared)
+        origin = test_set.model_copy(update={"title": name, "rows": None, "file": file})
+        identity = {"data": spec_digest(spec), "test_set": origin, "contents": known}
+        test_sets[name] = TestSetSpec(name=name, place=place, **identity, **shared)
     return spec, test_sets

@@ -63,10 +63,12 @@ def local_folder(data_dir: Path) -> LocalFolder | None:
     return LocalFolder(data_dir, "own JSONL") if (data_dir / OWN["train"]).is_file() else None
 
 
-def contents(files: Iterable[Path]) -> dict[str, str]:
-    """SHA-256 by file. A file that does not exist has no entry: the job that reads it says so."""
+def contents(files: Iterable[Path], root: Path) -> dict[str, str]:
+    """SHA-256 by path below `root`. A file that does not exist has no entry: the job that reads it says so."""
     return {
-        str(file): _contents(file, stat.st_size, stat.st_mtime_ns) for file in files if file.is_file() and (stat := file.stat())
+        str(file.relative_to(root)): _contents(file, stat.st_size, stat.st_mtime_ns)
+        for file in files
+        if file.is_file() and (stat := file.stat())
     }
 
 

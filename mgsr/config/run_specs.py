@@ -41,7 +41,7 @@ class TrainSpec(_RunSpec):
     lora: LoraConfig | None
     threads: int
     processes: int
-    custom_code: tuple[str, ...] = Field(description="digests of the user's modules that the method names")
+    custom_code: dict[str, str] = Field(description="by name, digests of the user's modules that the method names")
 
     @model_validator(mode="after")
     def _one_learning_rate(self) -> Self:

@@ -136,10 +136,7 @@ class Config(Strict):
             if "reference" in table.model_fields_set:
                 all_known(f"{where}.reference", "row", (table.reference,), table.methods)
         for check, entry in self.checks.items():
-            where = f"checks.{check}"
-            if not entry.rows and check != "injected_errors":
-                raise ValueError(f"{where}.rows names no method; give it at least one")
-            all_known(f"{where}.families", "family", entry.families, self.families)
+            all_known(f"checks.{check}.families", "family", entry.families, self.families)
         return self
 
     @model_validator(mode="after")

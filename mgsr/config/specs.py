@@ -19,7 +19,7 @@ class _RecordsSpec(Strict):
     """What all prepared records depend on."""
 
     source: Source
-    data_dir: str | None
+    place: str | None = Field(description="the folder or file that is read; no part of the digest, which has its contents")
     contents: dict[str, str] = Field(description="SHA-256 by local file, or locked commit by data set of the hub")
     code: str
 
@@ -55,7 +55,7 @@ class _ScoredSpec(Strict):
     test_sets: dict[str, str] = Field(description="by name, digest of the TestSetSpec")
     rows: dict[str, int | None] = Field(description="by name, the first rows only; null: all")
     metrics: tuple[str, ...]
-    custom_code: tuple[str, ...] = Field(description="digests of the user's modules that `metrics` names")
+    custom_code: dict[str, str] = Field(description="by name, digests of the user's modules that `metrics` names")
     code: str
 
 
@@ -139,8 +139,8 @@ Spec = TypeVar("Spec", bound=Strict)
 
 
 def spec_digest(spec: Strict) -> str:
-    """The name of a spec and of its result."""
-    return digest(spec.model_dump(mode="json"))
+    """The name of a spec and of its result. Where records lie is left out, so that a moved folder makes nothing again."""
+    return digest(spec.model_dump(mode="json", exclude={"place"}))
 
 
 def read_spec(root: Path, name: str, kind: type[Spec]) -> Spec:

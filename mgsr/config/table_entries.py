@@ -42,10 +42,18 @@ class TableEntry(Strict):
 
 
 class CheckEntry(Strict):
-    """The methods that an open check compares."""
+    """What an open check looks at: methods that it compares, the probe of a family's models, or both."""
 
-    rows: Annotated[tuple[str, ...], Unique] = Field((), description="names of methods, in order; `injected_errors` has none")
+    rows: Annotated[tuple[str, ...], Unique] = Field((), description="names of methods, in order")
+    probe: bool = Field(False, description="also read what the probe of each teacher and its SFT student found")
+    small_students: bool = Field(False, description="also compare the methods of each family's `small_students`")
     families: tuple[str, ...] = Field((), description="of the configuration; empty: all")
+
+    @model_validator(mode="after")
+    def _looks_at_something(self) -> Self:
+        if not (self.rows or self.probe):
+            raise ValueError("`rows` names no method; give it at least one")
+        return self
 
 
 class TrackingConfig(Strict):

@@ -26,7 +26,7 @@ def load_training(spec: DataSpec, root: Path) -> RawData:
     if spec.source == "local":
         from mgsr.data.local_records import load_training
 
-        return load_training(Path(spec.data_dir or ""))
+        return load_training(Path(spec.place or ""))
     from mgsr.data.hub_records import fetch_training
 
     return fetch_training(lock_path(root))
@@ -36,7 +36,7 @@ def load_test_set(spec: TestSetSpec, root: Path) -> RawSet:
     """A test set from its own file, or else from the source."""
     name, test_set = spec.name, spec.test_set
     if test_set.file:
-        file = Path(test_set.file)
+        file = Path(spec.place or "")
         return RawSet(read_records(file, name), "own file", files={file.name: file_digest(file)})
     if spec.source == "builtin":
         from mgsr.data.builtin_records import load_builtin
@@ -48,7 +48,7 @@ def load_test_set(spec: TestSetSpec, root: Path) -> RawSet:
     if spec.source == "local":
         from mgsr.data.local_records import load_test_set
 
-        return load_test_set(Path(spec.data_dir or ""), name, test_set)
+        return load_test_set(Path(spec.place or ""), name, test_set)
     from mgsr.data.hub_records import fetch_test_set
 
     return fetch_test_set(name, test_set, lock_path(root))

@@ -1,8 +1,7 @@
 """Does SCRG's detection find planted errors, and does their correction help? This module makes the rows that
 `mgsr.evaluation.probe` summarises.
 
-Detection works as in SCRG: the teacher draws a token at each position, the positions where it differs from the student's are
-candidates, and the candidate of the largest score is chosen, the earliest one of equals (`mgsr.rollouts.scrg`).
+Detection is SCRG's own (`mgsr.rollouts.scrg`), with each of its scores.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from mgsr.config.policy import ScrgConfig
 from mgsr.errors import MgsrError
 from mgsr.evaluation.injection import Injected
 from mgsr.evaluation.trained_model import SEED, TrainedModel, response_log_probabilities
-from mgsr.rollouts.noise import coupled_scores, key_tensor, row_key
+from mgsr.rollouts.noise import key_tensor, row_key
 from mgsr.rollouts.sampler import Decoding, Prompt
-from mgsr.rollouts.scrg import detection_scores
+from mgsr.rollouts.scrg import Candidate, detection_scores, error_token, teacher_tokens
 from mgsr.rollouts.sequence import Sequence, decode_texts
 from mgsr.rouge import rouge_l_many
 
@@ -49,22 +48,24 @@ class Detection:
 
 
 def detect(student: TrainedModel, teacher: TrainedModel, sequences: Items[Sequence], batch: int) -> list[Detection]:
-    """One detection a sequence. A corrupted response and its twin have the same teacher's draws up to the error."""
+    """One detection a sequence. A corrupted response and its original have the same teacher's draws up to the error."""
     detections: dict[int, Detection] = {}
     for i, (student_logp, teacher_logp) in response_log_probabilities((student, teacher), sequences, batch):
         written = torch.tensor(sequences[i].response_ids, device=student_logp.device)
         key = key_tensor([row_key(SEED, "teacher_token", 0, 1, sequences[i].example_id)], student_logp.device)
         positions = torch.arange(len(written), device=student_logp.device)
-        tokens = coupled_scores(teacher_logp, key.expand(len(written), -1), positions).argmax(-1)
+        tokens = teacher_tokens(teacher_logp, key.expand(len(written), -1), positions, ScrgConfig()).tolist()
         scores = {name: detection_scores(student_logp, teacher_logp, written, config) for name, config in SCORES.items()}
         scores["student_entropy"] = -(student_logp.exp() * student_logp).sum(-1)
         for name, score in scores.items():
             if not score.isfinite().all():
                 raise MgsrError(f"example {sequences[i].example_id}: the score '{name}' is not finite; so are a model's logits")
-        candidates = (tokens != written).nonzero().squeeze(-1).tolist()
-        # `max` keeps the first of equals
-        chosen = {name: max(candidates, key=score.tolist().__getitem__, default=None) for name, score in scores.items()}
-        detections[i] = Detection(tokens.tolist(), candidates, chosen)
+        candidates = [place for place, token in enumerate(sequences[i].response_ids) if tokens[place] != token]
+        chosen = {}
+        for name, score in scores.items():
+            error = error_token([Candidate(place, tokens[place], float(score[place])) for place in candidates])
+            chosen[name] = error.position if error else None
+        detections[i] = Detection(tokens, candidates, chosen)
     return [detections[i] for i in range(len(sequences))]
 
 
@@ -88,15 +89,15 @@ def detection_rows(
     """The rows of probe.json's `injected_errors`, in the order given; `mgsr.evaluation.probe` lists their fields."""
     eos_id = student.model.eos_id
     corrupted = [_sequence(row, row.ids, eos_id) for row in injected]
-    # a twin is detected on once, whatever was planted in it
-    twins = {row.example.id: _sequence(row, row.twin_ids, eos_id) for row in injected}
-    detections = detect(student, teacher, [*corrupted, *twins.values()], decoding.batch)
-    detections, of_twins = detections[: len(corrupted)], dict(zip(twins, detections[len(corrupted) :], strict=True))
+    # an original is detected on once, whatever was planted in it
+    originals = {row.example.id: _sequence(row, row.original_ids, eos_id) for row in injected}
+    detections = detect(student, teacher, [*corrupted, *originals.values()], decoding.batch)
+    detections, of_originals = detections[: len(corrupted)], dict(zip(originals, detections[len(corrupted) :], strict=True))
     continued = _continue(injected, detections, student, teacher, decoding)
     rows = []
     for row, detection, by_start in zip(injected, detections, continued, strict=True):
-        twin = of_twins[row.example.id]
-        with_error, without = hits(detection, row.position), hits(twin, row.position)
+        original = of_originals[row.example.id]
+        with_error, without = hits(detection, row.position), hits(original, row.position)
         rows.append(
             {
                 "id": row.example.id,
@@ -105,8 +106,8 @@ def detection_rows(
                 "position": row.position,
                 "planted": row.end - row.position,
                 "tokens": len(row.ids),
-                "twin_tokens": len(row.twin_ids),
-                "chosen": {name: [detection.chosen[name], twin.chosen[name]] for name in detection.chosen},
+                "original_tokens": len(row.original_ids),
+                "chosen": {name: [detection.chosen[name], original.chosen[name]] for name in detection.chosen},
                 "hits": {name: [*with_error[name], *without[name]] for name in DETECTORS},
                 "continued": by_start,
             }

@@ -1,7 +1,7 @@
 """Plants one error in each good response, at a known place: repetition, semantic drift, factual substitution.
 
 An error is planted in the text, between words, and the text is tokenised anew, so that it looks like a model's own error. Its
-position k is the first response token that differs from the uncorrupted twin's; all tokens before it are the same.
+position k is the first response token that differs from the original's; all tokens before it are the same.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _SENTENCE_END = re.compile(r"[.!?:]\W*$")
 
 @dataclass(frozen=True)
 class Injected:
-    """A response with an error. ids, twin_ids: with and without it, both cut alike. position: k. end: one past the last planted
-    token."""
+    """A response with an error. ids, original_ids: with and without it, both cut alike. position: k. end: one past the last
+    planted token."""
 
     example: Example
     error: str
     ids: tuple[int, ...]
-    twin_ids: tuple[int, ...]
+    original_ids: tuple[int, ...]
     position: int
     end: int
 
@@ -116,15 +116,15 @@ def inject(
 
 def _tokenise(example: Example, error: str, text: str, tokenizer: Tokenizer, room: int) -> Injected | None:
     """The tokens of an example with this error in its text; None where the error lies beyond the room, or changes no token."""
-    twin, ids = (
+    original, ids = (
         (*tokenizer(piece, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id)
         for piece in (example.references[0], text)
     )
-    shorter = min(len(twin), len(ids))
-    position = next((i for i in range(shorter) if ids[i] != twin[i]), shorter)
+    shorter = min(len(original), len(ids))
+    position = next((i for i in range(shorter) if ids[i] != original[i]), shorter)
     if not 0 < position < min(shorter, room):
         return None
-    # a drift goes on to the end; after any other error the twin's tokens come again
+    # a drift goes on to the end; after any other error the original's tokens come again
     after = range(0 if error == "drift" else shorter - position)
-    common = next((i for i in after if ids[-1 - i] != twin[-1 - i]), len(after))
-    return Injected(example, error, ids[:room], twin[:room], position, min(len(ids) - common, room))
+    common = next((i for i in after if ids[-1 - i] != original[-1 - i]), len(after))
+    return Injected(example, error, ids[:room], original[:room], position, min(len(ids) - common, room))

@@ -84,7 +84,7 @@ def summarise_detection(rows: list[Row]) -> list[Row]:
         hits = [row["hits"] for row in rows if row["error"] == error]
         pairs = [(by_detector[detector][at + len(WINDOWS)], by_detector[detector][at]) for by_detector in hits]
         line: Row = {"error": error, "detector": detector, "window": window}
-        line |= _paired(pairs, ("twin_rate", "rate"), "difference")
+        line |= _paired(pairs, ("original_rate", "rate"), "difference")
         for baseline in BASELINES:
             above = mean_interval([by_detector[detector][at] - by_detector[baseline][at] for by_detector in hits])
             line |= zip((f"above_{baseline}", f"above_{baseline}_low", f"above_{baseline}_high"), above, strict=True)

@@ -40,11 +40,17 @@ class ScrgStats:
 
 
 @dataclass(frozen=True)
-class _Error:
-    """The error token of a sequence (Eq. 3): its response position, and the teacher's token for it."""
+class Candidate:
+    """A response position where the teacher drew another token than stands there, that token, and the detection score."""
 
     position: int
     token: int
+    score: float
+
+
+def error_token(candidates: Items[Candidate]) -> Candidate | None:
+    """The candidate of the largest score (Eq. 3), the first one of equals; None where there is no candidate."""
+    return max(candidates, key=lambda candidate: candidate.score, default=None)
 
 
 @torch.no_grad()
@@ -79,7 +85,7 @@ def revise(
     for pass_ in range(1, config.passes + 1):
         axes = zip(visits, current, strict=True)
         keys = [row_key(decoding.seed, "teacher_token", visit, pass_, sequence.example_id) for visit, sequence in axes]
-        errors: list[_Error | None] = [None] * len(current)
+        errors: list[Candidate | None] = [None] * len(current)
         with inference(student, teacher):
             for group in by_length([len(sequence) for sequence in current], decoding.batch):
                 members = [current[i] for i in group], [keys[i] for i in group], [standing[i] for i in group]
@@ -108,12 +114,11 @@ def _find_errors(
     standing: list[frozenset[int]],
     config: ScrgConfig,
     chunk: int,
-) -> list[_Error | None]:
-    """Per sequence, the candidate of the largest detection score, the earliest one of equals; None without candidate."""
+) -> list[Candidate | None]:
+    """The error token of each sequence."""
     batch = collate(sequences, student.pad_id).to(student.device)
     row_keys = key_tensor(keys, student.device)
-    best: list[_Error | None] = [None] * len(sequences)
-    highest = [-torch.inf] * len(sequences)
+    candidates: list[list[Candidate]] = [[] for _ in sequences]
     for at, scores, tokens in _compare(student, teacher, batch, row_keys, config, chunk):
         columns = (batch.row[at], batch.position[at], batch.targets[at], tokens, scores)
         for row, position, written, token, score in zip(*(column.tolist() for column in columns), strict=True):
@@ -122,9 +127,9 @@ def _find_errors(
                     f"example {sequences[row].example_id}, response position {position}: SCRG's detection score "
                     f"'{config.score}' is not finite; one of the two models gives logits that are not finite"
                 )
-            if token != written and position not in standing[row] and score > highest[row]:
-                best[row], highest[row] = _Error(position, token), score
-    return best
+            if token != written and position not in standing[row]:
+                candidates[row].append(Candidate(position, token, score))
+    return [error_token(row) for row in candidates]
 
 
 def _compare(
@@ -135,11 +140,15 @@ def _compare(
     for start in range(0, len(batch.targets), chunk):
         at = slice(start, start + chunk)
         student_logp, teacher_logp = (of_model[at].log_probabilities() for of_model in states)
-        if config.teacher_token == "greedy":
-            tokens = teacher_logp.argmax(-1)
-        else:
-            tokens = coupled_scores(teacher_logp, keys[batch.row[at]], batch.position[at]).argmax(-1)
+        tokens = teacher_tokens(teacher_logp, keys[batch.row[at]], batch.position[at], config)
         yield at, detection_scores(student_logp, teacher_logp, batch.targets[at], config), tokens
+
+
+def teacher_tokens(teacher_logp: Tensor, keys: Tensor, positions: Tensor, config: ScrgConfig) -> Tensor:
+    """What the teacher writes at each of n positions, [n]. keys: those of `row_key`, by position; positions: [n]."""
+    if config.teacher_token == "greedy":
+        return teacher_logp.argmax(-1)
+    return coupled_scores(teacher_logp, keys, positions).argmax(-1)
 
 
 def detection_scores(student_logp: Tensor, teacher_logp: Tensor, written: Tensor, config: ScrgConfig) -> Tensor:

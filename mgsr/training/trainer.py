@@ -20,6 +20,7 @@ from peft import PeftModel
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from mgsr.config.code_check import check_code
 from mgsr.config.measurement import NO_REPEAT_NGRAM
 from mgsr.config.run_specs import TrainSpec
 from mgsr.config.specs import read_spec
@@ -370,6 +371,7 @@ def main() -> None:
     """The entry of processes that torchrun starts; the environment holds the results folder and the run's digest."""
     root, run = Path(os.environ["MGSR_ROOT"]), os.environ["MGSR_RUN"]
     try:
+        check_code(root, run, "train")
         train(run, read_spec(root, run, TrainSpec), root)
     except MgsrError as error:
         sys.exit(f"mgsr: {error}")

@@ -71,10 +71,10 @@ def test_a_cache_in_the_type_of_autocast_changes_no_bit(model_folders: dict[str,
     prompts, parts = prompts_for(model_folders[name]), LanguageModel.of(model, tokenizer)
     decoder = CacheDecoder(parts)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        logits = [decoder.prefill(prompts)]
+        logits = [decoder.advance(torch.empty(0, dtype=torch.int64), prompts)]
         chosen = [logits[-1].argmax(-1)]
         for _ in range(4):
-            logits.append(decoder.step(chosen[-1]))
+            logits.append(decoder.advance(chosen[-1], []))
             chosen.append(logits[-1].argmax(-1))
         wide = DynamicCache(config=model.config)
         length = max(map(len, prompts))

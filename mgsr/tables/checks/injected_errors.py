@@ -55,17 +55,17 @@ def injected_errors(results: TableResults) -> check.Check:
     detection_header = (FAMILY, "error", "score", *WINDOWS.values(), "at k, minus a random candidate")
     correction_header = (FAMILY, "error", "corrected at", *GAINS.values(), "prompts")
     blocks = (
-        Block("chosen position, rate minus the twin's rate (percentage points)", detection_header, tuple(detection_rows)),
+        Block("chosen position, rate minus the original's rate (percentage points)", detection_header, tuple(detection_rows)),
         Block("correcting there, minus going on after the error", correction_header, tuple(correction_rows)),
     )
-    figure = figures.forest(series, "chosen exactly: rate minus the twin's rate (percentage points, 95 %)")
+    figure = figures.forest(series, "chosen exactly: rate minus the original's rate (percentage points, 95 %)")
     return check.Check(document(results.spec, "Injected errors", blocks, legend("injected_errors")), sentences, lines, figure)
 
 
 def _detection_lines(family: str, entry: Mapping[str, Any]) -> list[check.Line]:
     detector, scope, prompts = entry["detector"], f"{entry['error']}, {entry['window']}", entry["prompts"]
-    lines = [check.Line(family, name, detector, entry[name], scope, prompts=prompts) for name in ("rate", "twin_rate")]
-    lines.append(check.entry_line(family, "rate_minus_twin_rate", detector, entry, "difference", scope=scope))
+    lines = [check.Line(family, name, detector, entry[name], scope, prompts=prompts) for name in ("rate", "original_rate")]
+    lines.append(check.entry_line(family, "rate_minus_original_rate", detector, entry, "difference", scope=scope))
     for name in (f"above_{baseline}" for baseline in BASELINES):
         low, high = entry[f"{name}_low"], entry[f"{name}_high"]
         lines.append(check.Line(family, f"rate_{name}", detector, entry[name], scope, low=low, high=high, prompts=prompts))
