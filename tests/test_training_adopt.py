@@ -11,6 +11,7 @@ from mgsr.cli import main
 from mgsr.config.families import TinyModel
 from mgsr.config.run_specs import AdoptSpec
 from mgsr.config.specs import ModelSpec, spec_digest
+from mgsr.config.stages import stage_code
 from mgsr.errors import MgsrError
 from mgsr.models.build import build_model
 from mgsr.models.loading import load_model
@@ -58,7 +59,7 @@ def test_it_is_evaluated_as_any_run_is(root: Path) -> None:
 
 
 def test_the_command_adopts(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = plant_spec(root, checkpoint_spec())
+    name = plant_spec(root, checkpoint_spec().model_copy(update={"code": stage_code("adopt")}))
     monkeypatch.setattr("sys.argv", ["mgsr", "adopt", "--root", str(root), "--name", name])
     main()
     assert read_json(root / "runs" / name / "training.json")["learning_rate"] is None

@@ -11,6 +11,7 @@ from mgsr.cli import main
 from mgsr.config.method import Method
 from mgsr.config.run_specs import SelectSpec
 from mgsr.config.specs import spec_digest
+from mgsr.config.stages import stage_code
 from mgsr.storage import read_json, write_json
 from mgsr.training.select import best, select
 from mgsr.training.trainer import train
@@ -95,7 +96,7 @@ def test_highest_rouge_l_or_lowest_loss_and_the_first_of_equals() -> None:
 
 
 def test_the_command_selects(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = plant_spec(root, grid())
+    name = plant_spec(root, grid().model_copy(update={"code": stage_code("select")}))
     monkeypatch.setattr("sys.argv", ["mgsr", "select", "--root", str(root), "--name", name])
     main()
     assert len(read_json(root / "runs" / name / "training.json")["candidates"]) == 2

@@ -21,6 +21,7 @@ from mgsr.config.method import Method
 from mgsr.config.record_sets import DataConfig, TestSetConfig
 from mgsr.config.run_specs import TrainSpec
 from mgsr.config.specs import DataSpec, EvaluationSpec, ModelSpec, TestSetSpec, spec_digest
+from mgsr.config.stages import stage_code
 from mgsr.data.prepare import prepare_data, prepare_test_set
 from mgsr.evaluation.evaluator import evaluate
 from mgsr.models.build import build_model
@@ -149,7 +150,7 @@ def assert_same(root: Path, first: str, second: str) -> None:
 
 def call_train(root: Path, spec: TrainSpec) -> "tuple[str, subprocess.CompletedProcess[str]]":
     """`mgsr train` as the workflow calls it; gives the run's name and the finished process."""
-    run = plant_spec(root, spec)
+    run = plant_spec(root, spec.model_copy(update={"code": stage_code("train")}))
     command = [sys.executable, "-m", "mgsr", "train", "--root", str(root), "--name", run]
     return run, subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
 
