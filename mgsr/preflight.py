@@ -20,7 +20,7 @@ from urllib.request import getproxies, proxy_bypass
 from mgsr.config.families import GgufModel, HubModel, ModelConfig, PrunedModel, TinyModel
 from mgsr.config.plan import Plan, results_root
 from mgsr.config.plan_records import hub_data_sets
-from mgsr.config.run_specs import SelectSpec, TrainSpec
+from mgsr.config.run_specs import TrainSpec
 from mgsr.config.schema import Config
 from mgsr.config.specs import spec_digest
 from mgsr.devices import visible_gpus
@@ -137,15 +137,24 @@ def parameters(model: ModelConfig) -> float:
             return 1e9 * (float(stated[1]) if stated else BILLIONS.get(stem, BILLIONS_AT_MOST))
 
 
+def trained_parameters(spec: TrainSpec, base: float) -> float:
+    """About how many parameters a run trains: all `base` of its model, or its adapters. A block of width w has 12 w^2
+    parameters, and a model about w / 128 blocks, which tells w; a square layer's adapters have 2 rank w."""
+    if spec.lora is None:
+        return base
+    width = math.cbrt(128 * base / 12)
+    return len(spec.lora.target_modules) * 2 * spec.lora.rank * width * base / (12 * width**2)
+
+
 def needed_gib(plan: Plan, models: Iterable[str], runs: Iterable[str]) -> int:
     """Disk space of these models and runs, by digest. A parameter takes 4 bytes in a fetched model (fp32, or fp16 in the hub's
-    cache and converted from a pickle), 4 in a run's model, and 16 in a checkpoint of a run without adapters, of which two lie
-    there for a moment. The best of a grid is a link."""
+    cache and converted from a pickle). One that is trained takes 4 in a run's folder, and 16 in a checkpoint, of which two lie
+    there for a moment. The best of a grid is a link, and so is a checkpoint that is scored."""
     size = {name: parameters(spec.model) for name, spec in plan.models.items()}
-    specs = [spec for name in runs if not isinstance(spec := plan.runs[name], SelectSpec)]
-    in_models = 4 * (sum(size[name] for name in models) + sum(size[spec.base_model] for spec in specs))
-    whole = [size[spec.base_model] for spec in specs if isinstance(spec, TrainSpec) and spec.lora is None]
-    return math.ceil(MARGIN * (in_models + 32 * max(whole, default=0)) / 2**30)
+    specs = [spec for name in runs if isinstance(spec := plan.runs[name], TrainSpec)]
+    trained = [trained_parameters(spec, size[spec.base_model]) for spec in specs]
+    needed = 4 * (sum(size[name] for name in models) + sum(trained)) + 32 * max(trained, default=0)
+    return math.ceil(MARGIN * needed / 2**30)
 
 
 def missing(plan: Plan, asked: Container[str] | None = None) -> list[str]:

@@ -37,6 +37,19 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
 
+def link_folder(source: Path, target: Path) -> None:
+    """The same files under another folder, which take no space; copies where the file system has no such links. Finished files
+    are replaced and never written into, so neither name can spoil the other."""
+
+    def link(file: str, to: str) -> None:
+        try:
+            os.link(file, to)
+        except OSError:
+            shutil.copy(file, to)
+
+    shutil.copytree(source, target, copy_function=link)
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mgsr.config.run_specs import TrainSpec
+from mgsr.config.stages import stage_code
+from mgsr.training import distributed, trainer
 from mgsr.training.source import StepSource
 from mgsr.training.step import ForwardPass, StepSequences, TrainStep
 from mgsr.training.trainer import Trainer, train
@@ -25,7 +28,9 @@ FORKED.set_forkserver_preload(["mgsr.training.trainer"])
 
 
 def weights(root: Path, run: str) -> bytes:
-    return (root / "runs" / run / "model/model.safetensors").read_bytes()
+    """The bytes of a run's model, or of its adapters."""
+    (file,) = (root / "runs" / run / "model").glob("*.safetensors")
+    return file.read_bytes()
 
 
 def assert_same(root: Path, first: str, second: str) -> None:
@@ -36,22 +41,36 @@ def assert_same(root: Path, first: str, second: str) -> None:
 
 def call_train(root: Path, spec: TrainSpec) -> "tuple[str, subprocess.CompletedProcess[str]]":
     """`mgsr train` as the workflow calls it; gives the run's name and the finished process."""
-    run = plant_spec(root, spec)
+    run = plant_spec(root, spec.model_copy(update={"code": stage_code("train")}))
     command = [sys.executable, "-m", "mgsr", "train", "--root", str(root), "--name", run]
     return run, subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
 
 
-def _as_rank(rank: int, port: int, run: str, spec: TrainSpec, root: Path) -> None:
+def _as_rank(rank: int, port: int, run: str, spec: TrainSpec, root: Path, slow: bool) -> None:
     os.environ.update(WORLD_SIZE="2", RANK=str(rank), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    if slow:
+        distributed.TIMEOUT = timedelta(seconds=2)
+        if rank == 0:
+            for owner, name in ((trainer, "load_model"), (trainer, "save_checkpoint"), (Trainer, "finish")):
+                setattr(owner, name, _after_a_sleep(getattr(owner, name)))
     train(run, spec, root)
 
 
-def train_as_two(root: Path, run: str, spec: TrainSpec) -> None:
-    """`train` in two processes, without torchrun's launcher."""
+def _after_a_sleep(function: Callable[..., Any]) -> Callable[..., Any]:
+    def slowly(*arguments: Any, **keywords: Any) -> Any:
+        time.sleep(4)
+        return function(*arguments, **keywords)
+
+    return slowly
+
+
+def train_as_two(root: Path, run: str, spec: TrainSpec, slow: bool = False) -> None:
+    """`train` in two processes, without torchrun's launcher. `slow`: where the first one works alone, it needs longer than a
+    collective waits."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = [FORKED.Process(target=_as_rank, args=(rank, port, run, spec, root)) for rank in range(2)]
+    processes = [FORKED.Process(target=_as_rank, args=(rank, port, run, spec, root, slow)) for rank in range(2)]
     for process in processes:
         process.start()
     for process in processes:

@@ -121,23 +121,6 @@ def test_the_host_holds_a_model_once_and_in_its_final_type(tmp_path: Path) -> No
     assert float(job.stdout) < 0.75 * megabytes
 
 
-@pytest.mark.parametrize("kind", TARGETS)
-def test_adapters_are_merged_where_they_are_saved_and_nowhere_else(folders: dict[str, Path], kind: str, tmp_path: Path) -> None:
-    model = load_model(folders[kind], lora=lora(kind))
-    plain = load_model(folders[kind])
-    assert torch.equal(model(input_ids=IDS).logits, plain(input_ids=IDS).logits)
-    stir(model)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    save_model(model, TOKENIZER, tmp_path / "merged", {"name": "merged"})
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    merged = load_model(tmp_path / "merged")
-    torch.testing.assert_close(merged(input_ids=IDS).logits, model(input_ids=IDS).logits)
-    assert not torch.allclose(merged(input_ids=IDS).logits, plain(input_ids=IDS).logits)
-    names = {file.name for file in (tmp_path / "merged").iterdir()}
-    assert {"config.json", "model.safetensors", "tokenizer.json", "model_card.json"} <= names
-    assert not {"adapter_config.json", "generation_config.json"} & names
-
-
 def test_adapters_start_from_their_own_seed(folders: dict[str, Path]) -> None:
     states = []
     for seed in (1, 1, 2):

@@ -16,9 +16,10 @@ import pytest
 from mgsr import preflight as module
 from mgsr.config.families import HubModel
 from mgsr.config.plan import Plan
+from mgsr.config.run_specs import TrainSpec
 from mgsr.devices import lease_gpus, visible_gpus
 from mgsr.errors import MgsrError
-from mgsr.preflight import lock_data_sets, missing, needed_gib, parameters, preflight
+from mgsr.preflight import lock_data_sets, missing, needed_gib, parameters, preflight, trained_parameters
 from tests.plan_support import config_of, plan_of
 
 
@@ -106,10 +107,14 @@ def test_disk_space_is_counted_from_what_is_asked_for(tmp_path: Path, monkeypatc
     assert parameters(HubModel(builder="hub", name="some/model")) == 14e9
     teacher = next(name for name, run in plan.runs.items() if run.family == "LLaMA2" and run.title.startswith("teacher"))
     model = next(name for name, spec in plan.models.items() if spec.model.name == "meta-llama/Llama-2-13b-hf")  # type: ignore[union-attr]
-    assert needed_gib(plan, [model], [teacher]) == math.ceil(1.1 * 2 * 4 * 13e9 / 2**30) == 107
+    spec = plan.runs[teacher]
+    assert isinstance(spec, TrainSpec) and spec.lora is not None
+    true = 40 * 2 * 2 * 16 * 5120  # 13B: 40 blocks of width 5120, adapters on two layers of each
+    assert trained_parameters(spec, 13e9) == pytest.approx(true, rel=0.05)
+    assert needed_gib(plan, [model], [teacher]) == math.ceil(1.1 * (4 * 13e9 + 36 * true) / 2**30) == 54
     whole = needed_gib(plan, plan.models, plan.runs)
     grid = plan_at(tmp_path, "paper", recipe="controlled")
-    assert 900 < whole < 1400 and needed_gib(grid, grid.models, grid.runs) > 2 * whole
+    assert 200 < whole < needed_gib(grid, grid.models, grid.runs) < 350
 
     monkeypatch.setattr(module, "visible_gpus", lambda *_: ["0"])
     monkeypatch.setattr(module, "accessible_files", lambda kind, name: ())

@@ -62,3 +62,11 @@ def test_two_processes_hold_adapters_over_narrow_frozen_weights(root: Path) -> N
     train_as_two(root, "adapters, pair", spec)
     alone, pair = ([line["loss"] for line in metrics(root, f"adapters, {run}")] for run in ("alone", "pair"))
     assert pair == pytest.approx(alone, rel=0.02)
+
+
+def test_a_process_may_load_and_write_for_longer_than_a_collective_waits(root: Path) -> None:
+    """The first process sleeps while it loads, at a checkpoint and at the end. The second one waits, and nothing times out."""
+    spec = run_spec(objective=MGSR, steps=2, validations=1, gradient_checkpointing=True, processes=2)
+    train("quick", spec.model_copy(update={"processes": 1}), root)
+    train_as_two(root, "slow", spec, slow=True)
+    assert_one(root, "quick", "slow")

@@ -149,10 +149,11 @@ def test_a_run_refuses_data_that_changed(root: Path) -> None:
         train("moved", spec, root)
 
 
-def test_lora_trains_adapters_and_saves_plain_weights(root: Path) -> None:
+def test_lora_trains_and_keeps_adapters_alone(root: Path) -> None:
     train("lora", run_spec(SCRG_MIXED, MGSR, lora=LoraConfig(rank=2, dropout=0.0), learning_rate=1e-2), root)
     before = load_model(root / "models/student").state_dict()
     after = load_model(root / "runs/lora/model").state_dict()
+    assert not list((root / "runs/lora/model").glob("model*.safetensors"))
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved and all(".q_proj." in name or ".v_proj." in name for name in moved)
     untied = {tensor.data_ptr(): tensor.numel() for tensor in after.values()}

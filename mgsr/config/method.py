@@ -52,6 +52,11 @@ class TrainingConfig(Strict):
     gradient_clip: float = Field(1.0, gt=0, description="norm of the student's gradient")
     dropout: float = Field(0.0, ge=0, lt=1, description="of the student while it trains; rollouts and scores never use dropout")
     precision: Precision = Field("fp32", description="`bf16`: autocast; weights that are trained stay fp32")
+    gradient_checkpointing: bool = Field(
+        False,
+        description="keep the student's activations at the borders of its blocks alone, and compute the rest again for the "
+        "gradient: less memory, about a third more time, no other result",
+    )
     validations: int = Field(20, ge=1, description="how often, evenly spread; the last one at the end")
     validation_rows: int = Field(64, ge=1, description="rows decoded at a validation; the loss uses all")
     select_by: Literal["rouge_l", "loss"] = Field("rouge_l", description="which validation figure chooses the kept checkpoint")

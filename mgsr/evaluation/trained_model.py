@@ -14,8 +14,9 @@ from transformers import PreTrainedTokenizerBase
 from mgsr.config.specs import InDomainSpec
 from mgsr.data.encoding import Example, encode_examples
 from mgsr.data.records import load_records
+from mgsr.devices import default_device, halved
 from mgsr.errors import MgsrError
-from mgsr.models.language_model import LanguageModel, autocast, inference, load_frozen
+from mgsr.models.language_model import HiddenStates, LanguageModel, autocast, inference, load_frozen
 from mgsr.models.loading import check_shared_vocabulary
 from mgsr.rollouts.sampler import Decoding, Prompt, generate
 from mgsr.rollouts.sequence import Sequence, by_length, collate, response_states
@@ -35,9 +36,8 @@ class TrainedModel:
     @classmethod
     def load(cls, root: Path, run: str) -> TrainedModel:
         folder = root / "runs" / run
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         precision = read_json(folder / "training.json")["precision"]
-        return cls(*load_frozen(folder / "model", precision, device), precision)
+        return cls(*load_frozen(folder / "model", precision, default_device()), precision)
 
     @classmethod
     def load_pair(cls, root: Path, student_run: str, teacher_run: str) -> tuple[TrainedModel, TrainedModel]:
@@ -68,12 +68,26 @@ def response_log_probabilities(
 ) -> Iterator[tuple[int, list[Tensor]]]:
     """What the models predict at each position of each response, teacher-forced: the sequence's index, and each model's
     log-probabilities [length, vocabulary], without gradient. The longest sequence comes first. All models run in the first
-    one's precision."""
+    one's precision. Where memory runs out, fewer sequences pass at once."""
     first = models[0]
     with inference(*(trained.model for trained in models)), first.autocast():
-        for group in by_length([len(sequence) for sequence in sequences], batch):
-            lengths = [len(sequences[i].response_ids) for i in group]
-            part = collate([sequences[i] for i in group], first.model.pad_id).to(first.model.device)
-            states = [response_states(trained.model, part).split(lengths) for trained in models]
-            for i, *by_model in zip(group, *states, strict=True):
-                yield i, [response.log_probabilities() for response in by_model]
+        waiting = list(by_length([len(sequence) for sequence in sequences], batch))
+        while waiting:
+            group = waiting.pop(0)
+            try:
+                states = _states(models, [sequences[i] for i in group])
+            except torch.OutOfMemoryError as error:
+                reason = str(error)  # the error itself holds what has to be freed
+            else:
+                for i, *by_model in zip(group, *states, strict=True):
+                    yield i, [response.log_probabilities() for response in by_model]
+                continue
+            size = halved(len(group), reason)
+            waiting = [group[:size], group[size:], *waiting]
+
+
+def _states(models: Items[TrainedModel], sequences: Items[Sequence]) -> list[list[HiddenStates]]:
+    """The states that predict each response, of each model."""
+    lengths = [len(sequence.response_ids) for sequence in sequences]
+    batch = collate(sequences, models[0].model.pad_id).to(models[0].model.device)
+    return [response_states(trained.model, batch).split(lengths) for trained in models]

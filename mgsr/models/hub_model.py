@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from mgsr.errors import MgsrError
 from mgsr.hub import download, resolve
+from mgsr.models.adapters import START
 from mgsr.models.hub_tokenizer import check_tokenizer
 from mgsr.storage import file_digest, new_folder, read_json, write_json
 
@@ -29,11 +30,15 @@ def fetch_model(name: str, out: Path, lock_path: Path | None, card: Mapping[str,
     """Write the model folder `out` from a local folder or from the hub, at the commit in the lock file.
 
     The tokenizer comes first and is checked, before hours are spent on the weights. Weights keep their type (`load_model`
-    widens them). Where there are pickles only, they are read once, with code execution barred, and written as safetensors.
-    Raises MgsrError for a model that is gated or missing or has no usable tokenizer or weights, and where there is no network.
+    widens them). Where there are pickles only, they are read once, with code execution barred, and written as safetensors;
+    those that this call fetched then leave the hub's cache. Raises MgsrError for a model that is gated or missing or has no
+    usable tokenizer or weights, and where there is no network.
     """
     local = Path(name).expanduser()
     repository = None
+    fetched: list[Path] = []
+    if (local / START).is_file():
+        raise MgsrError(f"{name} holds adapters alone; write the whole model with `mgsr merge {name} FOLDER`, and name FOLDER")
     if local.is_dir():
         files = choose_files(name, [file.name for file in local.iterdir() if file.is_file()], local)
     elif lock_path is None:
@@ -44,8 +49,10 @@ def fetch_model(name: str, out: Path, lock_path: Path | None, card: Mapping[str,
         local = download(repository, [file for file in files if file in (*KEPT, *TOKENIZER)])
     tokenizer = check_tokenizer(name, local)
     if repository is not None:
+        absent = [file for file in files if not (local / file).exists()]
         download(repository, files)
         files = choose_files(name, repository.files, local)
+        fetched = [local / file for file in files if file in absent and file.endswith(".bin")]
     weights = [file for file in files if file.endswith((".safetensors", ".bin"))]
     converted = weights[0].startswith("pytorch_model")
     with new_folder(out) as folder:
@@ -59,6 +66,9 @@ def fetch_model(name: str, out: Path, lock_path: Path | None, card: Mapping[str,
         checksums = {file: file_digest(local / file) for file in weights}
         source = {"source": name, "revision": repository.revision if repository else None}
         write_json(folder / "model_card.json", {**(card or {}), **source, "converted": converted, "sha256": checksums})
+    for pickle_file in fetched:  # links to the cache's blobs
+        pickle_file.resolve().unlink(missing_ok=True)
+        pickle_file.unlink(missing_ok=True)
 
 
 def choose_files(name: str, files: Iterable[str], folder: Path | None) -> list[str]:

@@ -1,18 +1,17 @@
-"""Models are loaded from folders and saved to folders. Weights are fp32; a folder holds plain weights, adapters merged in."""
+"""Models are loaded from folders and saved to folders. Weights are fp32. A folder holds a whole model, or adapters of another
+folder's (`mgsr.models.adapters`), which are merged in on the way."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import transformers
 from accelerate import init_empty_weights
-from peft import LoraConfig as PeftConfig
-from peft import PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
+from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -20,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from mgsr.config.families import LoraConfig
 from mgsr.errors import MgsrError
+from mgsr.models.adapters import Adapter, adapt, whole_model
 from mgsr.models.architectures import architecture_of
 from mgsr.storage import check_folder, new_folder, read_json, write_json
 
@@ -48,44 +48,68 @@ def load_model(
     `narrow`.
     Raises MgsrError for a folder without a whole model of a supported type.
     """
-    if not (folder / "config.json").is_file():
-        raise MgsrError(f"{folder} holds no model (config.json is missing); run the workflow, which builds it")
-    check_folder(folder)
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    folder, adapters = whole_model(folder)
+    config = _config(folder)
     architecture = architecture_of(config.model_type)
     for name in architecture.dropout:
         setattr(config, name, dropout)
     for name in architecture.layer_dropout:
         setattr(config, name, 0.0)
-    with init_empty_weights(include_buffers=False):  # LLaMA's rotary tables are computed, and in no file
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
-    model.tie_weights()
+    model = _without_weights(config)
     model.requires_grad_(lora is None and not frozen)
     if precision == "bf16":
         narrow(model, besides=lora.target_modules if lora else ())
-    _read_weights(model, folder, torch.device(device))
-    loaded: Model = model if lora is None else _adapt(model, lora, seed)
+    _read_weights(model, folder, adapters, torch.device(device))
+    loaded: Model = model if lora is None else adapt(model, lora, seed)
     if precision == "bf16":
         narrow(loaded)
     loaded.train(False)
     return loaded
 
 
-def _read_weights(model: PreTrainedModel, folder: Path, device: torch.device) -> None:
+def _config(folder: Path) -> Any:
+    if not (folder / "config.json").is_file():
+        raise MgsrError(f"{folder} holds no model (config.json is missing); run the workflow, which builds it")
+    check_folder(folder)
+    return AutoConfig.from_pretrained(folder, local_files_only=True)
+
+
+def _without_weights(config: Any) -> PreTrainedModel:
+    with init_empty_weights(include_buffers=False):  # LLaMA's rotary tables are computed, and in no file
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    model.tie_weights()
+    return model
+
+
+def parameter_count(folder: Path) -> int:
+    """Parameters of the model in a folder, tied ones counted once."""
+    return sum(parameter.numel() for parameter in _without_weights(_config(whole_model(folder)[0])).parameters())
+
+
+def _read_weights(model: PreTrainedModel, folder: Path, adapters: Sequence[Adapter], device: torch.device) -> None:
     """Fill a model without weights, file by file, each weight in the type that the model has for it."""
     weights = dict(model.named_parameters())
+    if strangers := [name for adapter in adapters for name in adapter.pairs if name not in weights]:
+        raise MgsrError(f"{folder}: the model has no {strangers[0]}, for which there are adapters; train that run again")
     lacking = set(weights)
     index = folder / "model.safetensors.index.json"
     files = sorted(set(read_json(index)["weight_map"].values())) if index.exists() else ["model.safetensors"]
     try:
         for file in files:
-            with safe_open(folder / file, framework="pt", device=str(device)) as stored:
-                # some of the hub's checkpoints have the backbone's own names, or tables that are no weights
-                keys = list(stored.keys())
-                names = {key: key if key in weights else f"{model.base_model_prefix}.{key}" for key in keys}
-                state = {n: stored.get_tensor(key).to(weights[n].dtype) for key, n in names.items() if n in weights}
+            state: dict[str, torch.Tensor] = {}
+            with safe_open(folder / file, framework="pt") as stored:
+                for key in stored.keys():  # noqa: SIM118  # it is no dictionary
+                    # some of the hub's checkpoints have the backbone's own names, or tables that are no weights
+                    name = key if key in weights else f"{model.base_model_prefix}.{key}"
+                    if name in weights:
+                        value = stored.get_tensor(key)
+                        for adapter in adapters:
+                            value = adapter.merge(name, value)
+                        state[name] = value.to(device).to(weights[name].dtype)
             model.load_state_dict(state, strict=False, assign=True)
             lacking -= state.keys()
+    except torch.OutOfMemoryError as error:
+        raise MgsrError(f"{folder}: the model does not fit on {device} ({error}); free memory there, or use more") from error
     except (OSError, RuntimeError, SafetensorError) as error:
         raise MgsrError(f"{folder}: the weights do not load ({error}); delete the folder and build it again") from error
     if lacking:
@@ -110,24 +134,6 @@ def narrow(model: Model, besides: Sequence[str] = ()) -> None:
             module.to(torch.bfloat16)
 
 
-def _adapt(model: PreTrainedModel, lora: LoraConfig, seed: int) -> PeftModel:
-    config = PeftConfig(
-        task_type="CAUSAL_LM",
-        r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # only divided by the rank
-        lora_dropout=lora.dropout,
-        target_modules=list(lora.target_modules),
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            return get_peft_model(model, config)
-        except ValueError as error:
-            raise MgsrError(
-                f"lora.target_modules {list(lora.target_modules)} do not fit a {model.config.model_type} model: {error}"
-            ) from error
-
-
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load a folder's tokenizer. Where it has no padding token, end-of-sequence serves, as masks go by position. Raises
     MgsrError where it has no end-of-sequence token."""
@@ -142,50 +148,39 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def plain_state(model: Model) -> dict[str, torch.Tensor]:
-    """The weights under the names of the plain architecture, adapters merged in. The model is left as it is: to merge in place
-    and undo it would move the frozen weights by rounding."""
-    if not isinstance(model, PeftModel):
-        return model.state_dict()
-    base = model.get_base_model()
-    state = {name.replace(".base_layer.", "."): value for name, value in base.state_dict().items() if ".lora_" not in name}
-    for name, module in base.named_modules():
-        if isinstance(module, LoraLayer):
-            for adapter in module.active_adapters:
-                state[f"{name}.weight"] = state[f"{name}.weight"] + cast(Any, module).get_delta_weight(adapter)
-    return {name: value.detach() for name, value in state.items()}
-
-
-def save_model(model: Model, tokenizer: PreTrainedTokenizerBase, out: Path, card: Mapping[str, Any] | None = None) -> None:
+def save_model(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path, card: Mapping[str, Any] | None = None
+) -> None:
     """Write a model folder, whole or not at all: config, safetensors, tokenizer, and `card` as model_card.json.
 
     Decoding defaults are not written: they belong to the evaluation protocol (docs/pitfalls.md, no. 27).
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
     with new_folder(out) as folder:
-        base.save_pretrained(folder, state_dict=plain_state(model), max_shard_size=SHARD)  # type: ignore[operator]
+        model.save_pretrained(folder, max_shard_size=SHARD)
         (folder / "generation_config.json").unlink(missing_ok=True)
         tokenizer.save_pretrained(folder)
         if card is not None:
             write_json(folder / "model_card.json", dict(card))
 
 
+def trained_weights(model: Model) -> dict[str, torch.Tensor]:
+    """The weights that are trained, where they stand: all of them, or the adapters alone."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
 def trainable_state(model: Model) -> dict[str, torch.Tensor]:
-    """Copies, on the CPU, of the weights that are trained: all of them, or the adapters alone."""
-    return {
-        name: parameter.detach().to("cpu", copy=True) for name, parameter in model.named_parameters() if parameter.requires_grad
-    }
+    """Copies, on the CPU, of the weights that are trained."""
+    return {name: weight.to("cpu", copy=True) for name, weight in trained_weights(model).items()}
 
 
-@torch.no_grad()
 def load_trainable_state(model: Model, state: Mapping[str, torch.Tensor]) -> None:
     """Put `trainable_state` back, bit for bit. Raises MgsrError where names or shapes differ from the model's."""
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    trained = trained_weights(model)
     differing = sorted(trained.keys() ^ state.keys()) or sorted(n for n in trained if trained[n].shape != state[n].shape)
     if differing:
         raise MgsrError(f"the checkpoint is of another model: {', '.join(differing[:5])} differ; remove it to start anew")
-    for name, parameter in trained.items():
-        parameter.copy_(state[name])
+    for name, weight in trained.items():
+        weight.copy_(state[name])
 
 
 def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -12,6 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from mgsr.devices import halved
 from mgsr.errors import MgsrError
 from mgsr.models.language_model import LanguageModel, inference
 from mgsr.rollouts.decoder import Decoder, open_decoder
@@ -161,10 +162,20 @@ def stop_unless_finite(rows: Items[Row], values: Tensor) -> None:
 
 
 def complete(models: Items[LanguageModel], rows: Items[AnyRow], choose: Choose[AnyRow], batch: int) -> None:
-    """Write the rows to their ends, at most `batch` of them together. Modules keep their modes, and nothing has a gradient."""
+    """Write the rows to their ends, at most `batch` of them together. Modules keep their modes, and nothing has a gradient.
+
+    Where memory runs out, half as many go on from the tokens that they have. Raises MgsrError where one row is too many.
+    """
     with inference(*models):
-        unfinished = [row for row in rows if not row.is_complete]
-        decode([open_decoder(model) for model in models], unfinished, choose, batch, models[0].device)
+        while unfinished := [row for row in rows if not row.is_complete]:
+            batch = min(batch, len(unfinished))
+            try:
+                decode([open_decoder(model) for model in models], unfinished, choose, batch, models[0].device)
+            except torch.OutOfMemoryError as error:
+                reason = str(error)  # the error itself holds what has to be freed
+            else:
+                break
+            batch = halved(batch, reason)
 
 
 def decode(decoders: Items[Decoder], rows: Items[AnyRow], choose: Choose[AnyRow], batch: int, device: torch.device) -> None:

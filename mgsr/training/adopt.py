@@ -10,15 +10,15 @@ import torch
 from mgsr.config.run_specs import AdoptSpec
 from mgsr.config.specs import read_spec
 from mgsr.errors import MgsrError
-from mgsr.models.loading import check_shared_vocabulary, load_model, load_tokenizer, save_model
-from mgsr.storage import new_folder, read_json, write_json, write_jsonl
+from mgsr.models.loading import check_shared_vocabulary, load_tokenizer, parameter_count
+from mgsr.storage import link_folder, new_folder, read_json, write_json, write_jsonl
 from mgsr.training.run_record import RECORD, make_record
 
 
 def adopt(root: Path, run: str) -> None:
     """Write `runs/<run>` below `root` from the model `spec.base_model`, with a record of the same fields as a trained run's.
 
-    What training alone knows is null or empty there. Weights are saved in fp32. Raises MgsrError where the checkpoint does not
+    What training alone knows is null or empty there. Its files are links. Raises MgsrError where the checkpoint does not
     share the vocabulary of the family's teacher: its held-out KL, and what it is compared with, would mean nothing.
     """
     spec = read_spec(root, run, AdoptSpec)
@@ -30,9 +30,8 @@ def adopt(root: Path, run: str) -> None:
         check_shared_vocabulary(load_tokenizer(root / "runs" / spec.teacher_run / "model"), tokenizer)
     except MgsrError as error:
         raise MgsrError(f"{spec.title} of family {spec.family}: {error}") from error
-    model = load_model(folder)
     with new_folder(root / "runs" / run) as out:
-        save_model(model, tokenizer, out / "model")
+        link_folder(folder, out / "model")
         record = make_record(
             run,
             spec,
@@ -41,7 +40,7 @@ def adopt(root: Path, run: str) -> None:
             threads=torch.get_num_threads(),
             processes=1,
             device="cpu",
-            parameters=sum(value.numel() for value in model.parameters()),
+            parameters=parameter_count(folder),
             timings={"total": round(time.perf_counter() - started, 3)},
             learning_rate=None,
             best_step=None,

@@ -62,7 +62,7 @@ def load_checkpoint(folder: Path) -> tuple[int, dict[str, dict[str, torch.Tensor
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """AdamW's state as flat tensors, "<parameter index>/<key>"."""
     state = optimizer.state_dict()["state"]
-    return {f"{index}/{key}": value.cpu() for index, entry in state.items() for key, value in entry.items()}
+    return {f"{index}/{key}": value for index, entry in state.items() for key, value in entry.items()}
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:

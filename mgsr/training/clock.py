@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import torch
 
+from mgsr.devices import synchronize
+
 
 class Clock:
     """Seconds by stage, summed over a run. Stages may lie within one another ("total" holds the loop's)."""
@@ -22,6 +24,5 @@ class Clock:
         """Add the time that the block takes, until the GPU has finished its work too."""
         started = time.perf_counter()
         yield
-        if self._device.type == "cuda":
-            torch.cuda.synchronize()
+        synchronize(self._device)
         self.seconds[stage] += time.perf_counter() - started

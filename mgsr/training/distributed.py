@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from mgsr.devices import collective_backend, default_device
+
+TIMEOUT = timedelta(minutes=30)  # of a collective, in which all processes do the same
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,7 @@ class World:
     rank: int
     size: int
     device: torch.device
+    patient: dist.ProcessGroup | None = None  # for waits that have no limit
 
     @property
     def is_main(self) -> bool:
@@ -44,18 +50,16 @@ class World:
         return [item for part in parts for item in part or []]
 
     def barrier(self) -> None:
+        """Wait for all processes, however long one of them loads or writes. Where one dies, the others end too."""
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(self.patient)
 
 
 def start_world() -> World:
     """Join the processes that torchrun started (nccl on GPUs, gloo on CPUs), or be alone."""
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-        torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")
+    device = default_device(int(os.environ.get("LOCAL_RANK", "0")))
     if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    return World(rank, size, device)
+        dist.init_process_group(collective_backend(device), timeout=TIMEOUT)
+    patient = dist.new_group(backend="gloo", timeout=timedelta(days=7)) if size > 1 else None
+    return World(rank, size, device, patient)

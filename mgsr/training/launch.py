@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from mgsr.config.run_specs import TrainSpec
 from mgsr.config.specs import read_spec
@@ -22,8 +23,13 @@ def launch(root: Path, name: str) -> None:
 
             train(name, spec, root)
             return
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={spec.processes}"]
-        environment = {**os.environ, "MGSR_ROOT": str(root), "MGSR_RUN": name}
-        status = subprocess.run([*command, "-m", "mgsr.training.trainer"], env=environment).returncode
-    if status:
-        raise MgsrError(f"run {name}: a process failed with status {status}; its message stands above")
+        done = start_processes(root, name, spec.processes)
+    if done.returncode:
+        raise MgsrError(f"run {name}: a process failed with status {done.returncode}; its message stands above")
+
+
+def start_processes(root: Path, name: str, count: int, **settings: Any) -> subprocess.CompletedProcess[str]:
+    """Train a run in so many processes, and wait for them. `settings`: of `subprocess.run`."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
+    environment = {**os.environ, **settings.pop("env", {}), "MGSR_ROOT": str(root), "MGSR_RUN": name}
+    return subprocess.run([*command, "-m", "mgsr.training.trainer"], env=environment, text=True, **settings)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 from mgsr.config.run_specs import SelectSpec
 from mgsr.config.specs import read_spec
-from mgsr.storage import new_folder, read_json, write_json
+from mgsr.storage import link_folder, new_folder, read_json, write_json
 from mgsr.training.run_record import RECORD
 
 
@@ -38,16 +37,7 @@ def select(root: Path, run: str) -> None:
     ]
     source = root / "runs" / chosen["run"]
     with new_folder(root / "runs" / run) as out:
-        shutil.copytree(source / "model", out / "model", copy_function=_link)
+        link_folder(source / "model", out / "model")  # adapters name their start from either folder alike
         shutil.copy(source / "metrics.jsonl", out)
         write_json(out / "spec.json", spec.model_dump(mode="json"))
         write_json(out / RECORD, {**chosen, "run": run, "spec": spec.model_dump(mode="json"), "candidates": candidates})
-
-
-def _link(source: str, to: str) -> None:
-    """The same file under another name, which takes no space; a copy where the file system has no such links. A finished
-    run's files are replaced and never written into, so neither name can spoil the other."""
-    try:
-        os.link(source, to)
-    except OSError:
-        shutil.copy(source, to)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import os
-import resource
 import shutil
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from peft import PeftModel
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
@@ -26,16 +26,18 @@ from mgsr.config.run_specs import TrainSpec
 from mgsr.config.specs import read_spec
 from mgsr.data.encoding import Example, encode_examples
 from mgsr.data.records import load_records
+from mgsr.devices import device_name, peak_memory
 from mgsr.errors import MgsrError
+from mgsr.models.adapters import save_adapter
 from mgsr.models.language_model import HiddenStates, LanguageModel, load_frozen
 from mgsr.models.loading import (
-    Model,
     check_shared_vocabulary,
     load_model,
     load_tokenizer,
     load_trainable_state,
     save_model,
     trainable_state,
+    trained_weights,
 )
 from mgsr.objectives.objective import Objective
 from mgsr.rollouts.noise import row_key
@@ -66,15 +68,6 @@ def evenly(steps: int, count: int) -> set[int]:
     """`count` of the steps 1..`steps` (all, if there are fewer), evenly spread, the last one among them."""
     count = min(count, steps)
     return {round(steps * k / count) for k in range(1, count + 1)}
-
-
-def peak_memory(device: torch.device, before: int) -> int:
-    """The most bytes that torch held on the GPU or, without one, the process held; at least `before`, the figure from before a
-    resume."""
-    if device.type == "cuda":
-        return max(before, torch.cuda.max_memory_allocated(device))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return max(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
 class Trainer:
@@ -108,7 +101,12 @@ class Trainer:
         base = self.root / "models" / spec.base_model
         self.start = self.root / "runs" / spec.start_run / "model" if spec.start_run else base
         self.tokenizer = load_tokenizer(self.start)
-        self.student = self._load_student(self.world.device, self.training.precision)
+        settings: dict[str, Any] = {"dropout": self.training.dropout, "lora": spec.lora, "seed": spec.seed}
+        settings |= {"device": self.world.device, "precision": self.training.precision}
+        self.student = load_model(self.start, **settings)
+        if self.training.gradient_checkpointing:
+            plain: Any = self.student.get_base_model() if isinstance(self.student, PeftModel) else self.student
+            plain.activation_checkpointing_enable()
         student, teacher = LanguageModel.of(self.student, self.tokenizer), None
         if spec.teacher_run:
             folder = self.root / "runs" / spec.teacher_run / "model"
@@ -117,11 +115,8 @@ class Trainer:
         self.models = Models(student, teacher, self.tokenizer, self.training.precision)
         self.objective = Objective(spec.method.objective, student.vocabulary, spec.seed).to(self.world.device)
         module = TrainStep(student, self.objective, self.training.chunk)
+        self.world.barrier()  # one process may have loaded for longer than a collective waits
         self.module = DistributedDataParallel(module) if self.world.size > 1 else module
-
-    def _load_student(self, device: torch.device | str = "cpu", precision: str = "fp32") -> Model:
-        settings: dict[str, Any] = {"dropout": self.training.dropout, "lora": self.spec.lora, "seed": self.spec.seed}
-        return load_model(self.start, device=device, precision=precision, **settings)
 
     def _load_data(self) -> None:
         folder, config = self.root / "data" / self.spec.data, self.spec.data_config
@@ -149,6 +144,11 @@ class Trainer:
         """Errors inside name the run and this step."""
         try:
             yield
+        except torch.OutOfMemoryError as error:
+            raise MgsrError(
+                f"run {self.run}, step {step}: memory ran out ({error}); lower training.micro_batch or training.rollout_batch, "
+                "or set training.gradient_checkpointing"
+            ) from error
         except MgsrError as error:
             raise MgsrError(f"run {self.run}, step {step}: {error}") from error
 
@@ -245,13 +245,14 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint of this very step."""
         if self.world.is_main:
-            tensors = {"student": trainable_state(self.student), "optimizer": optimizer_tensors(self.optimizer)}
+            # as they stand on the device: a file after the other passes the host's memory
+            tensors = {"student": trained_weights(self.student), "optimizer": optimizer_tensors(self.optimizer)}
             tensors |= {"objective": objective} if (objective := self.objective.state_dict()) else {}
             tensors |= {"best": self.best_state} if self.best_state else {}
             state = {
                 "source": self.source.state_dict(), "best": self.best, "best_scores": self.best_scores, "lines": self.lines,
                 "timings": dict(self.clock.seconds), "signatures": self.warning_signs.state_dict(),
-                "peak_memory": peak_memory(self.world.device, self.peak_memory), "data_digest": self.data_digest,
+                "peak_memory": max(self.peak_memory, peak_memory(self.world.device)), "data_digest": self.data_digest,
             }  # fmt: skip
             save_checkpoint(self.folder, self.step, tensors, state)
         self.world.barrier()
@@ -302,7 +303,7 @@ class Trainer:
                 self.save()
                 saved = time.monotonic()
         bar.close()
-        self.peak_memory = max(self.world.gather([peak_memory(self.world.device, self.peak_memory)]))
+        self.peak_memory = max(self.peak_memory, *self.world.gather([peak_memory(self.world.device)]))
 
     def _sequences_per_second(self) -> float:
         """Sequences trained on, per second of making them and training on them. Start, checkpoints and validations take no part
@@ -310,12 +311,20 @@ class Trainer:
         seconds = self.clock.seconds["total"] - self.clock.seconds["validation"]
         return self.training.steps * self.training.global_batch / seconds
 
+    def _save_student(self, folder: Path) -> None:
+        """Write the best weights: the adapters alone, where there are some, as the start holds all others."""
+        if isinstance(self.student, PeftModel):
+            with new_folder(folder) as new:
+                save_adapter(self.student, self.best_state, self.start, new)
+                self.tokenizer.save_pretrained(new)
+        else:
+            load_trainable_state(self.student, self.best_state)
+            save_model(self.student, self.tokenizer, folder)
+
     def finish(self, out: Path) -> None:
         """Write the best model, its record and its metrics; then the checkpoints are no longer needed."""
         if self.best is None:
             raise MgsrError(f"run {self.run}: no validation took place")
-        student = self._load_student() if self.spec.lora else self.student  # under adapters the weights may be narrow
-        load_trainable_state(student, self.best_state)
         lines = [{k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in line.items()} for line in self.lines]
         record = make_record(
             self.run,
@@ -324,7 +333,7 @@ class Trainer:
             dropped=self.dropped,
             threads=torch.get_num_threads(),
             processes=self.world.size,
-            device=torch.cuda.get_device_name() if self.world.device.type == "cuda" else "cpu",
+            device=device_name(self.world.device),
             parameters=sum(value.numel() for name, value in self.student.named_parameters() if ".lora_" not in name),
             peak_memory_bytes=self.peak_memory,
             examples_per_second=round(self._sequences_per_second(), 3),
@@ -337,7 +346,7 @@ class Trainer:
             warnings=self.warning_signs.warnings(self.source.student_share),
         )
         with new_folder(out) as new:
-            save_model(student, self.tokenizer, new / "model")
+            self._save_student(new / "model")
             write_json(new / "spec.json", self.spec.model_dump(mode="json"))
             write_jsonl(new / "metrics.jsonl", lines)
             write_json(new / RECORD, record)

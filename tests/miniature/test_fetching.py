@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -171,3 +174,22 @@ def test_a_local_folder_is_a_model_too(model_folders: dict[str, Path], tmp_path:
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(MgsrError, match=r"model\.safetensors is broken .*; delete .*model\.safetensors and fetch it again"):
         fetch_model(str(tmp_path / "copy"), tmp_path / "again", None)
+
+
+def test_pickles_leave_the_cache_once_converted(hub: Hub, tmp_path: Path) -> None:
+    """Those that were there before stay: another project may have fetched them. A shard takes no space twice either way."""
+    opt, llama = "facebook/opt-1.3b", "meta-llama/Llama-2-7b-hf"
+
+    def cached(kind: str) -> list[Path]:
+        return sorted(file for file in (tmp_path / "hf").rglob(f"*{kind}") if "snapshots" in file.parts)
+
+    environment = hub.environment(tmp_path / "hf")
+    assert run(tmp_path, environment, "models", opt, llama) == {}
+    assert not cached(".bin") and len(cached(".safetensors")) == 2
+    blobs = sum(file.stat().st_size for file in (tmp_path / "hf").rglob("*") if file.is_file() and not file.is_symlink())
+    weights = sum(file.stat().st_size for file in (tmp_path / "models" / llama).glob("*.safetensors"))
+    assert weights < blobs < weights + (tmp_path / "models" / opt / "model.safetensors").stat().st_size
+    fetch = "from huggingface_hub import snapshot_download; import sys; snapshot_download(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", fetch, opt], env={**os.environ, **environment}, check=True)
+    (tmp_path / "models" / opt / "config.json").unlink()
+    assert cached(".bin") and run(tmp_path, environment, "models", opt) == {} and cached(".bin")
