@@ -381,7 +381,7 @@ def test_off_policy_methods_replay_in_every_preset(preset: str) -> None:
     methods = load_methods(WORKFLOW, config)
     for name in ("distillm", "mgsr_off_policy", "mgsr_off_policy_unrevised"):
         method = methods.resolve(next(iter(config.families)), name)
-        steps, batch = method.training.steps, method.training.global_batch
+        steps, batch = method.training.steps_of(11_900), method.training.global_batch
         sequences = method.sequences.model_copy(
             update={"off_policy": method.sequences.off_policy.model_copy(update={"initial_threshold": 0.2})}
         )
