@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,14 @@ from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.pytorch_utils import Conv1D
 
 from mgsr.config.families import LoraConfig
@@ -51,7 +58,25 @@ def load_model(
     if not (folder / "config.json").is_file():
         raise MgsrError(f"{folder} holds no model (config.json is missing); run the workflow, which builds it")
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    architecture = architecture_of(config.model_type)
+
+    def fill(model: PreTrainedModel) -> None:
+        _read_weights(model, folder, torch.device(device))
+
+    return make_model(config, fill, dropout=dropout, lora=lora, seed=seed, frozen=frozen, precision=precision)
+
+
+def make_model(
+    config: PretrainedConfig,
+    fill: Callable[[PreTrainedModel], None],
+    *,
+    dropout: float,
+    lora: LoraConfig | None,
+    seed: int,
+    frozen: bool,
+    precision: str,
+) -> Model:
+    """A model as `load_model` gives it. It has no weights until `fill` puts them in, each in the type that it finds there."""
+    architecture = architecture_of(str(config.model_type))
     for name in architecture.dropout:
         setattr(config, name, dropout)
     for name in architecture.layer_dropout:
@@ -62,7 +87,7 @@ def load_model(
     model.requires_grad_(lora is None and not frozen)
     if precision == "bf16":
         narrow(model, besides=lora.target_modules if lora else ())
-    _read_weights(model, folder, torch.device(device))
+    fill(model)
     loaded: Model = model if lora is None else _adapt(model, lora, seed)
     if precision == "bf16":
         narrow(loaded)
