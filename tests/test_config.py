@@ -47,7 +47,7 @@ def message(given: Mapping[str, Any], folder: Path = WORKFLOW) -> str:
 
 @pytest.fixture
 def workflow(tmp_path: Path) -> Path:
-    for kind in ("presets", "methods", "recipes"):
+    for kind in ("presets", "methods", "recipes", "scales"):
         shutil.copytree(WORKFLOW / kind, tmp_path / kind)
     for name in ("tables.yaml", "test_sets.yaml"):
         shutil.copy(WORKFLOW / name, tmp_path)

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "mgsr"
 ORDER = ("config", "data", "models", "rollouts", "objectives", "training", "evaluation", "tables")
 # beneath every layer; they import one another only
 BASE = ("errors", "storage", "rouge", "metrics", "devices", "hub", "plugins")
-TOP = ("cli", "__main__", "preflight", "examples")
+TOP = ("cli", "__main__", "preflight", "cost", "examples")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -106,6 +106,7 @@ def test_the_code_that_names_kept_answers_scores_nothing() -> None:
 LIGHT = [
     "mgsr.cli",
     "mgsr.preflight",
+    "mgsr.cost.summary",
     "mgsr.config.plan",
     "mgsr.data.prepare",
     "mgsr.data.builtin_records",

@@ -48,7 +48,7 @@ def extra_rows(*methods: str) -> dict[str, Any]:
 
 @pytest.fixture
 def workflow(tmp_path: Path) -> Path:
-    for kind in ("presets", "methods", "recipes"):
+    for kind in ("presets", "methods", "recipes", "scales"):
         shutil.copytree(WORKFLOW / kind, tmp_path / kind)
     for name in ("tables.yaml", "test_sets.yaml"):
         shutil.copy(WORKFLOW / name, tmp_path)

@@ -39,12 +39,12 @@ def without_data(module: Module) -> Module:
     return module
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all storages that operators made inside and that are still held, and those of the modules that are
     added. `peak`: the most since `restart`."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._held: set[int] = set()
 
@@ -92,7 +92,7 @@ class _FusedAttention(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         return *(torch.empty_like(x) for x in ctx.saved_tensors[:3]), None
 
 
@@ -102,7 +102,8 @@ class _Kernels(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention and any(isinstance(x, FakeTensor) for x in args):
-            return self._attention(*args[:3], kwargs.get("attn_mask"))
+            query, key, value, *_ = args
+            return self._attention(query, key, value, kwargs.get("attn_mask"))
         if func is Tensor.numpy and isinstance(args[0], FakeTensor):
             return np.zeros(args[0].shape, np.float32)
         return func(*args, **kwargs)
