@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from mgsr.config.base import Strict, nearest
+from mgsr.config.base import Strict
 from mgsr.errors import MgsrError
 
 
@@ -59,7 +59,7 @@ class Assumptions(Strict):
     def device(self, name: str) -> Device:
         """Raises MgsrError for a name that is not in the table."""
         if name not in self.devices:
-            raise MgsrError(f"--device {name}: no such device; {nearest(name, self.devices)}")
+            raise MgsrError(f"--device {name}: no such device; choose one of {', '.join(self.devices)}")
         return self.devices[name]
 
 

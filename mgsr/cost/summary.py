@@ -37,7 +37,8 @@ def full_text(plan: Plan, target: str, device: str, memory: Iterable[FamilyMemor
         f"preset {config.preset}, scale {config.scale}, recipe {config.recipe}, target {target}, on {device}",
         f"{_rows(work)} {_steps(work, jobs)}",
         _jobs_table(work, jobs, lacking),
-        f"If every prompt and response were as long as it may be: {_hours(longest)} GPU-hours.",
+        f"If every prompt and response were as long as it may be: {_hours(longest)} GPU-hours. The longest chain of jobs that "
+        f"wait for one another: {_hours(work.longest_chain(jobs))} hours on any number of devices.",
         _family_table(work, jobs),
     ]
     if memory := list(memory):
@@ -49,7 +50,7 @@ def full_text(plan: Plan, target: str, device: str, memory: Iterable[FamilyMemor
 
 
 def _rows(work: Work) -> str:
-    known = "of the prepared records" if work.rows_are_known else "assumed until they are prepared"
+    known = "counted" if work.rows_are_counted else "assumed until they are prepared"
     return f"Training rows: {work.train_rows:,} ({known}; those whose prompt is too long for a family take no part)."
 
 

@@ -7,17 +7,19 @@ and of reading weights and cache, and at least what starting its kernels takes. 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
-from pathlib import Path
+from contextlib import suppress
+from functools import cache, cached_property
 
 from mgsr.config.loss_terms import CrossEntropy
 from mgsr.config.method import Method
 from mgsr.config.plan import Plan
-from mgsr.config.run_specs import SelectSpec, TrainSpec
+from mgsr.config.run_specs import AdoptSpec, SelectSpec, TrainSpec
 from mgsr.config.specs import EvaluationSpec, ExposureSpec, ProbeSpec, SamplesSpec
 from mgsr.cost.assumptions import Device, assumptions
 from mgsr.cost.jobs import Jobs
 from mgsr.cost.shapes import Shape, Shapes
+from mgsr.data.prepare import load_training, split_dolly
+from mgsr.errors import MgsrError
 from mgsr.storage import read_json
 
 HOST_ONLY = {"prepare-data", "prepare-test-set", "build-model", "select", "adopt", "floor", "card", "table", "open-check"}
@@ -52,29 +54,56 @@ class Work:
         }
         return self._rates.start_seconds + seconds[kind]()
 
+    def longest_chain(self, jobs: Jobs) -> float:
+        """Seconds of the jobs that wait for one another, which no number of devices makes fewer."""
+        plan = self.plan
+
+        @cache
+        def run(name: str | None) -> float:
+            if name is None or name not in plan.runs:
+                return 0.0
+            spec = plan.runs[name]
+            if isinstance(spec, SelectSpec):
+                return max(map(run, spec.candidates))
+            if isinstance(spec, AdoptSpec):
+                return run(spec.teacher_run)
+            return self.of("train", name) + max(run(spec.start_run), run(spec.teacher_run))
+
+        ends = [run(plan.evaluations[name].run) + self.of("evaluate", name) for name in jobs.get("evaluate", [])]
+        ends += [run(plan.exposures[name].run) + self.of("exposure", name) for name in jobs.get("exposure", [])]
+        return max(ends, default=0.0)
+
     # -- records -------------------------------------------------------------------------------------------------------
 
     @cached_property
     def train_rows(self) -> int:
-        """Of the prepared records if they are there, prompts that do not fit included; else assumed."""
-        return min(self._prepared("train"), self.plan.config.data.train_rows or 10**9)
+        """Training rows, those included whose prompt does not fit."""
+        return min(self._rows_by_split["train"], self.plan.config.data.train_rows or 10**9)
 
     @cached_property
     def _validation_rows(self) -> int:
-        return min(self._prepared("validation"), self.plan.config.data.validation_rows or 10**9)
+        return min(self._rows_by_split["validation"], self.plan.config.data.validation_rows or 10**9)
+
+    @cached_property
+    def rows_are_counted(self) -> bool:
+        """Whether the rows are there, prepared or at their source; else they are assumed."""
+        return self._counted is not None
 
     @property
-    def rows_are_known(self) -> bool:
-        return self._manifest.is_file()
+    def _rows_by_split(self) -> dict[str, int]:
+        return self._counted or self._records.rows
 
-    @property
-    def _manifest(self) -> Path:
-        return self.plan.root / "data" / self.plan.data_name / "manifest.json"
-
-    def _prepared(self, split: str) -> int:
-        if not self._manifest.is_file():
-            return self._records.rows[split]
-        return int(read_json(self._manifest)["sets"][split]["rows"])
+    @cached_property
+    def _counted(self) -> dict[str, int] | None:
+        plan, splits = self.plan, ("train", "validation")
+        manifest = plan.root / "data" / plan.data_name / "manifest.json"
+        if manifest.is_file():
+            return {split: int(read_json(manifest)["sets"][split]["rows"]) for split in splits}
+        if plan.data.source != "hub":
+            with suppress(MgsrError):  # the preflight tells what is missing
+                data = split_dolly(load_training(plan.data, plan.root), plan.data.split)
+                return {split: len(data[split].records) for split in splits}
+        return None
 
     def _test_rows(self, name: str, digest: str, first: int | None) -> int:
         manifest = self.plan.root / "test_sets" / digest / "manifest.json"
@@ -85,8 +114,8 @@ class Work:
         """Mean tokens of a prompt, a reference and a response that may have `limit` tokens."""
         data, records = self.plan.config.data, self._records
         if self._longest:
-            room = data.max_length - data.max_prompt_length
-            return data.max_prompt_length, room, min(limit, room)
+            most = data.max_length - data.max_prompt_length
+            return data.max_prompt_length, most, min(limit, most)
         room = data.max_length - min(records.prompt, data.max_prompt_length)
         return data.max_length - room, min(records.response, room), min(records.written, limit, room)
 
