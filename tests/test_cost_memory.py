@@ -4,10 +4,13 @@ profiler counts the bytes that its allocator gives out. The estimate runs on ten
 from __future__ import annotations
 
 import gc
+import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
@@ -15,13 +18,17 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from mgsr.config.families import LoraConfig
+from mgsr.config.families import LoraConfig, TinyModel
 from mgsr.config.measurement import EvaluationConfig, ExposureConfig
 from mgsr.config.run_specs import TrainSpec
-from mgsr.config.specs import ExposureSpec
+from mgsr.config.specs import ExposureSpec, ModelSpec
 from mgsr.cost import peaks
+from mgsr.data.encoding import Example
 from mgsr.models import architectures
-from tests.training_support import DATA, MGSR, SCRG_MIXED, evaluation_spec, run_spec
+from mgsr.models.build import build_model
+from mgsr.storage import read_json
+from mgsr.training import trainer
+from tests.training_support import DATA, MGSR, SCRG_MIXED, evaluation_spec, make_root, run_spec
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 SIZE = {"vocab_size": 3000}
@@ -118,7 +125,7 @@ def estimate_of(kind: str, work: str) -> Callable[[], int]:
 
 
 IN_THE_TEST_COMMAND = {
-    "llama": ("MGSR, bf16, adapters",), "gpt2": ("SFT", "evaluation"), "opt": ("MiniLLM",), "qwen2": ("MGSR", "exposure")
+    "llama": ("MGSR, bf16, adapters",), "gpt2": ("evaluation",), "opt": ("MiniLLM",), "qwen2": ("exposure",)
 }  # fmt: skip
 WORKS = ("SFT", "MGSR", "MGSR, bf16, adapters", "MiniLLM", "evaluation", "exposure")
 CASES = [
@@ -134,3 +141,31 @@ def test_the_estimate_is_within_15_percent_of_what_is_measured(kind: str, work: 
     expected, seen = estimate(), measured(estimate, monkeypatch)
     print(f"{kind}, {work}: estimated {expected / 2**20:.2f} MiB, measured {seen / 2**20:.2f} MiB, {expected / seen - 1:+.1%}")
     assert seen > 2**20 and expected == pytest.approx(seen, rel=0.15)
+
+
+def test_the_estimate_is_within_15_percent_of_a_real_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole run of MGSR, from loading to saving, on rows of full length."""
+    root = make_root(tmp_path)
+    for folder, layers in (("runs/teacher/model", 4), ("models/student", 2)):
+        shutil.rmtree(root / folder)
+        model = TinyModel(builder="tiny", layers=layers, width=128, heads=4, initializer_range=0.02, max_length=128)
+        build_model(ModelSpec(model=model, seed=layers, code=""), root / folder)
+    encode = trainer.encode_examples
+
+    def full(*arguments: Any) -> tuple[list[Example], dict[str, int]]:
+        examples, counts = encode(*arguments)
+        return [
+            replace(
+                example, prompt_ids=(example.prompt_ids * 64)[:64], response_ids=(example.response_ids * 64)[: 64 - row % 2]
+            )
+            for row, example in enumerate(examples)
+        ], counts
+
+    monkeypatch.setattr(trainer, "encode_examples", full)
+    sequences = {**SCRG_MIXED, "student_share": 1.0}
+    spec = training(sequences=sequences, objective=MGSR, steps=2, validations=1, validation_rows=3)
+    seen = measured(lambda: trainer.train("run", spec, root), monkeypatch)
+    student, teacher = (read_json(root / folder / "config.json") for folder in ("models/student", "runs/teacher/model"))
+    expected = max(peaks.training_peaks(student, teacher, spec).values())
+    print(f"a run of MGSR: estimated {expected / 2**20:.2f} MiB, measured {seen / 2**20:.2f} MiB, {expected / seen - 1:+.1%}")
+    assert expected == pytest.approx(seen, rel=0.15)
