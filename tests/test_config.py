@@ -364,7 +364,8 @@ def test_pitfall_18_the_controlled_recipe_treats_all_methods_alike(preset: str) 
         if starts == {None} or row.method == "mgsr_without_sft":  # SFT itself; a check whose subject is the weight
             continue
         dropout = plan.config.training.dropout if run.method.sequences.policy == "collection" else run.method.training.dropout
-        training = run.method.training.model_copy(update={"dropout": dropout})
+        memory = {"rollout_batch": plan.config.training.rollout_batch}  # it is no term of a comparison
+        training = run.method.training.model_copy(update={"dropout": dropout, **memory})
         alike[row.family, row.method.endswith(SECOND_ROW)].add((*starts, run.method.objective.sft_weight, training))
         assert tuple(one.learning_rate for one in trained if isinstance(one, TrainSpec)) == training.rate_grid
     families = (*plan.config.families, *plan.config.small_students)
@@ -444,7 +445,7 @@ def test_the_command_prints_the_schema() -> None:
 def test_every_option_of_the_command_is_explained() -> None:
     command = [sys.executable, "-m", "mgsr"]
     overview = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
-    assert re.findall(r"^    ([a-z-]+)", overview, re.MULTILINE)[:2] == ["schema", "lock"], "those for people come first"
+    assert re.findall(r"^    ([a-z-]+)", overview, re.MULTILINE)[:3] == ["schema", "plan", "lock"], "people come first"
     for parser in make_parser()._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr, attr-defined]
         assert parser.description and all(action.help for action in parser._actions)
     version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
