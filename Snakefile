@@ -9,6 +9,8 @@ from snakemake.utils import min_version
 
 from mgsr.config.load import load_config
 from mgsr.config.plan import make_plan
+from mgsr.cli import DEVICE
+from mgsr.cost.summary import paragraph
 from mgsr.errors import MgsrError
 from mgsr.preflight import lock_data_sets, preflight
 
@@ -69,7 +71,9 @@ include: "workflow/rules/collect.smk"
 onstart:
     try:
         jobs = workflow.dag.needrun_jobs()
-        preflight(PLAN, {name for job in jobs for name in job.wildcards_dict.values()})
+        asked = {name for job in jobs for name in job.wildcards_dict.values()}
+        print(paragraph(PLAN, asked, DEVICE), file=sys.stderr)
+        preflight(PLAN, asked)
     except MgsrError as error:
         sys.exit(f"mgsr: {error}")
 

@@ -20,6 +20,8 @@ from mgsr.devices import lease_gpus
 from mgsr.errors import MgsrError
 from mgsr.storage import is_sealed
 
+DEVICE = "a100-80gb"  # that costs are told for where none is named
+
 
 def schema(arguments: argparse.Namespace) -> None:
     from mgsr.config.schema import Config
@@ -54,6 +56,43 @@ def merge(arguments: argparse.Namespace) -> None:
     save_model(model, load_tokenizer(arguments.folder), arguments.out)
 
 
+def _given(files: list[Path], settings: list[str]) -> dict[str, Any]:
+    """The configuration of overlay files and of `key=value`, as Snakemake takes them from --configfile and --config."""
+    import yaml
+
+    from mgsr.config.load import merge, read_yaml
+
+    given: dict[str, Any] = {}
+    for file in files:
+        given = merge(given, read_yaml(file))
+    for setting in settings:
+        key, sign, value = setting.partition("=")
+        if not key or not sign:
+            raise MgsrError(f"'{setting}' is no setting; write key=value, as in preset=paper")
+        try:
+            given = merge(given, {key: yaml.safe_load(value)})
+        except yaml.YAMLError as error:
+            raise MgsrError(f"{key}: '{value}' is not valid YAML ({error})") from None
+    return given
+
+
+def plan(arguments: argparse.Namespace) -> None:
+    from mgsr.config.load import load_config
+    from mgsr.config.plan import make_plan
+    from mgsr.cost.jobs import needed
+    from mgsr.cost.memory import peak_memory_of
+    from mgsr.cost.summary import full_text
+
+    made = make_plan(arguments.workflow, load_config(arguments.workflow, _given(arguments.configfile, arguments.settings)))
+    jobs = needed(made, arguments.target)
+
+    def tell(work: str) -> None:
+        print(f"mgsr: counting bytes of {work}", file=sys.stderr, flush=True)
+
+    memory = peak_memory_of(made, jobs, tell) if arguments.memory else []
+    print(full_text(made, arguments.target, arguments.device, memory))
+
+
 def run_stage(stage: str, root: Path, name: str) -> None:
     """Do a job, unless a former one has: Snakemake repeats a job whose end it did not see."""
     job = STAGES[stage]
@@ -73,6 +112,18 @@ def make_parser() -> argparse.ArgumentParser:
 
     people = command("schema", "Print the JSON schema of the configuration.")
     people.set_defaults(function=schema)
+    people = command(
+        "plan", "Tell what a configuration costs: jobs, GPU-hours, peak memory, disk. It asks no network and no GPU."
+    )
+    people.add_argument(
+        "settings", nargs="*", metavar="key=value", help="as for snakemake --config: preset=paper recipe=controlled"
+    )
+    people.add_argument("--configfile", nargs="+", type=Path, default=[], help="overlays, as for snakemake")
+    people.add_argument("--target", default="all", help="what is made (default: %(default)s)")
+    people.add_argument("--device", default=DEVICE, help="a device of mgsr/cost/assumptions.yaml (default: %(default)s)")
+    people.add_argument("--no-memory", dest="memory", action="store_false", help="leave peak memory out, which takes minutes")
+    people.add_argument("--workflow", type=Path, default=Path("workflow"), help="the folder workflow/ (default: %(default)s)")
+    people.set_defaults(function=plan)
     people = command("lock", "Resolve the hub names of a preset to commits, in the lock file of its results folder.")
     people.add_argument("--preset", required=True, help="a file of workflow/presets")
     people.add_argument("--workflow", type=Path, default=Path("workflow"), help="the folder workflow/ (default: %(default)s)")

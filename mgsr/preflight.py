@@ -26,6 +26,7 @@ from mgsr.config.specs import spec_digest
 from mgsr.devices import visible_gpus
 from mgsr.errors import MgsrError
 from mgsr.hub import accessible_files, lock_names, lock_path, read_lock
+from mgsr.storage import CHECKSUMS
 
 # Parameters in billions where a hub model's name does not tell them, and of one that says nothing.
 BILLIONS = {"gpt2": 0.14, "gpt2-medium": 0.38, "gpt2-large": 0.81, "gpt2-xl": 1.64}
@@ -163,16 +164,16 @@ def missing(plan: Plan, asked: Container[str] | None = None) -> list[str]:
     config, root = plan.config, plan.root
     lacks = []
 
-    def absent(specs: Iterable[str], folder: str, file: str) -> list[str]:
-        return [name for name in specs if (asked is None or name in asked) and not (root / folder / name / file).exists()]
+    def absent(specs: Iterable[str], folder: str) -> list[str]:
+        return [name for name in specs if (asked is None or name in asked) and not (root / folder / name / CHECKSUMS).exists()]
 
-    to_build, to_run = absent(plan.models, "models", "config.json"), absent(plan.runs, "runs", "training.json")
+    to_build, to_run = absent(plan.models, "models"), absent(plan.runs, "runs")
     models = [plan.models[name].model for name in to_build]
     names = sorted({name for model in models if isinstance(model, HubModel) and (name := _hub_name(model))})
     specs = {root / "data" / plan.data_name: plan.data} | {
         root / "test_sets" / spec_digest(spec): spec for spec in plan.test_sets.values() if not spec.test_set.file
     }
-    prepared = all((folder / "manifest.json").exists() for folder in specs)
+    prepared = all((folder / CHECKSUMS).exists() for folder in specs)
     fetches = config.data.source == "hub" and not prepared
     hub = _ask_hub() if fetches or names else None
     if config.needs_gpu and (gpus := len(visible_gpus(SECONDS))) < config.processes:

@@ -20,7 +20,7 @@ PRESETS = ("smoke", "mini", "paper")
 @pytest.fixture
 def workflow(tmp_path: Path) -> Path:
     """A copy of the workflow's configuration."""
-    for kind in ("presets", "methods", "recipes"):
+    for kind in ("presets", "methods", "recipes", "scales"):
         shutil.copytree(WORKFLOW / kind, tmp_path / kind)
     for name in ("tables.yaml", "test_sets.yaml"):
         shutil.copy(WORKFLOW / name, tmp_path)

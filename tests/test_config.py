@@ -284,7 +284,8 @@ def test_pitfall_18_the_controlled_recipe_treats_all_methods_alike(preset: str) 
         if starts == {None} or row.method == "mgsr_without_sft":  # SFT itself; a check whose subject is the weight
             continue
         dropout = plan.config.training.dropout if run.method.sequences.policy == "collection" else run.method.training.dropout
-        training = run.method.training.model_copy(update={"dropout": dropout})
+        memory = {"rollout_batch": plan.config.training.rollout_batch}  # it is no term of a comparison
+        training = run.method.training.model_copy(update={"dropout": dropout, **memory})
         alike[row.family, row.method.endswith(SECOND_ROW)].add((*starts, run.method.objective.sft_weight, training))
         assert tuple(one.learning_rate for one in trained if isinstance(one, TrainSpec)) == training.rate_grid
     families = (*plan.config.families, *plan.config.small_students)
@@ -300,7 +301,7 @@ def test_off_policy_methods_replay_in_every_preset(preset: str) -> None:
     plan = plan_of({"preset": preset})
     for name in ("distillm", "mgsr_off_policy", "mgsr_off_policy_unrevised"):
         method = plan.methods.resolve(next(iter(plan.config.families)), name)
-        steps, batch = method.training.steps, method.training.global_batch
+        steps, batch = method.training.steps_of(11_900), method.training.global_batch
         off_policy = method.sequences.off_policy.model_copy(update={"initial_threshold": 0.2})
         sequences = method.sequences.model_copy(update={"off_policy": off_policy})
         policy = RolloutPolicy(sequences, seed=plan.config.training_seeds[0], global_batch=batch)
@@ -358,7 +359,8 @@ def test_keys_of_presets_stand_in_the_schema() -> None:
 
 
 def test_every_option_of_the_command_is_explained() -> None:
-    assert re.findall(r"^    ([a-z-]+)", mgsr("--help"), re.MULTILINE)[:2] == ["schema", "lock"], "those for people come first"
+    commands = re.findall(r"^    ([a-z-]+)", mgsr("--help"), re.MULTILINE)
+    assert commands[:3] == ["schema", "plan", "lock"], "those for people come first"
     for parser in make_parser()._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr, attr-defined]
         assert parser.description and all(action.help for action in parser._actions)
     assert mgsr("--version") == f"mgsr {__version__}\n"

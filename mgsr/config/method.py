@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, PositiveFloat, Tag, model_validator
@@ -32,10 +33,24 @@ def _rate_or_grid(value: Any) -> str:
     return "grid" if isinstance(value, list | tuple) else "rate"
 
 
+class Epochs(Strict):
+    """A number of optimiser steps that follows from the training records."""
+
+    epochs: PositiveFloat = Field(
+        description="steps are epochs * rows / global_batch, rounded; rows: the training rows whose prompt fits"
+    )
+
+
+def _number_or_epochs(value: Any) -> str:
+    return "in_epochs" if isinstance(value, Mapping | Epochs) else "number"
+
+
 class TrainingConfig(Strict):
     """The training loop. Batches are global: device count and accumulation follow from them."""
 
-    steps: int = Field(ge=1, description="optimiser steps")
+    steps: Annotated[
+        Annotated[int, Field(ge=1), Tag("number")] | Annotated[Epochs, Tag("in_epochs")], Discriminator(_number_or_epochs)
+    ] = Field(description="optimiser steps: a number, or `{epochs: n}`, which the run counts from its training rows")
     global_batch: int = Field(32, ge=1, description="sequences an optimiser step, over all processes")
     micro_batch: int = Field(8, ge=1, description="sequences a forward pass at most; changes no result without dropout")
     learning_rate: Annotated[
@@ -70,6 +85,11 @@ class TrainingConfig(Strict):
     def rate_grid(self) -> tuple[float, ...]:
         """The grid, or the one rate."""
         return self.learning_rate if isinstance(self.learning_rate, tuple) else (self.learning_rate,)
+
+    def steps_of(self, rows: int) -> int:
+        """Optimiser steps of a run that trains on `rows` rows."""
+        steps = self.steps
+        return steps if isinstance(steps, int) else max(1, round(steps.epochs * rows / self.global_batch))
 
 
 class Method(Strict):

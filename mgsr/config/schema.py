@@ -61,6 +61,9 @@ class Config(Strict):
 
     preset: str = Field(description="a file of workflow/presets; `paper` where none is given")
     recipe: str = Field("controlled", description="a file of workflow/recipes: `controlled` gives every method equal terms")
+    scale: str = Field(
+        "paper", description="a file of workflow/scales: how much of preset `paper` is made; docs/cost.md has the hours of each"
+    )
     results: str = Field("results", description="folder of all outputs")
     threads: int = Field(1, ge=1, description="CPU threads of a training or evaluation job; part of a run's identity")
     processes: int = Field(1, ge=1, description="processes of a training job, one GPU each where there are GPUs")

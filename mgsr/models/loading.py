@@ -4,7 +4,7 @@ folder's (`mgsr.models.adapters`), which are merged in on the way."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,14 @@ from accelerate import init_empty_weights
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.pytorch_utils import Conv1D
 
 from mgsr.config.families import LoraConfig
@@ -50,7 +57,25 @@ def load_model(
     """
     folder, adapters = whole_model(folder)
     config = _config(folder)
-    architecture = architecture_of(config.model_type)
+
+    def fill(model: PreTrainedModel) -> None:
+        _read_weights(model, folder, adapters, torch.device(device))
+
+    return make_model(config, fill, dropout=dropout, lora=lora, seed=seed, frozen=frozen, precision=precision)
+
+
+def make_model(
+    config: PretrainedConfig,
+    fill: Callable[[PreTrainedModel], None],
+    *,
+    dropout: float,
+    lora: LoraConfig | None,
+    seed: int,
+    frozen: bool,
+    precision: str,
+) -> Model:
+    """A model as `load_model` gives it. It has no weights until `fill` puts them in, each in the type that it finds there."""
+    architecture = architecture_of(str(config.model_type))
     for name in architecture.dropout:
         setattr(config, name, dropout)
     for name in architecture.layer_dropout:
@@ -59,7 +84,7 @@ def load_model(
     model.requires_grad_(lora is None and not frozen)
     if precision == "bf16":
         narrow(model, besides=lora.target_modules if lora else ())
-    _read_weights(model, folder, adapters, torch.device(device))
+    fill(model)
     loaded: Model = model if lora is None else adapt(model, lora, seed)
     if precision == "bf16":
         narrow(loaded)

@@ -41,7 +41,7 @@ class CoarseKl(torch.autograd.Function):
         counts = torch.searchsorted(index, starts).diff()
 
         def by_class(x: Tensor) -> Tensor:
-            return x.view(n).repeat_interleave(counts)
+            return x.view(n).repeat_interleave(counts, output_size=len(index))  # known, so a GPU need not be asked
 
         def by_row(x: Tensor) -> Tensor:
             return torch.segment_reduce(x.double(), "sum", lengths=counts).to(s_logp.dtype)

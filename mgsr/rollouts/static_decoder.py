@@ -27,7 +27,7 @@ class StaticDecoder:
         self._lengths: list[int] = []  # tokens in the cache, by row
         # By layer [2, rows, key_heads, columns, head_width]: keys and values. What is not written yet must be finite.
         shape = 2, 0, weights.key_heads, 0, weights.head_width
-        self._cache = [torch.zeros(shape, dtype=weights.dtype, device=self._device) for _ in weights.blocks]
+        self._cache = [weights.head.weight.new_zeros(shape) for _ in weights.blocks]
 
     def advance(self, tokens: Tensor, prompts: Items[tuple[int, ...]]) -> Tensor:
         """Append one token to each row ([batch] int64), and add a row for each of these prompts; logits of the next token of
@@ -37,7 +37,7 @@ class StaticDecoder:
         length = torch.tensor(entering, dtype=torch.int64, device=self._device)
         self._lengths = [*(length + 1 for length in self._lengths), *entering]
         self._reserve()
-        new_row = torch.arange(len(prompts), device=self._device).repeat_interleave(length)
+        new_row = torch.arange(len(prompts), device=self._device).repeat_interleave(length, output_size=sum(entering))
         last = length.cumsum(0) - 1
         new_position = torch.arange(len(new_row), device=self._device) - (last - length + 1)[new_row]
         new_tokens = torch.tensor(list(chain.from_iterable(prompts)), dtype=torch.int64, device=self._device)

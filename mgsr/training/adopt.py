@@ -37,6 +37,8 @@ def adopt(root: Path, run: str) -> None:
             spec,
             data_digest=read_json(root / "data" / spec.data / "manifest.json")["digest"],
             dropped={},
+            train_rows=None,
+            steps=None,
             threads=torch.get_num_threads(),
             processes=1,
             device="cpu",

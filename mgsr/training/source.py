@@ -26,14 +26,22 @@ class StepSource:
     """Makes the sequences of each step, all of them before its first backward pass. Ask once for each step, in order."""
 
     def __init__(
-        self, spec: TrainSpec, models: Models, examples: Items[Example], world: World, clock: Clock, with_spans: bool
+        self,
+        spec: TrainSpec,
+        models: Models,
+        examples: Items[Example],
+        steps: int,
+        world: World,
+        clock: Clock,
+        with_spans: bool,
     ) -> None:
-        """Raises MgsrError where the function of the method's policy cannot be loaded."""
+        """`steps`: of the whole run. Raises MgsrError where the function of the method's policy cannot be loaded."""
         self._spec, self._models, self._world, self._clock, self._with_spans = spec, models, world, clock, with_spans
         self._training, self._config = spec.method.training, spec.method.sequences
         self._policy = RolloutPolicy(self._config, seed=spec.seed, global_batch=self._training.global_batch)
         self._order = DataOrder(examples, spec.seed, self._training.global_batch)
         self._rollouts = Rollouts(spec, models, self._order, world, clock)
+        self._run_steps = steps
         self._steps = self._student_steps = 0
         self._custom = load_custom(self._config.function) if self._config.function else None
         self._collection: Collection | None = None
@@ -54,7 +62,7 @@ class StepSource:
         Metrics: `source`; `student_share` up to here; after SCRG `scrg_hits`, [position, response length] of each correction;
         where the teacher wrote `teacher_text_gold`, the share of its texts that equal the ground truth.
         """
-        source = self._policy.plan(step, self._training.steps)
+        source = self._policy.plan(step, self._run_steps)
         facts: dict[str, Any] = {"source": source}
         if self._collection is not None:
             sequences = self._collected(step, self._collection)
@@ -85,7 +93,7 @@ class StepSource:
         if source == "buffer":
             return self._policy.draw(step)[self._world.slice(self._training.global_batch)]
         if self._custom is not None:
-            sequences = self._custom(self._rollouts, examples, visits, step=step, steps=self._training.steps)
+            sequences = self._custom(self._rollouts, examples, visits, step=step, steps=self._run_steps)
             return self._checked(sequences, examples)
         fresh = (self._rollouts.teacher if source == "teacher" else self._rollouts.student)(examples, visits)
         if source == "teacher":

@@ -54,12 +54,12 @@ from mgsr.training.texts import Models
 from mgsr.training.validation import VALIDATION_SEED, cross_entropy, validation_scores
 
 
-def learning_rate_at(step: int, spec: TrainSpec) -> float:
-    """A linear warm-up, then a cosine from `learning_rate` to `final_learning_rate` at the last step."""
+def learning_rate_at(step: int, steps: int, spec: TrainSpec) -> float:
+    """A linear warm-up, then a cosine from `learning_rate` to `final_learning_rate` at the last of `steps`."""
     training = spec.method.training
     if step <= training.warmup_steps:
         return spec.learning_rate * step / training.warmup_steps
-    progress = (step - 1 - training.warmup_steps) / max(1, training.steps - 1 - training.warmup_steps)
+    progress = (step - 1 - training.warmup_steps) / max(1, steps - 1 - training.warmup_steps)
     low = min(training.final_learning_rate, spec.learning_rate)
     return low + (spec.learning_rate - low) * 0.5 * (1 + math.cos(math.pi * progress))
 
@@ -79,14 +79,15 @@ class Trainer:
         self.folder = root / "checkpoints" / run
         self._load_models()
         self._load_data()
+        self.steps = self.training.steps_of(len(self.examples))
         self.clock = Clock(world.device)
         with_spans = "span" in self.objective.weights
-        self.source = StepSource(spec, self.models, self.examples, world, self.clock, with_spans)
+        self.source = StepSource(spec, self.models, self.examples, self.steps, world, self.clock, with_spans)
         self.optimizer = self._make_optimizer()
-        self.validate_at = evenly(self.training.steps, self.training.validations)
+        self.validate_at = evenly(self.steps, self.training.validations)
         checks = spec.method.sequences.off_policy.checks if spec.method.sequences.policy == "off_policy" else None
         # steps whose validation loss the rollout policy gets; step 0 is before training
-        self.check_at = {0} | (evenly(self.training.steps, checks) if checks else self.validate_at)
+        self.check_at = {0} | (evenly(self.steps, checks) if checks else self.validate_at)
         self.step, self.lines = 0, list[dict[str, Any]]()
         self.best: dict[str, Any] | None = None
         self.best_state: dict[str, torch.Tensor] = {}
@@ -157,7 +158,7 @@ class Trainer:
     def _optimise(self, step: int) -> dict[str, Any]:
         """Make one optimiser step. Returns what the metrics say about it."""
         sequences, facts = self.source.step(step)
-        self.objective.progress = step / self.training.steps
+        self.objective.progress = step / self.steps
         torch.manual_seed(row_key(self.spec.seed, "dropout", step, self.world.rank) >> 1)  # dropout is the only user
         self.student.train()
         figures: dict[str, Any] = self._accumulate_gradients(sequences)
@@ -169,7 +170,7 @@ class Trainer:
                 for parameter in self.objective.parameters():
                     parameter.grad = None  # at a gradient of 0 AdamW would go on by its momentum
             for group in groups:
-                group["lr"] = learning_rate_at(step, self.spec)
+                group["lr"] = learning_rate_at(step, self.steps, self.spec)
             self.optimizer.step()
             self.optimizer.zero_grad()
             self.objective.after_step(figures)
@@ -280,7 +281,7 @@ class Trainer:
 
     def train(self) -> None:
         """Make all steps from the current one on, with validations evenly spread and checkpoints by time."""
-        steps = self.training.steps
+        steps = self.steps
         if not self.resume():
             with self.clock.measure("total"), self._naming_errors(0):
                 self._validate(with_scores=False)  # the adaptive schedule compares with the loss before training
@@ -309,7 +310,7 @@ class Trainer:
         """Sequences trained on, per second of making them and training on them. Start, checkpoints and validations take no part
         in it."""
         seconds = self.clock.seconds["total"] - self.clock.seconds["validation"]
-        return self.training.steps * self.training.global_batch / seconds
+        return self.steps * self.training.global_batch / seconds
 
     def _save_student(self, folder: Path) -> None:
         """Write the best weights: the adapters alone, where there are some, as the start holds all others."""
@@ -331,6 +332,8 @@ class Trainer:
             self.spec,
             data_digest=self.data_digest,
             dropped=self.dropped,
+            train_rows=len(self.examples),
+            steps=self.steps,
             threads=torch.get_num_threads(),
             processes=self.world.size,
             device=device_name(self.world.device),
