@@ -40,7 +40,9 @@ def test_a_later_number_takes_the_place_of_epochs() -> None:
     config = load_config(WORKFLOW, {"preset": "paper"})
     methods = load_methods(WORKFLOW, config)
     assert methods.resolve("OPT", "minillm").training.steps == 5000  # of the recipe, over the preset's epochs
-    epochs = [methods.resolve(family, method).training.steps_of(32) for family in ("OPT", "GPT2") for method in ("mgsr", "sft")]
+    epochs = [
+        methods.resolve(family, method).training.steps_of(32) for family in ("OPT", "GPT2") for method in ("mgsr", "sft_start")
+    ]
     assert epochs == [10, 3, 20, 3]  # at as many rows as a batch has
 
 

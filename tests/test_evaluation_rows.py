@@ -21,7 +21,7 @@ from mgsr.evaluation.floor import evaluate_floor, lenders, write_floor
 from mgsr.evaluation.scoring import AnswerRow, Part, build_summary, score_answers, summarise, write_evaluation
 from mgsr.metrics import load_metrics
 from mgsr.rouge import rouge_l
-from mgsr.storage import read_json, write_json, write_jsonl
+from mgsr.storage import read_json, seal_folder, write_json, write_jsonl
 from tests.records_support import read_rows
 
 ROW = AnswerRow(
@@ -32,7 +32,7 @@ ROW = AnswerRow(
 
 def floor_spec(**given: Any) -> FloorSpec:
     limits = {"max_length": 200, "max_prompt_length": 150, "max_new_tokens": 20}
-    facts = {"test_sets": {}, "rows": {}, "metrics": (), "custom_code": (), "code": "", "base_model": "tiny", **limits}
+    facts = {"test_sets": {}, "rows": {}, "metrics": (), "custom_code": {}, "code": "", "base_model": "tiny", **limits}
     return FloorSpec.model_validate(facts | given)
 
 
@@ -251,6 +251,7 @@ def test_the_floor_of_prepared_records_is_written_within_its_limits(tmp_path: Pa
 
     for folder in ("0123", "4567"):
         write_jsonl(tmp_path / "test_sets" / folder / "records.jsonl", [one.to_json() for one in MIXED])
+        seal_folder(tmp_path / "test_sets" / folder)
     build_model(
         ModelSpec(model=TinyModel(builder="tiny", layers=1, width=16, heads=2), seed=0, code=""), tmp_path / "models/tiny"
     )

@@ -22,6 +22,7 @@ from mgsr.errors import MgsrError
 from mgsr.models.adapters import save_adapter
 from mgsr.models.hub_model import fetch_model
 from mgsr.models.loading import load_model, load_trainable_state, narrow, parameter_count, save_model, trainable_state
+from mgsr.storage import seal_folder
 from mgsr.training import trainer
 from mgsr.training.select import select
 from mgsr.training.trainer import train
@@ -61,6 +62,7 @@ def adapted(start: Path, folder: Path, kind: str) -> dict[str, torch.Tensor]:
     folder.mkdir(parents=True)
     save_adapter(model, moved, start, folder)
     TOKENIZER.save_pretrained(folder)
+    seal_folder(folder)
     return merged(model)
 
 
@@ -101,6 +103,7 @@ def test_a_start_that_is_missing_or_another_is_refused(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").rename(start)
     weights["model.norm.weight"] += 1
     save_file(weights, start / "model.safetensors", metadata={"format": "pt"})
+    seal_folder(start)
     with pytest.raises(MgsrError, match=r"whose weights are no longer those that they were trained on"):
         load_model(folder)
 

@@ -77,6 +77,7 @@ def test_heldout_divergences_are_undecided_where_prompts_disagree(tmp_path: Path
     for name, level in (("sft", 1.0), ("distillm", 1.0 + 0.05 + noise), ("mgsr", 0.5 + noise)):
         table = np.stack([level * tokens, tokens, tokens], axis=1).tolist()
         (tmp_path / f"evaluations/e-tiny-{name}-10/heldout.json").write_text(json.dumps(dict(enumerate(table))))
+        seal_folder(tmp_path / f"evaluations/e-tiny-{name}-10")
     checks = [check for check in main_table.checks(load(tmp_path)) if "held-out" in check]
     assert "DistiLLM" in checks[0] and "undecided, Holm over 2" in checks[0] and "lower, Holm" in checks[1]
     weighted = (noise + 0.05) * tokens / tokens.mean()

@@ -9,6 +9,7 @@ import torch
 
 from mgsr.config.families import LoraConfig
 from mgsr.config.specs import spec_digest
+from mgsr.config.stages import stage_code
 from mgsr.rollouts.sequence import Sequence
 from mgsr.training.texts import Rollouts
 from mgsr.training.trainer import train
@@ -24,7 +25,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", METHODS)
 def test_killed_three_times_ends_with_the_same_weights(root: Path, name: str) -> None:
-    spec = run_spec(*METHODS[name], steps=24, dropout=0.1)
+    spec = run_spec(*METHODS[name], steps=24, dropout=0.1).model_copy(update={"code": stage_code("train")})
     whole, killed = f"{name}-whole", spec_digest(spec)  # as the command finds its spec
     train(whole, spec, root)
     for _ in range(3):
@@ -42,19 +43,19 @@ def test_a_damaged_checkpoint_is_passed_over(root: Path, capsys: pytest.CaptureF
     spec = run_spec(DISTILLM, MGSR, steps=6, validations=3)
     train("sound", spec, root)
     train_and_stop(root, "stopped", spec, 4)
-    names = sorted(path.name for path in (root / "checkpoints/stopped/checkpoint-000000004").iterdir())
-    assert names == ["best.safetensors", "objective.safetensors", "optimizer.safetensors", "state.json", "student.safetensors"]
+    names = [f"{name}.safetensors" for name in ("best", "objective", "optimizer", "student")] + ["state.json", "checksums.json"]
+    assert {path.name for path in (root / "checkpoints/stopped/checkpoint-000000004").iterdir()} == {*names, "seal.json"}
     for name in names:
         run = f"damaged-{name}"
         shutil.copytree(root / "checkpoints/stopped", root / "checkpoints" / run)
         file = root / "checkpoints" / run / "checkpoint-000000004" / name
         content = bytearray(file.read_bytes())
         # a digit of a JSON file stays a digit: only a checksum can tell
-        place = content.index(b'"loss": ') + 8 if name == "state.json" else -1
+        place = content.index(b'"loss": ') + 8 if name == "state.json" else content.index(b'": "') + 4 if "sums" in name else -1
         content[place] ^= 1
         file.write_bytes(content)
         train(run, spec, root)
-        assert f"checkpoint-000000004 is damaged ({name})" in capsys.readouterr().err
+        assert f"checkpoint-000000004 is damaged ({'' if 'sums' in name else name}" in capsys.readouterr().err
         assert_same(root, "sound", run)
 
 

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from mgsr.errors import MgsrError
-from mgsr.storage import digest, file_digest, file_lock, new_folder, read_json, write_json
+from mgsr.storage import damages, file_lock, new_folder, read_json, write_json
 
 Tensors = Mapping[str, torch.Tensor]
 KEPT = 2
@@ -36,9 +35,7 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensors], sta
     with new_folder(folder / f"checkpoint-{step:09d}") as new:
         for name, group in tensors.items():
             save_file({key: value.contiguous() for key, value in group.items()}, new / f"{name}.safetensors")
-        checksums = {file.name: file_digest(file) for file in sorted(new.iterdir())}
-        saved = {"step": step, "checksums": checksums, "state": dict(state)}
-        write_json(new / "state.json", {**saved, "digest": digest(saved)})
+        write_json(new / "state.json", {"step": step, "state": dict(state)})
     for old in sorted(folder.glob("checkpoint-*"))[:-KEPT]:
         shutil.rmtree(old)
 
@@ -46,16 +43,11 @@ def save_checkpoint(folder: Path, step: int, tensors: Mapping[str, Tensors], sta
 def load_checkpoint(folder: Path) -> tuple[int, dict[str, dict[str, torch.Tensor]], dict[str, Any]] | None:
     """The newest checkpoint whose files are as they were written: step, tensors by group, state. None where there is none."""
     for path in sorted(folder.glob("checkpoint-*"), reverse=True):
-        try:
-            saved = read_json(path / "state.json")
-            broken = [] if saved.pop("digest") == digest(saved) else ["state.json"]
-            broken += [name for name, checksum in saved["checksums"].items() if file_digest(path / name) != checksum]
-        except (MgsrError, OSError, KeyError) as error:
-            broken = [str(error)]
-        if broken:
+        if broken := damages(path):
             print(f"mgsr: {path} is damaged ({', '.join(broken)}); trying the one before", file=sys.stderr)
             continue
-        return saved["step"], {Path(name).stem: load_file(path / name) for name in saved["checksums"]}, saved["state"]
+        saved = read_json(path / "state.json")
+        return saved["step"], {file.stem: load_file(file) for file in path.glob("*.safetensors")}, saved["state"]
     return None
 
 

@@ -53,7 +53,7 @@ def evaluation_inputs(wildcards):
 
 
 def floor_inputs(wildcards):
-    return [f"{ROOT}/models/{PLAN.floors[wildcards.digest].base_model}/config.json", *prepared(*TEST_SETS)]
+    return [f"{ROOT}/models/{PLAN.floors[wildcards.digest].base_model}/seal.json", *prepared(*TEST_SETS)]
 
 
 def samples_inputs(wildcards):
