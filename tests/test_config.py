@@ -66,6 +66,7 @@ def test_without_a_preset_it_is_the_paper_with_the_papers_recipe() -> None:
     ("given", "expected"),
     [
         ("preset: smok", "presets: there is no 'smok'"),
+        ("preset: ../tables", "presets: there is no '../tables'"),
         ("recipe: controled", "the nearest valid one is 'controlled'"),
         ("sorce: local", "preset smoke: sorce: no such key; the nearest valid one is 'source'"),
         ("source: lokal", "preset smoke: data.source: 'lokal' is not valid here; the nearest valid one is 'local'"),

@@ -121,11 +121,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def read_named(folder: Path, kind: str, name: str) -> dict[str, Any]:
     """workflow/<kind>/<name>.yaml, or an error that names the nearest one there is."""
-    path = folder / kind / f"{name}.yaml"
-    if not path.is_file():
-        known = sorted(file.stem for file in (folder / kind).glob("*.yaml"))
+    known = sorted(file.stem for file in (folder / kind).glob("*.yaml"))
+    if name not in known:
         raise MgsrError(f"{kind}: there is no '{name}' in {folder / kind}; {nearest(name, known)}")
-    return read_yaml(path)
+    return read_yaml(folder / kind / f"{name}.yaml")
 
 
 def read_recipe(folder: Path, name: str) -> Recipe:
