@@ -1,7 +1,5 @@
 """Results without training: planted scores, so that every number of a table is known beforehand."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A job refuses when the code is not what its result was named after."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """A run's card: its record, and whether SCRG made it worse than its twin."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any
