@@ -1,5 +1,6 @@
 """All parts of an evaluation, once each, the same on every call; what is kept is not made twice."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from mgsr.data.prompts import format_prompt
 from mgsr.data.records import load_records
 from mgsr.errors import MgsrError
 from mgsr.evaluation.answering import Answerer
+from mgsr.evaluation.answers import ANSWERS, HELDOUT
 from mgsr.evaluation.evaluator import answers_spec, heldout_spec
 from mgsr.models.loading import load_tokenizer
 from mgsr.storage import read_json, seal_folder, write_json, write_jsonl
@@ -54,7 +56,7 @@ def with_evaluation(spec: EvaluationSpec, **changes: Any) -> EvaluationSpec:
 
 
 def kept(root: Path, spec: EvaluationSpec, *part: Any) -> Path:
-    return root / f"answers/{spec_digest(answers_spec(spec, part))}.jsonl"  # type: ignore[arg-type]
+    return root / f"answers/{spec_digest(answers_spec(spec, part))}/{ANSWERS}"  # type: ignore[arg-type]
 
 
 def test_every_set_protocol_and_seed_is_there(root: Path, first: Path) -> None:
@@ -163,9 +165,12 @@ def test_damaged_answers_are_refused_by_name(root: Path, first: Path, damage: Da
     path = kept(root, spec, "dolly", "plain", 10)
     text = path.read_text()
     path.write_text("\n".join(damage(text.splitlines())))
+    with pytest.raises(MgsrError, match=rf"{path.parent.name} is damaged: {ANSWERS} has other contents; delete the folder"):
+        evaluated(root, spec)
+    seal_folder(path.parent)
     with pytest.raises(MgsrError, match=rf"{path.name}.*{problem}.*"):
         evaluated(root, spec)
-    path.unlink()
+    shutil.rmtree(path.parent)
     evaluated(root, spec)
     assert path.read_text() == text and made == [("dolly", "plain", 10)]
 
@@ -174,19 +179,23 @@ def test_a_damaged_divergence_is_refused_by_name(root: Path, first: Path) -> Non
     spec = evaluation_spec("run")
     heldout = heldout_spec(spec)
     assert heldout is not None
-    path = root / f"heldout/{spec_digest(heldout)}.json"
+    path = root / f"heldout/{spec_digest(heldout)}/{HELDOUT}"
     text = path.read_text()
     write_json(path, read_json(path) | {"reverse_kl": None})
-    with pytest.raises(MgsrError, match=rf"{path.name}: reverse_kl: .*delete the file"):
+    with pytest.raises(MgsrError, match=rf"is damaged: {HELDOUT} has other contents"):
+        evaluated(root, spec)
+    seal_folder(path.parent)
+    with pytest.raises(MgsrError, match=rf"{path.name}: reverse_kl: .*delete its folder"):
         evaluated(root, spec)
     path.write_text(text)
+    seal_folder(path.parent)
 
 
 def test_the_kept_files_can_be_looked_up(root: Path, first: Path) -> None:
     """Each has its spec, which tells the part that it is."""
     spec = evaluation_spec("run")
     for test_set in TEST_SETS:
-        told = read_json(root / "specs" / kept(root, spec, test_set, "published", 20).with_suffix(".json").name)
+        told = read_json(root / "specs" / f"{kept(root, spec, test_set, 'published', 20).parent.name}.json")
         assert (told["test_set"], told["protocol"], told["decoding_seed"], told["run"]) == (test_set, "published", 20, "run")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,8 +152,8 @@ def test_an_evaluation_with_little_memory_has_the_same_scores(root: Path, monkey
     train("measured", run_spec(steps=2, validations=1), root)
     folder = evaluated(root, evaluation_spec("measured"))
     rows, summary = (folder / "rows.jsonl").read_bytes(), read_json(folder / "summary.json")
-    for answers in (root / "answers").glob("*.jsonl"):
-        answers.unlink()
+    for answers in (root / "answers").iterdir():
+        shutil.rmtree(answers)
     refused = small_memory(monkeypatch, 2)
     again = evaluated(root, evaluation_spec("measured"))
     assert refused and (again / "rows.jsonl").read_bytes() == rows

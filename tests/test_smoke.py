@@ -151,7 +151,7 @@ def test_ones_own_test_set_table_and_metric_train_nothing_and_decode_the_new_set
     assert "train_run" not in done and done["prepare_test_set"] == 1 and done["evaluate_run"] == len(METHODS)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     new = [path for path in (root / "answers").iterdir() if path not in kept]
-    assert len(new) == len(METHODS) * 2 * 2 and all(len(path.read_text().splitlines()) == 2 for path in new)
+    assert len(new) == len(METHODS) * 2 * 2 and all(len((path / "answers.jsonl").read_text().splitlines()) == 2 for path in new)
     frame = pd.read_csv(root / "tables/table1.csv").query("protocol == 'plain'")
     by_metric = {metric: part.set_index("title") for metric, part in frame.groupby("metric")}
     assert set(by_metric) == {"rouge_l", "mgsr.examples.word_metrics:exact_match"}

@@ -12,10 +12,11 @@ from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
 from mgsr.errors import MgsrError
-from mgsr.storage import read_json, read_jsonl
+from mgsr.storage import check_folder, read_json, read_jsonl
 
 CONFIG = ConfigDict(strict=True, extra="forbid")
-REMEDY = "delete the file to have it made anew"
+REMEDY = "delete its folder to have it made anew"
+ANSWERS, HELDOUT = "answers.jsonl", "heldout.json"
 
 Name = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -64,13 +65,19 @@ def _parse(kind: Callable[..., Parsed], value: Any, where: str) -> Parsed:
         raise MgsrError(f"{where}: {'.'.join(map(str, first['loc']))}: {first['msg']}; {REMEDY}") from None
 
 
-def read_answers(path: Path, ids: Sequence[str]) -> list[Answer]:
-    """The answers to the records of these ids, in order. Raises MgsrError for a line that is no answer, and for other ids."""
+def read_answers(folder: Path, ids: Sequence[str]) -> list[Answer]:
+    """The answers to the records of these ids, in order. Raises MgsrError for a folder that is not as it was written, for a
+    line that is no answer, and for other ids."""
+    check_folder(folder)
+    path = folder / ANSWERS
     answers = [_parse(Answer, value, f"{path}, line {number}") for number, value in enumerate(read_jsonl(path), 1)]
     if [answer.id for answer in answers] != list(ids):
         raise MgsrError(f"{path}: its {len(answers)} lines are not one for each of the {len(ids)} records, in order; {REMEDY}")
     return answers
 
 
-def read_heldout(path: Path) -> Heldout:
+def read_heldout(folder: Path) -> Heldout:
+    """Raises MgsrError for a folder that is not as it was written, and for a value that is no divergence."""
+    check_folder(folder)
+    path = folder / HELDOUT
     return _parse(Heldout, read_json(path), str(path))

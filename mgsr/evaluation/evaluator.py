@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from mgsr.config.base import IN_DOMAIN
 from mgsr.config.specs import AnswersSpec, EvaluationSpec, HeldoutSpec, read_spec, spec_digest
 from mgsr.data.records import Record
-from mgsr.evaluation.answers import Answer, Heldout, read_answers, read_heldout
+from mgsr.evaluation.answers import ANSWERS, HELDOUT, Answer, Heldout, read_answers, read_heldout
 from mgsr.evaluation.scoring import AnswerRow, Part, build_summary, prepared_records, score_answers, write_evaluation
 from mgsr.metrics import load_metrics
-from mgsr.storage import write_json, write_jsonl
+from mgsr.storage import new_folder, write_json, write_jsonl
 
 if TYPE_CHECKING:
     from mgsr.evaluation.answering import Answerer
@@ -69,26 +69,29 @@ class Evaluator:
     def answers(self, part: Part, records: Sequence[Record]) -> list[Answer]:
         """One answer to each record of the part's test set, in order."""
         spec = answers_spec(self.spec, part)
-        path = self.root / "answers" / f"{spec_digest(spec)}.jsonl"
-        if not path.is_file():
+        folder = self.root / "answers" / spec_digest(spec)
+        if not folder.exists():
             self._write_spec(spec)
-            write_jsonl(path, map(asdict, self.answerer.answers(records, spec)))
-        return read_answers(path, [record.id for record in records])
+            answers = self.answerer.answers(records, spec)
+            with new_folder(folder) as out:
+                write_jsonl(out / ANSWERS, map(asdict, answers))
+        return read_answers(folder, [record.id for record in records])
 
     def heldout(self) -> Heldout | None:
         """Mean divergence from the teacher on reference answers; None for a teacher."""
         spec = heldout_spec(self.spec)
         if spec is None:
             return None
-        path = self.root / "heldout" / f"{spec_digest(spec)}.json"
-        if not path.is_file():
+        folder = self.root / "heldout" / spec_digest(spec)
+        if not folder.exists():
             heldout = self.answerer.heldout(prepared_records(self.root, self.spec, IN_DOMAIN), spec)
             self._write_spec(spec)
-            write_json(path, asdict(heldout))
-        return read_heldout(path)
+            with new_folder(folder) as out:
+                write_json(out / HELDOUT, asdict(heldout))
+        return read_heldout(folder)
 
     def _write_spec(self, spec: AnswersSpec | HeldoutSpec) -> None:
-        """For a reader who asks what a file of answers is; no job reads it."""
+        """For a reader who asks what a folder of answers is; no job reads it."""
         write_json(self.root / "specs" / f"{spec_digest(spec)}.json", spec.model_dump(mode="json"))
 
 
