@@ -56,6 +56,19 @@ def merge(arguments: argparse.Namespace) -> None:
     save_model(model, load_tokenizer(arguments.folder), arguments.out)
 
 
+def verify(arguments: argparse.Namespace) -> None:
+    from mgsr.verify import verify as examine
+
+    found = examine(arguments.root)
+    for what, wrong in found.items():
+        print(f"{what}: {f'{len(wrong)} wrong' if wrong else 'all right'}", *wrong, sep="\n  ")
+    print(
+        "Not made again: records, models, answers and measurements; delete the folder of a run, and the workflow trains it again."
+    )
+    if any(found.values()):
+        raise MgsrError(f"{arguments.root}: {sum(map(len, found.values()))} things are not as they were made")
+
+
 def _given(files: list[Path], settings: list[str]) -> dict[str, Any]:
     """The configuration of overlay files and of `key=value`, as Snakemake takes them from --configfile and --config."""
     import yaml
@@ -124,6 +137,9 @@ def make_parser() -> argparse.ArgumentParser:
     people.add_argument("--no-memory", dest="memory", action="store_false", help="leave peak memory out, which takes minutes")
     people.add_argument("--workflow", type=Path, default=Path("workflow"), help="the folder workflow/ (default: %(default)s)")
     people.set_defaults(function=plan)
+    people = command("verify", "Check a results folder: checksums, names, and what can be made again from what is kept.")
+    people.add_argument("root", type=Path, help="the results folder of a preset, such as results/smoke")
+    people.set_defaults(function=verify)
     people = command("lock", "Resolve the hub names of a preset to commits, in the lock file of its results folder.")
     people.add_argument("--preset", required=True, help="a file of workflow/presets")
     people.add_argument("--workflow", type=Path, default=Path("workflow"), help="the folder workflow/ (default: %(default)s)")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from mgsr.storage import read_json
+from mgsr.config.specs import EvaluationSpec, read_spec, spec_digest
+from mgsr.evaluation.evaluator import answers_spec, parts_of
+from mgsr.storage import read_json, seal_folder
+from mgsr.verify import verify
 from tests.workflow_support import REPOSITORY, cards, jobs, snakemake, table_1
 
 METHODS = ["Teacher", "SFT", "SFT continued", "KD", "SeqKD", "ImitKD", "GKD", "MiniLLM", "DistiLLM", "MGSR", "MGSR as printed"]
@@ -102,6 +106,124 @@ def test_the_report_needs_no_network(smoke: Smoke) -> None:
 def test_a_second_call_has_nothing_to_do(smoke: Smoke) -> None:
     again = snakemake("--config", "preset=smoke", f"results={smoke[0]}")
     assert "Nothing to be done" in again.stdout + again.stderr
+
+
+# -- somebody else's results: twenty ways to tamper with them -----------------------------------------------------------
+
+
+def flip(path: Path) -> None:
+    """Change a bit in the middle of a file, of a digit in a text."""
+    content = bytearray(path.read_bytes())
+    half = len(content) // 2
+    place = half if path.suffix == ".safetensors" else next(i for i in range(half, len(content)) if 48 <= content[i] <= 57)
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def change_line(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text, f"{path} has no {old}"
+    path.write_text(text.replace(old, new, 1))
+
+
+def drop_line(path: Path) -> None:
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def repeat_line(path: Path) -> None:
+    path.write_text(path.read_text() + path.read_text().splitlines(keepends=True)[-1])
+
+
+def other_answer(path: Path) -> None:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[0]["text"] = "a better answer"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def higher(path: Path) -> None:
+    """Rows and summary agree on a score that no answer has."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        row["scores"]["rouge_l"] = min(100.0, row["scores"]["rouge_l"] + 1)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    summary = read_json(path.with_name("summary.json"))
+    for score in summary["scores"]:
+        mine = [
+            row["scores"]["rouge_l"]
+            for row in rows
+            if all(row[key] == score[key] for key in ("set", "protocol", "decoding_seed"))
+        ]
+        score["metrics"]["rouge_l"] = sum(mine) / len(mine)
+    path.with_name("summary.json").write_text(json.dumps(summary))
+
+
+@pytest.fixture
+def archive(smoke: Smoke, tmp_path: Path) -> Path:
+    return shutil.copytree(smoke[0] / "smoke", tmp_path / "smoke")
+
+
+def evaluation_of(root: Path, title: str) -> Path:
+    return root / "evaluations" / next(row.evaluation for row in table_1(root).rows if row.title == title)
+
+
+def run_of(root: Path, title: str) -> Path:
+    return root / "runs" / next(row.run for row in table_1(root).rows if row.title == title)
+
+
+def test_an_archive_that_nobody_touched_is_right(archive: Path) -> None:
+    assert not any(verify(archive).values())
+
+
+def test_damage_is_named_file_by_file(archive: Path) -> None:
+    answers, other = sorted((archive / "answers").iterdir())[:2]
+    shutil.copy(other / "answers.jsonl", answers)  # another part's
+    shutil.copy(evaluation_of(archive, "KD") / "rows.jsonl", evaluation_of(archive, "GKD"))
+    flip(weights := run_of(archive, "MGSR") / "model/model.safetensors")
+    flip(summary := evaluation_of(archive, "SFT") / "summary.json")
+    drop_line(rows := evaluation_of(archive, "DistiLLM") / "rows.jsonl")
+    repeat_line(more := evaluation_of(archive, "MiniLLM") / "rows.jsonl")
+    flip(record := run_of(archive, "KD") / "training.json")
+    flip(curve := run_of(archive, "SeqKD") / "metrics.jsonl")
+    (gone := run_of(archive, "ImitKD") / "model/tokenizer.json").unlink()
+    flip(references := next(archive.glob("test_sets/*/records.jsonl")))
+    flip(training := next(archive.glob("data/*/train.jsonl")))
+    flip(base := next(archive.glob("models/*/model.safetensors")))
+    flip(spec := archive / "specs" / f"{run_of(archive, 'GKD').name}.json")
+    flip(heldout := next(archive.glob("heldout/*/heldout.json")))
+    wrong = "\n".join(line for lines in verify(archive).values() for line in lines)
+    folders = (answers, evaluation_of(archive, "GKD"), references.parent, training.parent, base.parent, heldout.parent)
+    for path in (*folders, summary.parent, rows.parent, more.parent, record.parent, curve.parent, weights.parents[1], spec):
+        assert str(path) in wrong, path
+    assert "model/tokenizer.json is missing" in wrong and gone.parents[1].name in wrong
+
+
+def test_what_was_edited_and_sealed_again_does_not_follow_from_the_rest(archive: Path) -> None:
+    answers = evaluation_of(archive, "SFT continued")
+    spec = read_spec(archive, answers.name, EvaluationSpec)
+    kept = min(spec_digest(answers_spec(spec, part)) for part in parts_of(spec))
+    other_answer(edited := archive / "answers" / kept / "answers.jsonl")
+    higher(evaluation_of(archive, "MGSR") / "rows.jsonl")
+    for name in ("training.json", "card.json"):
+        change_line(run_of(archive, "KD") / name, '"learning_rate": ', '"learning_rate": 1')
+    swapped = [run_of(archive, title) / "card.json" for title in ("DistiLLM", "MiniLLM")]
+    for path, text in [(swapped[0], swapped[1].read_text()), (swapped[1], swapped[0].read_text())]:
+        path.write_text(text)
+    for folder in (edited.parent, evaluation_of(archive, "MGSR"), run_of(archive, "KD")):
+        seal_folder(folder)
+    found = verify(archive)
+    scores, cards_ = "\n".join(found["scores made again from answers and references"]), "\n".join(found["cards made again"])
+    assert (
+        not found["folders beside their checksums"] and answers.name in scores and evaluation_of(archive, "MGSR").name in scores
+    )
+    assert all(run_of(archive, title).name in cards_ for title in ("KD", "DistiLLM", "MiniLLM"))
+
+
+def test_a_table_that_was_edited_is_not_what_the_results_say(archive: Path) -> None:
+    files = sorted((archive / "tables").glob("table1.*"))
+    for file in files:
+        flip(file)
+    wrong = [line for lines in verify(archive).values() for line in lines]
+    assert wrong == [f"{archive}/tables/table1.csv: {file.name} is not what the results say" for file in files]
 
 
 # Those below add rows to Table 1, so they come last.

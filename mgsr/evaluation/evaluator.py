@@ -54,6 +54,11 @@ def heldout_spec(spec: EvaluationSpec) -> HeldoutSpec | None:
     return HeldoutSpec(teacher_run=spec.teacher_run, heldout_rows=spec.evaluation.heldout_rows, **conditions)
 
 
+def parts_of(spec: EvaluationSpec) -> list[Part]:
+    """All parts of an evaluation. The order of test sets is no part of the digest."""
+    return list(product(sorted(spec.test_sets), spec.evaluation.protocols, spec.evaluation.decoding_seeds))
+
+
 class Evaluator:
     """Gives what a run's scores are made of. What is not kept yet is made by the model and then kept."""
 

@@ -10,7 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isclose
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -64,11 +66,20 @@ class Evaluation:
         return list(dict.fromkeys(score["protocol"] for score in self.summary["scores"]))
 
     def scores(self, metric: str, test_set: str, protocol: str) -> dict[int, float]:
-        """The score by decoding seed."""
+        """The score by decoding seed. Raises MgsrError where it is not the mean of the rows."""
         chosen = [score for score in self.summary["scores"] if (score["set"], score["protocol"]) == (test_set, protocol)]
         if not chosen or any(metric not in score["metrics"] for score in chosen):
             raise MgsrError(f"{self.folder} has no {metric} of set {test_set}, protocol {protocol}; evaluate that run anew")
-        return {score["decoding_seed"]: score["metrics"][metric] for score in chosen}
+        scores = {score["decoding_seed"]: score["metrics"][metric] for score in chosen}
+        for seed, told in scores.items():
+            rows = self._by_seed[metric, test_set, protocol, seed]
+            if not rows or not isclose(told, fmean(rows), rel_tol=1e-9, abs_tol=1e-9):
+                place = f"{metric} of set {test_set}, protocol {protocol}, decoding seed {seed}"
+                raise MgsrError(
+                    f"{self.folder}/summary.json: {place} is {told}, but the {len(rows)} rows have another mean; "
+                    "delete the folder and start the workflow again"
+                )
+        return scores
 
     def answers(self, test_set: str, protocol: str) -> dict[str, float]:
         """Mean length in tokens, share cut by a limit, and mean ROUGE-L precision and recall, over decoding seeds."""
@@ -86,6 +97,15 @@ class Evaluation:
     def rows(self) -> Iterator[dict[str, Any]]:
         """The lines of rows.jsonl: one for each answer."""
         return read_jsonl(self.folder / "rows.jsonl")
+
+    @cached_property
+    def _by_seed(self) -> dict[tuple[str, str, str, int], list[float]]:
+        """By metric, set, protocol and decoding seed: the scores of the rows."""
+        scores: dict[tuple[str, str, str, int], list[float]] = defaultdict(list)
+        for row in self.rows():
+            for metric, score in row["scores"].items():
+                scores[metric, row["set"], row["protocol"], row["decoding_seed"]].append(score)
+        return scores
 
     @cached_property
     def _means(self) -> dict[tuple[str, str, str], dict[str, float]]:
