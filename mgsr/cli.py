@@ -62,9 +62,7 @@ def verify(arguments: argparse.Namespace) -> None:
     found = examine(arguments.root)
     for what, wrong in found.items():
         print(f"{what}: {f'{len(wrong)} wrong' if wrong else 'all right'}", *wrong, sep="\n  ")
-    print(
-        "Not made again: records, models, answers and measurements. Delete a run, and the workflow trains it again."
-    )
+    print("Not made again: records, models, answers and measurements. Delete a run, and the workflow trains it again.")
     if any(found.values()):
         raise MgsrError(f"{arguments.root}: {sum(map(len, found.values()))} things are not as they were made")
 
