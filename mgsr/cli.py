@@ -67,6 +67,24 @@ def verify(arguments: argparse.Namespace) -> None:
         raise MgsrError(f"{arguments.root}: {sum(map(len, found.values()))} things are not as they were made")
 
 
+def runs(arguments: argparse.Namespace) -> None:
+    from mgsr.inspection.runs import runs_text
+
+    print(runs_text(arguments.root))
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    from mgsr.inspection.compare import compare_text
+
+    print(compare_text(arguments.root, arguments.first, arguments.second))
+
+
+def samples(arguments: argparse.Namespace) -> None:
+    from mgsr.inspection.samples import samples_text
+
+    print(samples_text(arguments.root, arguments.prompt, arguments.random, arguments.seed))
+
+
 def _given(files: list[Path], settings: list[str]) -> dict[str, Any]:
     """The configuration of overlay files and of `key=value`, as Snakemake takes them from --configfile and --config."""
     import yaml
@@ -138,6 +156,20 @@ def make_parser() -> argparse.ArgumentParser:
     people = command("verify", "Check a results folder: checksums, names, and what can be made again from what is kept.")
     people.add_argument("root", type=Path, help="the results folder of a preset, such as results/smoke")
     people.set_defaults(function=verify)
+    people = command("runs", "List the finished runs of a results folder with their scores and warnings.")
+    people.add_argument("root", type=Path, help="the results folder of a preset, such as results/smoke")
+    people.set_defaults(function=runs)
+    people = command("compare", "Compare two runs or methods by test set, and show the prompts that changed most.")
+    people.add_argument("root", type=Path, help="the results folder of a preset, such as results/smoke")
+    people.add_argument("first", help="a method's name or title, or the beginning of a run's digest")
+    people.add_argument("second", help="likewise")
+    people.set_defaults(function=compare)
+    people = command("samples", "Show prompts with their references and the answer of every method.")
+    people.add_argument("root", type=Path, help="the results folder of a preset, such as results/smoke")
+    people.add_argument("--prompt", help="the id of one prompt")
+    people.add_argument("--random", type=int, default=3, help="how many prompts to draw (default: %(default)s)")
+    people.add_argument("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
+    people.set_defaults(function=samples)
     people = command("lock", "Resolve the hub names of a preset to commits, in the lock file of its results folder.")
     people.add_argument("--preset", required=True, help="a file of workflow/presets")
     people.add_argument("--workflow", type=Path, default=Path("workflow"), help="the folder workflow/ (default: %(default)s)")

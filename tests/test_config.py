@@ -361,7 +361,7 @@ def test_keys_of_presets_stand_in_the_schema() -> None:
 
 def test_every_option_of_the_command_is_explained() -> None:
     commands = re.findall(r"^    ([a-z-]+)", mgsr("--help"), re.MULTILINE)
-    assert commands[:4] == ["schema", "plan", "verify", "lock"], "those for people come first"
+    assert commands[:4] == ["schema", "plan", "verify", "runs"], "those for people come first"
     for parser in make_parser()._subparsers._group_actions[0].choices.values():  # type: ignore[union-attr, attr-defined]
         assert parser.description and all(action.help for action in parser._actions)
     assert mgsr("--version") == f"mgsr {__version__}\n"

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "mgsr"
 ORDER = ("config", "data", "models", "rollouts", "objectives", "training", "evaluation", "tables")
 # beneath every layer; they import one another only
 BASE = ("errors", "storage", "rouge", "metrics", "devices", "hub", "plugins")
-TOP = ("cli", "__main__", "preflight", "cost", "doctor", "verify", "examples")
+TOP = ("cli", "__main__", "preflight", "cost", "doctor", "verify", "inspection", "examples")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

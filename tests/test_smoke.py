@@ -12,7 +12,12 @@ import pandas as pd
 import pytest
 
 from mgsr.config.specs import EvaluationSpec, read_spec, spec_digest
+from mgsr.errors import MgsrError
 from mgsr.evaluation.evaluator import answers_spec, parts_of
+from mgsr.inspection.compare import compare_text
+from mgsr.inspection.results_folder import ResultsFolder, answers_of
+from mgsr.inspection.runs import runs_text
+from mgsr.inspection.samples import samples_text
 from mgsr.storage import read_json, seal_folder
 from mgsr.verify import verify
 from tests.workflow_support import REPOSITORY, cards, jobs, snakemake, table_1
@@ -106,6 +111,27 @@ def test_the_report_needs_no_network(smoke: Smoke) -> None:
 def test_a_second_call_has_nothing_to_do(smoke: Smoke) -> None:
     again = snakemake("--config", "preset=smoke", f"results={smoke[0]}")
     assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_results_are_listed_compared_and_read(smoke: Smoke) -> None:
+    root = smoke[0] / "smoke"
+    listed = runs_text(root).splitlines()[2:]
+    rows = table_1(root).rows
+    assert len(listed) >= 2 + len(rows) and all(row.run in "\n".join(listed) for row in rows)
+    text = compare_text(root, "mgsr", run_of(root, "KD").name[:8])
+    scores = pd.read_csv(root / "tables/table1.csv").set_index(["title", "protocol"])
+    difference = scores.loc[("MGSR", "published"), "dolly_mean"] - scores.loc[("KD", "published"), "dolly_mean"]
+    assert re.search(rf"^Dolly +{re.escape(f'{difference:+.2f}')} ", text, re.MULTILINE)
+    assert len(re.findall(r"^  A .*\n  B ", text, re.MULTILINE)) == 3 * 5
+    folder = ResultsFolder.load(root)
+    answer = next(answers_of(folder.find("Teacher").runs[0]))
+    shown = samples_text(root, answer.record.id, 1, 0)
+    assert all(part in shown for part in (answer.record.id, "MGSR as printed", *answer.record.references[0].split()))
+    assert samples_text(root, None, 2, 7) == samples_text(root, None, 2, 7) != samples_text(root, None, 2, 8)
+    with pytest.raises(MgsrError, match="there is no run 'mgrs'; the nearest valid one is 'mgsr'"):
+        folder.find("mgrs")
+    with pytest.raises(MgsrError, match="'' is more than one"):
+        folder.find("")
 
 
 # -- somebody else's results: twenty ways to tamper with them -----------------------------------------------------------

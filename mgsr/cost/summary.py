@@ -11,6 +11,7 @@ from mgsr.cost.jobs import Jobs, missing_of, needed
 from mgsr.cost.memory import REMEDIES, FamilyMemory
 from mgsr.cost.work import HOST_ONLY, Work
 from mgsr.preflight import needed_gib
+from mgsr.tables.columns import aligned
 
 
 def paragraph(plan: Plan, asked: Container[str], device: str) -> str:
@@ -73,7 +74,7 @@ def _jobs_table(work: Work, jobs: Jobs, lacking: Jobs) -> str:
     ]
     total = ["all", f"{sum(map(len, jobs.values())):,}", f"{sum(map(len, jobs.values())) - sum(map(len, lacking.values())):,}"]
     rows.append(total + [_hours(sum(seconds.values())) for seconds in (all_seconds, to_do)])
-    return _table(["jobs", "number", "exist", "GPU-hours", "to do"], rows)
+    return aligned(["jobs", "number", "exist", "GPU-hours", "to do"], rows)
 
 
 def _family_table(work: Work, jobs: Jobs) -> str:
@@ -91,7 +92,7 @@ def _family_table(work: Work, jobs: Jobs) -> str:
         if seconds["train"]:
             sums = [_hours(sum(each)) for each in seconds.values()]
             rows.append([family, f"{len(seconds['train']):,}", *sums, _hours(max(seconds["train"]))])
-    return _table(["GPU-hours by family", "runs", *families, "longest run"], rows)
+    return aligned(["GPU-hours by family", "runs", *families, "longest run"], rows)
 
 
 def _memory_table(memory: Sequence[FamilyMemory], device: str) -> str:
@@ -101,7 +102,7 @@ def _memory_table(memory: Sequence[FamilyMemory], device: str) -> str:
         [family.family, *(_marked(family.gib[kind], limit) if kind in family.gib else "" for kind in kinds)]
         for family in memory
     ]
-    lines = [_table([f"peak GiB of {limit:g}", *kinds], rows)]
+    lines = [aligned([f"peak GiB of {limit:g}", *kinds], rows)]
     for kind in kinds:
         if over := [family.family for family in memory if family.gib.get(kind, 0.0) > limit]:
             lines.append(f"! does not fit: {kind} of {', '.join(over)}; {REMEDIES[kind]}")
@@ -128,16 +129,3 @@ def _assumed(work: Work) -> list[str]:
         "sizes of models that are not built yet are those of mgsr/cost/shapes.yaml",
     ]
     return [*said, *work.shapes.assumed.values()]
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    """Aligned columns, the first to the left, the others to the right."""
-    widths = [max(len(row[place]) for row in [head, *rows]) for place in range(len(head))]
-
-    def line(cells: list[str]) -> str:
-        return "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ).rstrip()
-
-    return "\n".join([line(head), line(["-" * width for width in widths]), *map(line, rows)])

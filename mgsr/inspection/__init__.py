@@ -1,0 +1,1 @@
+"""Finished results for a person who looks at them, as text in a terminal."""
