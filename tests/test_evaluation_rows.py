@@ -79,8 +79,9 @@ def test_a_wrong_value_is_refused(tmp_path: Path, field: str, value: Any) -> Non
     with pytest.raises(ValidationError, match=field):
         Answer(**answer | {field: value})
     write_jsonl(tmp_path / "answers.jsonl", [answer, answer | {field: value}])
-    with pytest.raises(MgsrError, match=rf"answers\.jsonl, line 2: {field}: .*delete the file"):
-        read_answers(tmp_path / "answers.jsonl", ["dolly-1", "dolly-2"])
+    seal_folder(tmp_path)
+    with pytest.raises(MgsrError, match=rf"answers\.jsonl, line 2: {field}: .*delete its folder"):
+        read_answers(tmp_path, ["dolly-1", "dolly-2"])
 
 
 def test_a_missing_field_or_no_object_is_refused(tmp_path: Path) -> None:
@@ -89,8 +90,9 @@ def test_a_missing_field_or_no_object_is_refused(tmp_path: Path) -> None:
         (3, "a int, not a JSON object"),
     ):
         write_jsonl(tmp_path / "answers.jsonl", [value])
+        seal_folder(tmp_path)
         with pytest.raises(MgsrError, match=f"line 1: {problem}"):
-            read_answers(tmp_path / "answers.jsonl", ["dolly-1"])
+            read_answers(tmp_path, ["dolly-1"])
 
 
 def test_pitfall_22_a_lost_or_repeated_row_is_an_error() -> None:

@@ -188,6 +188,13 @@ def test_ties_are_marked_and_never_bold(tmp_path: Path) -> None:
     assert re.search(r"\| MGSR \| 0.20 \(.*; p 1\.000; detectable \d\.\d\d\) = \|", text)
 
 
+def set_means(scores: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
+    """Make a summary's scores the means of the rows."""
+    for score in scores:
+        part = [row for row in rows if all(row[key] == score[key] for key in ("set", "protocol", "decoding_seed"))]
+        score["metrics"]["rouge_l"] = float(np.mean([row["scores"]["rouge_l"] for row in part]))
+
+
 def test_differences_equal_pandas_scipy_and_statsmodels(tmp_path: Path) -> None:
     """From rows.jsonl alone, without this package: MGSR minus DistiLLM by set, with uneven noise."""
     plant_table(tmp_path, methods=_noisy(1.2), seeds=(10,))
@@ -198,6 +205,8 @@ def test_differences_equal_pandas_scipy_and_statsmodels(tmp_path: Path) -> None:
             rows,
             lambda row: row | {"scores": {"rouge_l": row["scores"]["rouge_l"] + shift[row["set"]] + generator.normal(0, 4)}},
         )
+        lines = [json.loads(line) for line in rows.read_text().splitlines()]
+        edit(rows.with_name("summary.json"), lambda summary, lines=lines: set_means(summary["scores"], lines))
     line = frame(tmp_path).loc["plain", "mgsr"]
     by_row: list[Any] = []
     for name in ("mgsr", "distillm"):
