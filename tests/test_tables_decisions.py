@@ -165,6 +165,10 @@ def test_tables_without_effects_have_false_alarms_in_at_most_six_per_cent(monkey
 # --- statistics that are no mean over prompts -------------------------------------------------------------------------
 
 
+def test_a_single_prompt_has_its_own_value() -> None:
+    assert pseudo_values(lambda weights: (weights @ np.array([3.0])) / (weights @ np.array([2.0])), 1).tolist() == [1.5]
+
+
 def test_pseudo_values_of_a_mean_are_its_values_and_of_a_variance_unbiased() -> None:
     values = np.random.default_rng(8).normal(size=25)
 

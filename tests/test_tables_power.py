@@ -133,8 +133,10 @@ def test_no_number_where_training_seeds_vary_too_much() -> None:
 
 
 def test_comparisons_share_prompts_and_seeds() -> None:
-    for bad in ([], [[np.zeros((1, 1))]], [[np.zeros((1, 9))], [np.zeros((1, 8))]], [[np.zeros((1, 9))], [np.zeros((3, 9))]]):
+    for bad in ([], [[np.zeros((1, 9))], [np.zeros((1, 8))]], [[np.zeros((1, 9))], [np.zeros((3, 9))]]):
         with pytest.raises(MgsrError):
             design(bad)
+    alone = design([[np.zeros((1, 9)), np.ones((1, 1))]])  # a set of one prompt
+    assert alone is None and detectable(alone) is None and prompts_to_decide(alone, (-1.0, 1.0)) is None
     with pytest.raises(MgsrError, match="one training seed"):
         detectable(design(_data(1, 20, 1.0)), seeds=3)

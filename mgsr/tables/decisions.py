@@ -213,10 +213,13 @@ def decide(family: Mapping[Key, Question], *, alpha: float = ALPHA) -> dict[Key,
 
 def pseudo_values(statistic: Callable[[Numbers], Numbers], prompts: int) -> Numbers:
     """[..., prompts] numbers whose mean is a statistic's value, as `compare` wants them, for a statistic that is no mean over
-    prompts (a ratio of sums, as ExAccErr). Its bias of order 1 / prompts is taken off (jackknife; Tukey 1958).
+    prompts (a ratio of sums, as ExAccErr). Its bias of order 1 / prompts is taken off (jackknife; Tukey 1958), but for a
+    single prompt, which has its own value.
 
     `statistic`: weights [draws, prompts], how often each prompt counts -> values [draws, ...].
     """
     whole = statistic(np.ones((1, prompts)))
+    if prompts == 1:
+        return np.moveaxis(whole, 0, -1)
     without = statistic(1 - np.eye(prompts))
     return np.moveaxis(prompts * whole - (prompts - 1) * without, 0, -1)

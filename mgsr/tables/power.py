@@ -65,13 +65,16 @@ class Design:
         return float(np.mean((seen > half).all(axis=1) | (seen < -wider).any(axis=1)))
 
 
-def design(comparisons: Sequence[Sequence[Numbers]]) -> Design:
-    """From the parts of each comparison, as `mgsr.tables.decisions.compare` takes them."""
+def design(comparisons: Sequence[Sequence[Numbers]]) -> Design | None:
+    """From the parts of each comparison, as `mgsr.tables.decisions.compare` takes them. None where a set has one prompt, as
+    nothing says how much its differences vary. Raises MgsrError where comparisons are not of the same prompts and seeds."""
     for parts in comparisons:
         check_parts(parts)
     shapes = [[part.shape for part in parts] for parts in comparisons]
-    if not shapes or any(one != shapes[0] for one in shapes) or any(rows < 2 for _, rows in shapes[0]):
-        raise MgsrError(f"power needs comparisons on the same two or more prompts and the same training seeds, got {shapes}")
+    if not shapes or any(one != shapes[0] for one in shapes):
+        raise MgsrError(f"power needs comparisons on the same prompts and the same training seeds, got {shapes}")
+    if any(rows < 2 for _, rows in shapes[0]):
+        return None
     stacked = [np.stack(parts) for parts in zip(*comparisons, strict=True)]  # by set: [k, seeds, prompts]
     sets, seeds = len(stacked), stacked[0].shape[1]
     prompt = residual = seed = np.zeros((len(comparisons),) * 2)
@@ -99,14 +102,14 @@ def _root(covariance: Numbers) -> Numbers:
     return np.asarray(vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T)
 
 
-def detectable(planned: Design, alpha: float = ALPHA, *, seeds: int | None = None, more: float = 1.0) -> float | None:
+def detectable(planned: Design | None, alpha: float = ALPHA, *, seeds: int | None = None, more: float = 1.0) -> float | None:
     """The smallest true difference to all k others at once that would be decided with a chance of 0.8 at this alpha, which is
     the family's alpha over the number of its questions (Holm's strictest).
 
-    None where no difference would be: the prompts are too few for a p-value so small. None, too, where all answers are equal:
-    then nothing says how much differences vary. Good to 0.03 of that chance from 30 prompts a set on.
+    None where no difference would be: the prompts are too few for a p-value so small. None, too, without a design and where
+    all answers are equal: then nothing says how much differences vary. Good to 0.03 of that chance from 30 prompts a set on.
     """
-    if max(2.0 ** (1 - planned.prompts * more), 1 / (RESAMPLES + 1)) > alpha:
+    if planned is None or max(2.0 ** (1 - planned.prompts * more), 1 / (RESAMPLES + 1)) > alpha:
         return None
     errors, half = planned.margins(alpha, seeds=seeds, more=more)
     return float(np.quantile((half - errors).max(axis=1), POWER)) or None
@@ -123,10 +126,12 @@ class PromptsNeeded:
     at_most: int | None
 
 
-def prompts_to_decide(planned: Design, interval: Bounds, alpha: float = ALPHA) -> PromptsNeeded | None:
+def prompts_to_decide(planned: Design | None, interval: Bounds, alpha: float = ALPHA) -> PromptsNeeded | None:
     """`interval`: of the smallest of the effects (see `decisions.AgainstBest`). A claim of being above all of the others, or
     the opposite, of being below one of them, counts as decided. None where not even the largest difference that the interval
     allows would be decided by any number of prompts."""
+    if planned is None:
+        return None
     smallest = float(planned.effects.min())
 
     def needed(difference: float) -> int | None:
